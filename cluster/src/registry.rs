@@ -1,0 +1,95 @@
+//! The book of names: which agent ids are taken, which tokens are good.
+//!
+//! [`Registry`] is what the rest of the relay sees of it. It says nothing of how many nodes keep
+//! the book.
+
+use async_trait::async_trait;
+
+use crate::{
+    AgentId, UnixMillis,
+    token::{Grant, Serial, TokenError},
+};
+
+/// An agent id and the token that speaks for it.
+#[derive(Clone)]
+pub struct Registration {
+    /// The registered id.
+    pub agent: AgentId,
+    /// `tok_` and opaque text; never written to a log.
+    pub token: String,
+}
+
+/// Why a name could not be registered; nothing has happened then.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Somebody registered the id before; ids are never reused.
+    #[error("this agent id is registered already, and ids are never reused: choose another")]
+    Taken,
+    /// The relay keeps the id for itself.
+    #[error("this agent id is the relay's own: choose another")]
+    Reserved,
+    /// The registry cannot decide or write now.
+    #[error("the registry cannot register names now: {0}")]
+    Unavailable(String),
+}
+
+/// Why an administrative change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No agent of that id was ever registered.
+    #[error("no agent of this id is registered")]
+    UnknownAgent,
+    /// The registry cannot decide or write now.
+    #[error("the registry cannot be changed now: {0}")]
+    Unavailable(String),
+}
+
+/// What is revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// One token, and all tokens narrowed from it.
+    Token(Serial),
+    /// Every token that the agent has been issued until now.
+    Agent(AgentId),
+}
+
+/// What the registry knows of one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// When the id was registered.
+    pub registered_at: UnixMillis,
+    /// Serial of the token issued last.
+    pub serial: Serial,
+    /// Whether that token is revoked.
+    pub revoked: bool,
+}
+
+/// The book of names, as the rest of the relay sees it.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// Registers `wanted`, or an id of the registry's choosing, and issues its first token. When
+    /// this returns `Ok` the name is durable.
+    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError>;
+
+    /// Issues one more token for a registered agent, for example after its last was revoked.
+    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError>;
+
+    /// Revokes; durable when this returns, and seen by [`verify`](Self::verify) and
+    /// [`is_revoked`](Self::is_revoked) at once.
+    async fn revoke(&self, what: Revocation) -> Result<(), AdminError>;
+
+    /// What is known of an agent; none if the id was never registered.
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError>;
+
+    /// How many ids are registered.
+    fn registered_agents(&self) -> u64;
+
+    /// Checks a token's signature, expiry and revocation, in memory.
+    fn verify(&self, token: &str, now: UnixMillis) -> Result<Grant, TokenError>;
+
+    /// Whether a token that was good once has been revoked since.
+    fn is_revoked(&self, grant: &Grant) -> bool;
+
+    /// Changes whenever something was revoked; whoever holds open sessions looks through them then.
+    fn revocations(&self) -> tokio::sync::watch::Receiver<u64>;
+}

@@ -1,0 +1,4 @@
+//! The relay process: agents' sockets, HTTP, configuration and the command line.
+
+pub mod clock;
+pub mod config;

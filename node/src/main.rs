@@ -1,0 +1,2 @@
+//! The `arc-relay` binary.
+fn main() {}
