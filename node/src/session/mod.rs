@@ -1,0 +1,2 @@
+//! One live WebSocket of one agent.
+pub mod outbox;
