@@ -2,4 +2,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod limits;
+pub mod message;
+pub mod metrics;
 pub mod session;
+pub mod sessions;
+pub mod subscriptions;
+pub mod ws;
