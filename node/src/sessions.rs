@@ -127,14 +127,6 @@ impl Sessions {
         Arc::clone(&snapshot.sessions)
     }
 
-    /// Lets go of the shared list if it is out of date, so that it keeps no ended session alive.
-    pub fn forget_stale_list(&self) {
-        let mut snapshot = self.snapshot.lock();
-        if snapshot.version != self.version.load(Ordering::Acquire) {
-            snapshot.sessions = Arc::from([]);
-        }
-    }
-
     fn remove(&self, session: &Session) {
         let mut shard = self.shard(session.agent().as_str()).write();
         if shard.get(session.agent()).is_some_and(|entered| entered.id() == session.id()) {

@@ -108,11 +108,20 @@ impl Subscriptions {
         }
     }
 
-    /// Ends the subscriptions of agents that left `ttl` ago.
-    pub fn sweep(&mut self, now: Duration, ttl: Duration) {
+    /// Ends the subscriptions of agents that left `ttl` ago and are not `connected`.
+    pub fn sweep(
+        &mut self,
+        now: Duration,
+        ttl: Duration,
+        connected: impl Fn(&AgentId) -> bool,
+    ) {
         let over = |f: &Following| f.left.is_some_and(|left| now.saturating_sub(left) >= ttl);
-        let ended: Vec<_> =
-            self.following.iter().filter(|(_, f)| over(f)).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<_> = self
+            .following
+            .iter()
+            .filter(|(id, f)| over(f) && !connected(id))
+            .map(|(id, _)| id.clone())
+            .collect();
         for follower in ended {
             let Some(following) = self.following.remove(&follower) else { continue };
             self.total -= following.agents.len();
@@ -178,13 +187,15 @@ mod tests {
         let mut subs = Subscriptions::default();
         subs.subscribe(&id(0), &ids(1..2)).unwrap();
         subs.left(&id(0), HOUR);
-        subs.sweep(HOUR * 2 - Duration::from_nanos(1), HOUR);
+        subs.sweep(HOUR * 2 - Duration::from_nanos(1), HOUR, |_| false);
         assert_eq!(subs.total(), 1);
         subs.arrived(&id(0));
-        subs.sweep(HOUR * 9, HOUR);
+        subs.sweep(HOUR * 9, HOUR, |_| false);
         assert_eq!(subs.total(), 1, "connected again");
         subs.left(&id(0), HOUR * 9);
-        subs.sweep(HOUR * 10, HOUR);
+        subs.sweep(HOUR * 10, HOUR, |_| true);
+        assert_eq!(subs.total(), 1, "its goodbye came late");
+        subs.sweep(HOUR * 10, HOUR, |_| false);
         assert_eq!((subs.total(), subs.followers(&id(1)).count()), (0, 0));
     }
 
@@ -200,7 +211,7 @@ mod tests {
                     0 => { subs.subscribe(&id(who), &ids(from..from + n)).unwrap(); }
                     1 => { subs.unsubscribe(&id(who), &ids(from..from + n)); }
                     2 => subs.left(&id(who), now),
-                    _ => subs.sweep(now, HOUR * 3),
+                    _ => subs.sweep(now, HOUR * 3, |_| false),
                 }
                 let forward: BTreeSet<_> = subs.following.iter()
                     .flat_map(|(f, to)| to.agents.iter().map(move |a| (f.clone(), a.clone()))).collect();

@@ -12,8 +12,9 @@ mod permission;
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::IpAddr,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    net::{IpAddr, Shutdown},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -23,6 +24,7 @@ use cluster::{
     token::{Grant, TokenError},
 };
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::{
@@ -58,6 +60,8 @@ pub struct Session {
     may_receive: AtomicBool,
     /// When the grant's answers may change, in Unix milliseconds.
     recheck_at: AtomicU64,
+    /// An [`End`], or 0 while the session lives.
+    end: AtomicU8,
 }
 
 /// What a session is made of.
@@ -87,6 +91,45 @@ pub enum Delivery {
     /// The reader is too slow: the session is being closed, and this many messages are lost, this
     /// one included.
     CutOff(usize),
+}
+
+/// Why a session ended; the first reason counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The agent said goodbye.
+    Client = 1,
+    /// The connection broke, or ended without a goodbye.
+    Lost,
+    /// Nothing was heard of the agent for too long.
+    Silent,
+    /// The relay closed it, with this reason's code.
+    SlowConsumer,
+    /// Closed with 4009.
+    Replaced,
+    /// Closed with 4001.
+    Token,
+    /// Closed with 4029.
+    RateLimit,
+    /// Closed with 1002, 1007 or 1009.
+    Violation,
+    /// Closed with 1001.
+    Draining,
+}
+
+/// How far the writing of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WriteState {
+    /// Bytes wait that nobody tried to write.
+    untried: bool,
+    /// Bytes wait that the socket did not take.
+    blocked: bool,
+    /// A close frame waits, or has left.
+    closing: bool,
+    /// The close frame has left, or never will.
+    finished: bool,
+    /// The socket failed, or was given up.
+    dead: bool,
 }
 
 /// What a look at a session's clocks asks for.
@@ -119,6 +162,7 @@ impl Session {
             pinged: AtomicU32::new(seconds(now)),
             may_receive: AtomicBool::new(true),
             recheck_at: AtomicU64::new(u64::MAX),
+            end: AtomicU8::new(0),
             grant,
         };
         session.note_grant(wall);
@@ -152,7 +196,7 @@ impl Session {
 
     /// Puts a message into the outbox.
     pub fn deliver(&self, frame: &Frame<'_>, now: Duration) -> Delivery {
-        if self.may_receive.load(Ordering::Relaxed) {
+        if self.may_receive() {
             self.post(frame, now)
         } else {
             Delivery::Refused
@@ -209,18 +253,40 @@ impl Session {
         let hurry = code == CloseCode::SlowConsumer;
         let dropped = self.outbox.lock().close(&frame, hurry, now);
         if dropped.is_some() {
+            self.note_end(End::of(code));
             tracing::debug!(agent = %self.agent, session = self.id.0, code = u16::from(code), reason,
-                "closing the session");
+                "closing a session");
             self.wake();
         }
         dropped
     }
 
+    /// Answers the agent's close frame with its own code (RFC 6455 section 5.5.1), behind what
+    /// waits.
+    pub fn answer_close(&self, code: Option<u16>, now: Duration) {
+        let mut frame = Vec::new();
+        close_frame(code.unwrap_or(CloseCode::Normal.into()), "", &mut frame);
+        if self.outbox.lock().close(&frame, false, now).is_some() {
+            self.note_end(End::Client);
+        }
+    }
+
     /// Ends the session without a word; returns the number of messages dropped.
-    pub fn kill(&self) -> usize {
+    pub fn kill(&self, end: End) -> usize {
         let dropped = self.outbox.lock().kill();
+        self.note_end(end);
         self.wake();
         dropped
+    }
+
+    /// Why the session ended, if it has.
+    pub fn end(&self) -> Option<End> {
+        End::ALL.into_iter().find(|end| *end as u8 == self.end.load(Ordering::Relaxed))
+    }
+
+    /// Whether messages are delivered to the session, as far as its token is asked.
+    pub fn may_receive(&self) -> bool {
+        self.may_receive.load(Ordering::Relaxed)
     }
 
     /// Notes that the agent was heard of.
@@ -269,6 +335,34 @@ impl Session {
         self.outbox.lock().bytes()
     }
 
+    fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    fn writing(&self) -> WriteState {
+        let outbox = self.outbox.lock();
+        WriteState {
+            untried: outbox.wants_write(),
+            blocked: outbox.is_blocked(),
+            closing: !outbox.is_open(),
+            finished: outbox.is_finished(),
+            dead: outbox.is_dead(),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.as_ref().poll_write_ready(cx)
+    }
+
+    fn shut_down_writing(&self) {
+        // The connection may be gone already, which is as good.
+        let _ = SockRef::from(self.socket.as_ref()).shutdown(Shutdown::Write);
+    }
+
+    fn note_end(&self, end: End) {
+        let _ = self.end.compare_exchange(0, end as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     fn note_grant(&self, wall: UnixMillis) {
         let next = self.grant.next_change(wall).map_or(u64::MAX, |at| at.0);
         self.recheck_at.store(next, Ordering::Relaxed);
@@ -293,6 +387,35 @@ impl Session {
             }
         }
         WriteOutcome::Open
+    }
+}
+
+impl End {
+    const ALL: [Self; 9] = [
+        Self::Client,
+        Self::Lost,
+        Self::Silent,
+        Self::SlowConsumer,
+        Self::Replaced,
+        Self::Token,
+        Self::RateLimit,
+        Self::Violation,
+        Self::Draining,
+    ];
+
+    fn of(code: CloseCode) -> Self {
+        match code {
+            CloseCode::Normal => Self::Client,
+            CloseCode::GoingAway => Self::Draining,
+            CloseCode::ProtocolError | CloseCode::InvalidUtf8 | CloseCode::MessageTooLarge => {
+                Self::Violation
+            }
+            CloseCode::InternalError => Self::Lost,
+            CloseCode::TokenInvalid => Self::Token,
+            CloseCode::SlowConsumer => Self::SlowConsumer,
+            CloseCode::Replaced => Self::Replaced,
+            CloseCode::RateLimited => Self::RateLimit,
+        }
     }
 }
 
