@@ -1,8 +1,28 @@
 //! Configuration as the rest of the relay sees it: checked, typed, complete.
+//!
+//! This file owns the checked shape and its defaults. Beside it: `settings`, the one table of what
+//! can be set; `rule`, what a value may look like; `written`, the five places settings come from;
+//! `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
+//! reads the machine but [`Sources::gather`], and no secret's value is ever shown.
+
+mod load;
+mod problem;
+mod rule;
+mod secret;
+mod settings;
+mod written;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+
+pub use self::{
+    load::{Chosen, Loaded, check, load},
+    problem::{Notice, Problem, Problems},
+    secret::Secret,
+    settings::{Group, Setting, markdown_table, settings},
+    written::{FILE_NAME, SettingsFile, Sources},
+};
 
 /// A checked configuration: whatever could be wrong with it has been said.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +52,7 @@ pub struct Config {
     /// Origins that browsers may come from; none means any (`ALLOWED_ORIGINS`).
     pub allowed_origins: Option<Vec<String>>,
     /// Secret without which nobody may register (`REGISTRATION_KEY`).
-    pub registration_key: Option<String>,
+    pub registration_key: Option<Secret>,
     /// How long a new token is good; none means for ever (`TOKEN_TTL`).
     pub token_ttl: Option<Duration>,
     /// What followers receive (`SUBSCRIBE_SCOPE`).
