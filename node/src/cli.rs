@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command as Clap, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser};
 
 use crate::config::{Setting, settings};
 
@@ -32,11 +32,10 @@ pub struct Cli {
     // `pub enum Command { Agent(crate::agent::Command), Agents(crate::agent::admin::Command) }`.
 }
 
-const ABOUT: &str =
-    "A relay for AI agents: they register a name, connect over WebSocket, and send \
-                     JSON to one agent, several, or all.
-
-Without options it listens for agents on port 8080 and keeps its data in ./arc-data.";
+const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \
+                     JSON to one agent, several, or all.\n\n\
+                     Without options it listens for agents on port 8080 and keeps its data in \
+                     ./arc-data.";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,11 +60,11 @@ Exit codes: 0 all went well, 1 the relay could not run, 2 bad options or configu
 pub struct SettingFlags(pub Vec<(String, String)>);
 
 impl Args for SettingFlags {
-    fn augment_args(command: Clap) -> Clap {
+    fn augment_args(command: clap::Command) -> clap::Command {
         command.args(settings().iter().map(flag))
     }
 
-    fn augment_args_for_update(command: Clap) -> Clap {
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Self::augment_args(command)
     }
 }
@@ -97,5 +96,60 @@ fn flag(setting: &'static Setting) -> Arg {
     match setting.bare {
         Some(bare) => arg.num_args(0..=1).require_equals(true).default_missing_value(bare),
         None => arg,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test's panic is its verdict
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn given(arguments: &[&str]) -> Result<Vec<(String, String)>, clap::Error> {
+        let arguments = ["arc-relay"].iter().chain(arguments);
+        Cli::try_parse_from(arguments).map(|cli| cli.settings.0)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_kept_as_raw_text() {
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(given(&[]).unwrap(), []);
+        assert_eq!(given(&["--port", "http"]).unwrap(), [pair("PORT", "http")]);
+        assert_eq!(given(&["--port=-1"]).unwrap(), [pair("PORT", "-1")]);
+        assert_eq!(given(&["--port", "-1"]).unwrap(), [pair("PORT", "-1")]);
+    }
+
+    #[test]
+    fn a_switch_may_stand_alone() {
+        let text = |arguments| given(arguments).unwrap().into_iter().map(|(_, text)| text).next();
+        assert_eq!(text(&["--behind-proxy"]).as_deref(), Some("true"));
+        assert_eq!(text(&["--behind-proxy=false"]).as_deref(), Some("false"));
+        assert_eq!(text(&["--behind-proxy", "--check-config"]).as_deref(), Some("true"));
+    }
+
+    #[test]
+    fn unknown_flags_and_repeated_flags_are_refused() {
+        assert!(given(&["--prot", "1"]).is_err());
+        assert!(given(&["--port", "1", "--port", "2"]).is_err());
+    }
+
+    #[test]
+    fn help_names_every_setting_with_its_variable_and_default() {
+        let help = Cli::command().term_width(1_000).render_help().to_string();
+        for setting in settings() {
+            let (flag, Setting { variable, default, .. }) = (setting.flag(), setting);
+            assert!(help.contains(&format!("--{flag}")), "{flag}");
+            assert!(
+                help.contains(&format!("[env: {variable}] [default: {default}]")),
+                "{variable}"
+            );
+            assert!(help.contains(setting.group.heading()), "{variable}");
+        }
     }
 }

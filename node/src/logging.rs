@@ -6,7 +6,8 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Dispatch;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -28,28 +29,33 @@ pub enum Error {
     #[error("{0:?} is not a log level or filter")]
     Filter(String),
     /// Something in this process logs already.
-    #[error("logging is already set up: {0}")]
-    Subscriber(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("logging is already set up")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Sends everything logged from now on to stdout, shaped as `config` says; once per process.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
+    let colours = io::stdout().is_terminal();
+    dispatch(config, io::stdout, colours)?.try_init().map_err(|error| Error::Twice(error.into()))
+}
+
+fn dispatch<W>(config: &LogConfig, writer: W, colours: bool) -> Result<Dispatch, Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = filter(&config.level).ok_or_else(|| Error::Filter(config.level.clone()))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stdout)
+        .with_writer(writer)
         // With stdout gone there is nobody to tell, and telling stderr of each line may fail too.
         .log_internal_errors(false);
-    match config.format {
-        LogFormat::Text => lines.with_ansi(io::stdout().is_terminal()).try_init(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init(),
-    }
-    .map_err(Error::Subscriber)
+    Ok(match config.format {
+        LogFormat::Text => Dispatch::new(lines.with_ansi(colours).finish()),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            Dispatch::new(lines.with_current_span(true).with_span_list(false).finish())
+        }
+    })
 }
 
 /// Reads `LOG_LEVEL`: a level, or comma-separated directives such as `info,node=debug`; none if it
@@ -85,9 +91,54 @@ pub fn redact_query(target: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a test's panic is its verdict
 mod tests {
+    use std::{fs::File, io::Read, io::Seek};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    /// What `work` logs.
+    fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> String {
+        let mut file = tempfile::tempfile().unwrap();
+        let config = LogConfig { level: level.into(), format };
+        let writer: File = file.try_clone().unwrap();
+        tracing::dispatcher::with_default(
+            &dispatch(&config, std::sync::Mutex::new(writer), false).unwrap(),
+            work,
+        );
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let text = logged("info", LogFormat::Json, || {
+            let span = tracing::info_span!("session", agent = "rawk-042");
+            span.in_scope(|| tracing::warn!(bytes = 7, "two\nlines"));
+            tracing::debug!("not shown");
+        });
+        let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("no single line: {text}") };
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["level"], "WARN");
+        assert_eq!(event["message"], "two\nlines");
+        assert_eq!(event["bytes"], 7);
+        assert_eq!(event["span"]["agent"], "rawk-042");
+        assert!(event["timestamp"].is_string() && event["target"].is_string());
+    }
+
+    #[test]
+    fn text_has_no_colours_without_a_terminal() {
+        let text = logged("debug", LogFormat::Text, || tracing::debug!(port = 80, "listening"));
+        assert!(text.contains("DEBUG") && text.contains("listening port=80"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn silent_says_nothing() {
+        assert_eq!(logged("silent", LogFormat::Text, || tracing::error!("gone")), "");
+    }
 
     #[test]
     fn the_query_is_never_shown() {
@@ -127,7 +178,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*", target in ".*") {
             let _ = filter(&text);
-            prop_assert!(!redact_query(&format!("/arc?{target}")).contains("/arc?t"));
+            prop_assert_eq!(redact_query(&format!("/arc?{target}")), "/arc?…");
         }
 
         #[test]

@@ -11,7 +11,7 @@ use std::{
 use super::{
     Config,
     problem::{Notice, Problem, Problems},
-    settings::settings,
+    settings::{setting_of, settings},
     written::{Sources, Written, written},
 };
 
@@ -86,7 +86,7 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
 fn starting_point(sources: &Sources) -> Config {
     let mut config = Config::default();
     // A host name may be anything; one that is no node name leaves the built-in default.
-    if let Some(setting) = settings().iter().find(|setting| setting.variable == "NODE_NAME") {
+    if let Some(setting) = setting_of("NODE_NAME") {
         setting.read(&sources.host_name, &mut config);
     }
     config
@@ -203,8 +203,7 @@ impl Check {
     }
 
     fn shown(&self, variable: &str) -> String {
-        let setting = settings().iter().find(|setting| setting.variable == variable);
-        setting.map(|setting| setting.show(&self.config)).unwrap_or_default()
+        setting_of(variable).map(|setting| setting.show(&self.config)).unwrap_or_default()
     }
 
     fn origin(&self, variable: &str) -> String {

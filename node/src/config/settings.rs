@@ -3,7 +3,12 @@
 //! From it come the flags, `--help`, the keys of the settings file, the search for misspelt names and
 //! the README's table. A new setting is a line here and a field in [`Config`].
 
-use std::{fmt::Write, ops::RangeInclusive, sync::LazyLock, time::Duration};
+use std::{
+    fmt::Write,
+    ops::RangeInclusive,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use super::{
     Config,
@@ -113,6 +118,11 @@ pub fn settings() -> &'static [Setting] {
     &SETTINGS
 }
 
+/// The setting of this name.
+pub(super) fn setting_of(variable: &str) -> Option<&'static Setting> {
+    settings().iter().find(|setting| setting.variable == variable)
+}
+
 /// The settings as a Markdown table, for the README.
 pub fn markdown_table() -> String {
     let mut table = String::from("| variable | default | meaning |\n| --- | --- | --- |\n");
@@ -133,7 +143,7 @@ fn setting<T: 'static>(
     let Rule { value_name, bare, .. } = rule;
     let allowed = rule.allowed.clone();
     let default = rule.show(field(&mut Config::default()));
-    let rule = std::sync::Arc::new(rule);
+    let rule = Arc::new(rule);
     let shown = rule.clone();
     let read = move |text: &str, config: &mut Config| match rule.read(text) {
         Some(value) => {
@@ -307,7 +317,7 @@ mod tests {
 
     #[test]
     fn variables_flags_and_keys_spell_one_name() {
-        let named = settings().iter().find(|setting| setting.variable == "RATE_LIMIT_PER_MIN");
+        let named = setting_of("RATE_LIMIT_PER_MIN");
         assert_eq!(named.map(Setting::key).as_deref(), Some("rate_limit_per_min"));
         assert_eq!(named.map(Setting::flag).as_deref(), Some("rate-limit-per-min"));
     }

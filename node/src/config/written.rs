@@ -26,7 +26,7 @@ pub const FILE_NAME: &str = "arc-relay.toml";
 
 const DOTENV_NAME: &str = ".env";
 
-/// Everything that [`load`](super::load) looks at.
+/// Everything that [`load`](super::load()) looks at; without `Debug`, for it holds secrets.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// Variable and text of each setting that was given as a flag.
@@ -43,7 +43,7 @@ pub struct Sources {
     pub unreadable: Vec<Problem>,
 }
 
-/// A settings file, read but not yet understood.
+/// A settings file, read but not yet understood; without `Debug`, as [`Sources`].
 #[derive(Clone)]
 pub struct SettingsFile {
     /// The file as the operator calls it.
@@ -92,15 +92,15 @@ impl Sources {
 
 const ENVIRONMENT: &str = "environment";
 
-/// One setting as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One setting as written; without `Debug`, for it may be a secret.
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) origin: String,
 }
 
 /// All settings as written, and what was wrong or strange about the writing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Written {
     /// By key.
     pub(super) given: BTreeMap<String, Given>,
@@ -206,7 +206,7 @@ impl Written {
         for item in dotenvy::Iter::new(text.trim_start_matches('\u{feff}').as_bytes()) {
             let Ok((name, value)) = item else {
                 // dotenvy's own message repeats the line, which may hold a secret.
-                let remedy = "must be NAME=value, with quotes around a value that has spaces";
+                let remedy = "must be NAME=value, with quotes around spaces and each quote closed";
                 let line = lines.next_written();
                 self.problems.push(Problem::new(format!("{DOTENV_NAME}:{line}"), remedy));
                 continue;
