@@ -110,9 +110,10 @@ impl Check {
             self.wrong.insert(setting.variable);
             let remedy = format!("must be {}", setting.allowed);
             let problem = Problem::new(setting.variable, remedy).set_in(&given.origin);
-            problems.push(match setting.is_secret {
-                true => problem,
-                false => problem.with_value(&given.text),
+            problems.push(if setting.is_secret {
+                problem
+            } else {
+                problem.with_value(&given.text)
             });
         }
         problems

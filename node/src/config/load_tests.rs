@@ -96,7 +96,7 @@ fn every_setting_reaches_its_field() {
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         allowed_origins: Some(vec!["https://a.b".into()]),
         registration_key: Some("open-sesame".into()),
-        token_ttl: Some(Duration::from_secs(30 * 86_400)),
+        token_ttl: Some(Duration::from_hours(30 * 24)),
         subscribe_scope: crate::config::SubscribeScope::All,
         subscription_ttl: Duration::from_secs(3),
         log: crate::config::LogConfig {

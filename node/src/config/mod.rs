@@ -150,7 +150,7 @@ impl Default for Config {
             registration_key: None,
             token_ttl: None,
             subscribe_scope: SubscribeScope::Broadcasts,
-            subscription_ttl: Duration::from_secs(3_600),
+            subscription_ttl: Duration::from_hours(1),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             limits: Limits::default(),
             timing: Timing::default(),
@@ -179,7 +179,7 @@ impl Default for Timing {
         Self {
             handshake_deadline: Duration::from_secs(10),
             ping_interval: Duration::from_secs(30),
-            idle_deadline: Duration::from_secs(60),
+            idle_deadline: Duration::from_mins(1),
             write_deadline: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(30),
         }

@@ -24,9 +24,12 @@ pub(super) struct Rule<T> {
     pub(super) value_name: &'static str,
     /// What the flag means when no value follows it; none if one must.
     pub(super) bare: Option<&'static str>,
-    read: Box<dyn Fn(&str) -> Option<T> + Send + Sync>,
-    show: Box<dyn Fn(&T) -> String + Send + Sync>,
+    read: Read<T>,
+    show: Show<T>,
 }
+
+type Read<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
+type Show<T> = Box<dyn Fn(&T) -> String + Send + Sync>;
 
 impl<T: 'static> Rule<T> {
     fn new(
@@ -162,7 +165,7 @@ pub(super) fn address() -> Rule<IpAddr> {
         "an IP address, such as 127.0.0.1 (this machine only), 0.0.0.0 or :: (all interfaces)",
         |text| match text {
             "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-            _ => match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            _ => match in_brackets(text) {
                 Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
                 None => text.parse().ok(),
             },
@@ -344,13 +347,16 @@ fn origin(text: &str) -> Option<String> {
 
 /// A name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    match in_brackets(host) {
         Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            !host.is_empty() && host.bytes().all(good)
-        }
+        None => !host.is_empty() && host.bytes().all(good),
     }
+}
+
+/// What stands between square brackets, as IPv6 addresses do in URLs (RFC 3986, section 3.2.2).
+fn in_brackets(text: &str) -> Option<&str> {
+    text.strip_prefix('[')?.strip_suffix(']')
 }
 
 #[cfg(test)]

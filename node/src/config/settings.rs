@@ -170,8 +170,8 @@ fn setting<T: 'static>(
 
 const COUNT: RangeInclusive<u64> = 0..=1_000_000_000;
 const PORT: RangeInclusive<u64> = 0..=65_535;
-const SHORT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const SHORT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+const YEAR: Duration = Duration::from_hours(365 * 24);
 
 #[rustfmt::skip] // a table, one setting a row
 fn listening() -> Vec<Setting> {

@@ -192,7 +192,7 @@ impl Written {
                     self.problems.push(Problem::new(key, remedy).set_in(origin));
                 }
                 (false, _) => {
-                    let suggestion = closest(&key).map(|known| known.to_ascii_lowercase());
+                    let suggestion = closest(&key).map(str::to_ascii_lowercase);
                     self.notices.push(Notice::UnknownKey { file: origin, key, suggestion });
                 }
             }
