@@ -124,7 +124,7 @@ impl Check {
         let meet = host == stats_host || host.is_unspecified() || stats_host.is_unspecified();
         let clash = port != 0 && port == stats_port && meet;
         self.blame("STATS_PORT", &["PORT", "HOST", "STATS_HOST"], clash, || {
-            "must differ from PORT, for they share an address".into()
+            "must differ from PORT, or HOST and STATS_HOST be two distinct addresses".into()
         })
     }
 

@@ -212,6 +212,7 @@ fn production_refuses_plain_text_on_public_addresses() {
         "::1",
         "fd00::1",
         "fe80::1",
+        "::ffff:10.0.0.1",
     ] {
         loaded(&[production, ("HOST", host)]);
     }
