@@ -1,5 +1,6 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod limits;
@@ -9,3 +10,5 @@ pub mod session;
 pub mod sessions;
 pub mod subscriptions;
 pub mod ws;
+pub mod files;
+pub mod logging;
