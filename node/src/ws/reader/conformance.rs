@@ -322,7 +322,7 @@ fn a_frame_cut_short_at_any_byte_is_incomplete() {
 
 #[test]
 fn asking_is_enough_to_get_on() {
-    let whole = frame(0x82, &[7; 70_000], [1, 2, 3, 4]);
+    let whole = frame(0x82, &vec![7; 70_000], [1, 2, 3, 4]);
     let (mut reader, mut there, mut asked) = (Reader::new(LIMIT), 0, 0);
     loop {
         match reader.next(&mut whole[..there].to_vec()) {

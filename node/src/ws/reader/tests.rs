@@ -98,11 +98,11 @@ pub(super) fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     match payload.len() {
         short @ 0..126 => out.push(0x80 | u8::try_from(short).expect("below 126")),
         medium @ 126..65_536 => {
-            out.push(0x80 | 126);
+            out.push(0xFE);
             out.extend(u16::try_from(medium).expect("16 bits").to_be_bytes());
         }
         long => {
-            out.push(0x80 | 127);
+            out.push(0xFF);
             out.extend((long as u64).to_be_bytes());
         }
     }
@@ -214,7 +214,7 @@ fn control_frames_hold_125_bytes_and_no_more() {
     assert_eq!(read(&frame(PONG, &most, MASK)), Ok(vec![Seen::Pong]));
     for first in [PING, PONG, CLOSE] {
         assert_eq!(read(&frame(first, &over, MASK)), Err(CONTROL_TOO_LONG));
-        assert_eq!(read(&[first, 0x80 | 127]), Err(CONTROL_TOO_LONG));
+        assert_eq!(read(&[first, 0xFF]), Err(CONTROL_TOO_LONG));
     }
 }
 
@@ -229,10 +229,10 @@ fn control_frames_are_never_fragmented() {
 fn lengths_are_encoded_minimally() {
     for len in [0_u16, 125] {
         let [a, b] = len.to_be_bytes();
-        assert_eq!(read(&[TEXT, 0x80 | 126, a, b]), Err(LENGTH_NOT_MINIMAL));
+        assert_eq!(read(&[TEXT, 0xFE, a, b]), Err(LENGTH_NOT_MINIMAL));
     }
     for len in [0_u64, 125, 126, 65_535] {
-        let bytes = [&[TEXT, 0x80 | 127][..], &len.to_be_bytes()].concat();
+        let bytes = [&[TEXT, 0xFF][..], &len.to_be_bytes()].concat();
         assert_eq!(read(&bytes), Err(LENGTH_NOT_MINIMAL));
     }
 }
@@ -240,7 +240,7 @@ fn lengths_are_encoded_minimally() {
 #[test]
 fn the_top_bit_of_a_length_is_zero() {
     for len in [1 << 63, u64::MAX] {
-        let bytes = [&[TEXT, 0x80 | 127][..], &len.to_be_bytes()].concat();
+        let bytes = [&[TEXT, 0xFF][..], &len.to_be_bytes()].concat();
         assert_eq!(read(&bytes), Err(LENGTH_TOP_BIT));
     }
 }
@@ -282,7 +282,7 @@ fn no_message_begins_inside_another() {
 fn a_message_over_the_limit_is_refused_from_its_header() {
     let header = &frame(TEXT, &vec![0; LIMIT + 1], MASK)[..10];
     assert_eq!(read(header), Err(Violation::TooLarge));
-    let huge = [&[BINARY, 0x80 | 127][..], &(u64::MAX >> 1).to_be_bytes()].concat();
+    let huge = [&[BINARY, 0xFF][..], &(u64::MAX >> 1).to_be_bytes()].concat();
     assert_eq!(read(&huge), Err(Violation::TooLarge));
 }
 
@@ -322,7 +322,7 @@ fn fragments_never_take_room_beyond_the_limit() {
 fn a_message_of_empty_fragments_ends_by_itself() {
     let mut session = Session::new(LIMIT);
     session.feed(&frame(TEXT_PART, b"", MASK)).expect("the first of them");
-    let refused = (1..).find(|_| session.feed(&frame(PART, b"", MASK)).is_err());
+    let refused = (1..1_000).find(|_| session.feed(&frame(PART, b"", MASK)).is_err());
     assert_eq!(refused, Some(EMPTY_FRAGMENTS_MAX));
 }
 
