@@ -19,6 +19,8 @@ use super::{
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod tests;
 
 /// Bytes of the longest header a client writes: two, a 64-bit length and the mask.
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
