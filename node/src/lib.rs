@@ -1,6 +1,7 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
 pub mod cli;
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod limits;
