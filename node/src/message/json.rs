@@ -63,17 +63,12 @@ impl<'a> Cursor<'a> {
         self.at += 1;
     }
 
-    /// Steps over the key of a field and its colon.
+    /// Steps over the name of a field and its colon.
     #[inline]
     pub(super) fn key(&mut self) -> Result<RawString<'a>, Expected> {
-        if self.token() != b'"' {
-            return Err(Expected("a field's name in quotes"));
-        }
+        self.begin_key()?;
         let key = self.string()?;
-        if self.token() != b':' {
-            return Err(Expected("':'"));
-        }
-        self.step();
+        self.end_key()?;
         Ok(key)
     }
 
@@ -81,7 +76,10 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn string(&mut self) -> Result<RawString<'a>, Expected> {
         let start = self.at;
-        let escaped = self.skip_string()?;
+        let escaped = !self.skip_plain_string();
+        if escaped {
+            self.skip_escapes()?;
+        }
         Ok(RawString {
             raw: self.slice(start, self.at),
             inner: self.slice(start + 1, self.at - 1),
@@ -95,9 +93,7 @@ impl<'a> Cursor<'a> {
         let first = self.token();
         let start = self.at;
         match first {
-            b'"' => {
-                self.skip_string()?;
-            }
+            b'"' => self.skip_string()?,
             b'{' | b'[' => self.skip_nested()?,
             _ => self.skip_scalar(first)?,
         }
@@ -121,14 +117,12 @@ impl<'a> Cursor<'a> {
         loop {
             let first = self.token();
             match first {
-                b'"' => {
-                    self.skip_string()?;
-                }
+                b'"' => self.skip_string()?,
                 b'{' => {
                     self.step();
                     if self.token() != b'}' {
                         open.push(Kind::Object);
-                        self.key()?;
+                        self.skip_key()?;
                         continue;
                     }
                     self.step();
@@ -160,7 +154,7 @@ impl<'a> Cursor<'a> {
                 }
                 (b',', Kind::Object) => {
                     self.step();
-                    self.key()?;
+                    self.skip_key()?;
                     return Ok(false);
                 }
                 (b']', Kind::Array) | (b'}', Kind::Object) => {
@@ -174,18 +168,43 @@ impl<'a> Cursor<'a> {
         Ok(true)
     }
 
-    /// Steps over the string whose quote is here; says whether it has escapes.
     #[inline]
-    fn skip_string(&mut self) -> Result<bool, Expected> {
-        self.at = find_special(self.text.as_bytes(), self.at + 1);
-        if self.peek() == b'"' {
-            self.at += 1;
-            return Ok(false);
-        }
-        self.skip_escapes().map(|()| true)
+    fn skip_key(&mut self) -> Result<(), Expected> {
+        self.begin_key()?;
+        self.skip_string()?;
+        self.end_key()
     }
 
-    /// [`skip_string`](Self::skip_string) from the first byte that is not plain.
+    #[inline]
+    fn begin_key(&mut self) -> Result<(), Expected> {
+        if self.token() == b'"' { Ok(()) } else { Err(Expected("a field's name in quotes")) }
+    }
+
+    #[inline]
+    fn end_key(&mut self) -> Result<(), Expected> {
+        if self.token() != b':' {
+            return Err(Expected("':'"));
+        }
+        self.step();
+        Ok(())
+    }
+
+    /// Steps over the string whose quote is here.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), Expected> {
+        if self.skip_plain_string() { Ok(()) } else { self.skip_escapes() }
+    }
+
+    /// [`skip_string`](Self::skip_string), if it has no escapes; if not, up to what is not plain.
+    #[inline]
+    fn skip_plain_string(&mut self) -> bool {
+        self.at = find_special(self.text.as_bytes(), self.at + 1);
+        let closes = self.peek() == b'"';
+        self.at += usize::from(closes);
+        closes
+    }
+
+    /// The rest of [`skip_string`](Self::skip_string) from the first byte that is not plain.
     fn skip_escapes(&mut self) -> Result<(), Expected> {
         loop {
             match self.peek() {
