@@ -214,7 +214,8 @@ mod tests {
 
         #[test]
         fn unescapes_as_serde_json_does(raw in r#""([ -!#-\[\]-~é]|\\["\\/bfnrt]|\\u[0-9a-cA-C]{4}|\\ud8[0-9a-f]{2}\\udd[0-9A-F]{2})*""#) {
-            prop_assert_eq!(unescape(&raw), serde_json::from_str::<String>(&raw).unwrap());
+            let expected: String = serde_json::from_str(&raw).expect("only whole pairs");
+            prop_assert_eq!(unescape(&raw), expected);
         }
 
         #[test]
