@@ -1,6 +1,8 @@
 //! The grammar of JSON (RFC 8259), checked in one pass without recursion and without a tree.
 
-use super::strings::find_special;
+use std::borrow::Cow;
+
+use super::strings::{find_special, unescape_inner};
 
 /// What the grammar allows where the cursor stopped.
 #[derive(Clone, Copy, Debug)]
@@ -8,13 +10,19 @@ pub(super) struct Expected(pub(super) &'static str);
 
 /// A valid JSON string as written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RawString<'a> {
-    /// With its quotes.
-    pub(super) raw: &'a str,
-    /// Without its quotes.
-    pub(super) inner: &'a str,
+pub(super) struct Quoted<'a> {
+    /// What stands between the quotes.
+    inner: &'a str,
     /// Whether it has escapes, and so says something else than `inner`.
-    pub(super) escaped: bool,
+    escaped: bool,
+}
+
+impl<'a> Quoted<'a> {
+    /// What the string says.
+    #[inline]
+    pub(super) fn text(self) -> Cow<'a, str> {
+        if self.escaped { unescape_inner(self.inner) } else { Cow::Borrowed(self.inner) }
+    }
 }
 
 /// A place in a text that is JSON up to there; on an error, the place of the first bad byte.
@@ -65,7 +73,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over the name of a field and its colon.
     #[inline]
-    pub(super) fn key(&mut self) -> Result<RawString<'a>, Expected> {
+    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Expected> {
         self.begin_key()?;
         let key = self.string()?;
         self.end_key()?;
@@ -74,17 +82,13 @@ impl<'a> Cursor<'a> {
 
     /// Steps over the string that begins here.
     #[inline]
-    pub(super) fn string(&mut self) -> Result<RawString<'a>, Expected> {
-        let start = self.at;
+    pub(super) fn string(&mut self) -> Result<Quoted<'a>, Expected> {
+        let start = self.at + 1;
         let escaped = !self.skip_plain_string();
         if escaped {
             self.skip_escapes()?;
         }
-        Ok(RawString {
-            raw: self.slice(start, self.at),
-            inner: self.slice(start + 1, self.at - 1),
-            escaped,
-        })
+        Ok(Quoted { inner: self.slice(start, self.at - 1), escaped })
     }
 
     /// Steps over one value of any kind and depth, with the whitespace before it.

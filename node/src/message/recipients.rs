@@ -7,8 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     ScanError,
-    json::{Cursor, RawString},
-    strings::unescape,
+    json::{Cursor, Quoted},
 };
 
 /// The most entries of `to`, repeated ones included (PROTOCOL section 4).
@@ -85,9 +84,9 @@ impl<'a> Recipients<'a> {
         Some(())
     }
 
-    fn add(&mut self, entry: RawString<'a>) {
+    fn add(&mut self, entry: Quoted<'a>) {
         self.count += 1;
-        let id = if entry.escaped { unescape(entry.raw) } else { Cow::Borrowed(entry.inner) };
+        let id = entry.text();
         match &*id {
             "relay" => self.relay = true,
             "*" => {

@@ -6,9 +6,8 @@ use smallvec::SmallVec;
 
 use super::{
     ScanError, Scanned, Targets,
-    json::{Cursor, Expected, RawString},
+    json::{Cursor, Expected, Quoted},
     recipients::{Audience, Recipients},
-    strings::unescape,
 };
 
 /// Reads one client message (PROTOCOL section 4): all of it is valid UTF-8 and JSON (RFC 8259), with
@@ -83,9 +82,9 @@ impl<'a> Found<'a> {
         &mut self,
         cursor: &mut Cursor<'a>,
         start: usize,
-        key: RawString<'a>,
+        key: Quoted<'a>,
     ) -> Result<(), Expected> {
-        let name = if key.escaped { Name::of(&unescape(key.raw)) } else { Name::of(key.inner) };
+        let name = Name::of(&key.text());
         if let Name::Extra = name {
             cursor.value()?;
             let run_start = self.run.map_or(start, |(run_start, _)| run_start);

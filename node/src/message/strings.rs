@@ -102,7 +102,11 @@ fn special_bits(word: u64) -> u64 {
 /// U+FFFD, so that such a string never equals an agent id or a name of the protocol.
 pub fn unescape(raw: &str) -> Cow<'_, str> {
     let inner = raw.strip_prefix('"').unwrap_or(raw);
-    let mut rest = inner.strip_suffix('"').unwrap_or(inner);
+    unescape_inner(inner.strip_suffix('"').unwrap_or(inner))
+}
+
+/// [`unescape`] for what stands between the quotes.
+pub(super) fn unescape_inner(mut rest: &str) -> Cow<'_, str> {
     if !rest.contains('\\') {
         return Cow::Borrowed(rest);
     }
