@@ -15,7 +15,8 @@ pub(super) const DEFAULT_RELAY: &str = "ws://localhost:8080/arc";
 
 /// Which relay, and how to reach it.
 #[derive(clap::Args, Clone, Debug)]
-pub struct RelayArgs {
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct RelayArgs {
     /// The relay: ws://, wss://, http://, https://, or host[:port] (TLS, except on this machine);
     /// without a path, /arc is meant
     #[arg(
@@ -43,7 +44,8 @@ pub struct RelayArgs {
 
 /// Who speaks.
 #[derive(clap::Args, Clone, Debug)]
-pub struct TokenArgs {
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct TokenArgs {
     /// The agent's token; other users of this machine may see options, so prefer the variable or
     /// --token-file
     #[arg(short, long, value_name = "TOKEN", env = "ARC_TOKEN", hide_env_values = true)]

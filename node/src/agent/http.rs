@@ -51,10 +51,10 @@ pub(super) async fn call<T: DeserializeOwned>(
         exchange(connector.dial().await?, request, |response| async {
             let (parts, body) = response.into_parts();
             let body = collected(body).await?;
-            match parts.status.is_success() {
-                true => Ok(body),
-                false => Err(Failure::refused(parts.status, retry_after(&parts.headers), &body)),
+            if parts.status.is_success() {
+                return Ok(body);
             }
+            Err(Failure::refused(parts.status, retry_after(&parts.headers), &body))
         })
         .await
     };

@@ -102,7 +102,7 @@ async fn greeted(socket: WebSocketStream<TokioIo<Upgraded>>) -> Result<Session, 
     if !first.is_relays("welcome") {
         return Err(Failure::NotRelay("it does not begin with a welcome".into()));
     }
-    session.agent = first.addressee().unwrap_or_default().to_owned();
+    session.agent = first.addressee().map(str::to_owned).unwrap_or_default();
     session.welcome = first.payload().unwrap_or_default();
     Ok(session)
 }
@@ -187,7 +187,8 @@ impl Session {
             }
             Some(Ok(message)) => Ok(message),
             Some(Err(e)) => Err(Box::new(e).into()),
-            None => Err(Box::new(tungstenite::Error::ConnectionClosed).into()),
+            // RFC 6455 section 7.1.5: an end without a close frame is 1006.
+            None => Err(Failure::Closed { code: 1006, reason: String::new() }),
         }
     }
 
