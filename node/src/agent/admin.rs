@@ -28,7 +28,7 @@ const TOKEN_FILE: &str = "admin.token";
 #[derive(clap::Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
 pub(super) struct OpsArgs {
-    /// The ops port: http://, https://, or host[:port] (TLS, except on this machine)
+    /// The ops port: http://, https://, host or host:port (TLS, except on this machine)
     #[arg(long, value_name = "URL", env = "ARC_OPS", default_value = "http://127.0.0.1:8081")]
     ops: UrlText,
 

@@ -6,7 +6,7 @@ use super::{
     connect::Connector,
     failure::Failure,
     secret::Secret,
-    session::Dialer,
+    session::{Dialer, SILENCE_MAX},
     url::{RelayUrl, UrlText},
 };
 
@@ -17,7 +17,7 @@ pub(super) const DEFAULT_RELAY: &str = "ws://localhost:8080/arc";
 #[derive(clap::Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
 pub(super) struct RelayArgs {
-    /// The relay: ws://, wss://, http://, https://, or host[:port] (TLS, except on this machine);
+    /// The relay: ws://, wss://, http://, https://, host or host:port (TLS, except on this machine);
     /// without a path, /arc is meant
     #[arg(
         short,
@@ -74,6 +74,7 @@ impl RelayArgs {
             connector: self.connector()?,
             authorization: token.secret()?.bearer("token")?,
             limit: self.timeout,
+            silence: SILENCE_MAX,
         })
     }
 }

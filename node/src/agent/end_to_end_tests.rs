@@ -185,7 +185,7 @@ async fn a_listener_comes_back_when_told_to() {
     let ended = agent(&relay, "listen", &["--count", "2", "--json"]).await;
     assert_eq!(ended.code(), 0);
     assert_eq!(ended.results, format!("{}\n{}\n", message("1"), message("2")));
-    assert!(ended.notes.contains("retry_ms=1); trying again in 1.0ms"), "{}", ended.notes);
+    assert!(ended.notes.contains("retry_ms=1); trying again in 1."), "{}", ended.notes);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(super) enum Turn {
 pub(super) enum Act {
     /// The relay sends a text.
     Say(&'static str),
+    /// The relay pings and waits for the pong.
+    Ping,
     /// The relay waits for a message and keeps it.
     Hear,
     /// The relay closes.
@@ -172,6 +174,10 @@ async fn session(stream: TcpStream, acts: Vec<Act>, record: &Mutex<Vec<String>>)
     for act in acts {
         match act {
             Act::Say(text) => socket.send(Message::text(text)).await.unwrap(),
+            Act::Ping => {
+                socket.send(Message::Ping("still there?".into())).await.unwrap();
+                assert!(socket.next().await.unwrap().unwrap().is_pong());
+            }
             Act::Hear => {
                 let text = socket.next().await.unwrap().unwrap().into_text().unwrap();
                 record.lock().push(text.to_string());
