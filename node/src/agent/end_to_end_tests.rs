@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // test code: what cannot go on fails
 
-use std::future::pending;
+use std::{future::pending, time::Duration};
 
 use clap::Parser;
 
@@ -15,6 +15,8 @@ use super::{
 use crate::clock::Clock;
 
 const TOKEN: &str = "tok_secret";
+/// A command that took this long will never end.
+const HANGS: Duration = Duration::from_secs(20);
 
 #[derive(Parser)]
 enum Line {
@@ -44,10 +46,14 @@ impl Ended {
 async fn run(line: &[&str]) -> Ended {
     let line = Line::try_parse_from(["arc-relay"].iter().chain(line)).unwrap();
     let (mut output, results, notes) = captured();
-    let outcome = match line {
-        Line::Agent(command) => carry_out(command, &mut output, &Clock::system(), pending()).await,
-        Line::Agents(command) => administer(command, &mut output).await,
+    let clock = Clock::system();
+    let ending = async {
+        match line {
+            Line::Agent(command) => carry_out(command, &mut output, &clock, pending()).await,
+            Line::Agents(command) => administer(command, &mut output).await,
+        }
     };
+    let outcome = tokio::time::timeout(HANGS, ending).await.expect("the command hangs");
     let ended = Ended { outcome, results: results.text(), notes: notes.text() };
     let shown = format!("{:?}{}{}", ended.outcome, ended.results, ended.notes);
     assert!(!shown.contains(TOKEN), "the token was shown: {shown}");
