@@ -16,6 +16,10 @@ pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 
 const MASK_BIT: u8 = 0x80;
+/// Instead of a length: the next two bytes are it.
+const LENGTH_IN_2_BYTES: u8 = 0x7e;
+/// Instead of a length: the next eight bytes are it.
+const LENGTH_IN_8_BYTES: u8 = 0x7f;
 
 /// A masked frame with this first byte.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -40,11 +44,11 @@ pub fn header(first: u8, len: u64) -> Vec<u8> {
     match (u8::try_from(len), u16::try_from(len)) {
         (Ok(len @ 0..=125), _) => header.push(MASK_BIT | len),
         (_, Ok(len)) => {
-            header.push(MASK_BIT | 126);
+            header.push(MASK_BIT | LENGTH_IN_2_BYTES);
             header.extend(len.to_be_bytes());
         }
         _ => {
-            header.push(MASK_BIT | 127);
+            header.push(MASK_BIT | LENGTH_IN_8_BYTES);
             header.extend(len.to_be_bytes());
         }
     }

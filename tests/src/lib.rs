@@ -8,6 +8,8 @@
 
 // A harness fails a test by panicking, and that is the whole of its error handling.
 #![allow(clippy::missing_panics_doc)]
+// An assertion hands on what it has looked at, and a test may have seen enough.
+#![allow(clippy::return_self_not_must_use)]
 // The tests run on the machine's clock; the relay's rule against reading it is not for them.
 #![allow(clippy::disallowed_methods)]
 
@@ -39,10 +41,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The output of `future`, which must come within [`PATIENCE`]; `what` names it in the failure.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await;
+    output.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
 /// Looks again and again until `condition` holds, which must be within [`PATIENCE`].

@@ -10,7 +10,7 @@ pub struct Metrics(Vec<Sample>);
 struct Sample {
     name: String,
     labels: String,
-    value: f64,
+    value: String,
 }
 
 impl Metrics {
@@ -21,13 +21,15 @@ impl Metrics {
     }
 
     /// The sum over all samples of `name` whose labels include every one of `labels`; 0 if there
-    /// are none.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    /// are none. They must be whole numbers, as all are that count something.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
         let matches = |sample: &&Sample| {
             sample.name == name && wanted.iter().all(|label| sample.labels.contains(label))
         };
-        self.0.iter().filter(matches).map(|sample| sample.value).sum()
+        let whole =
+            |value: &str| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is {value}"));
+        self.0.iter().filter(matches).map(|sample| whole(&sample.value)).sum()
     }
 
     /// The names of all samples.
@@ -45,7 +47,8 @@ impl Sample {
     fn parse(line: &str) -> Self {
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
-        Self { name: name.to_owned(), labels: labels.trim_end_matches('}').to_owned(), value }
+        assert!(value.parse::<f64>().is_ok(), "no number: {line}");
+        let labels = labels.trim_end_matches('}').to_owned();
+        Self { name: name.to_owned(), labels, value: value.to_owned() }
     }
 }

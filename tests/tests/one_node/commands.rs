@@ -32,16 +32,16 @@ async fn a_ping_is_answered_with_its_own_payload_and_ref() {
         let ping =
             format!(r#"{{"to":["relay"],"type":"ping","ref":"r\u00e9f","payload":{payload}}}"#);
         agent.send_text(&ping).await;
-        let pong = agent.next_text().await;
-        assert_eq!(field(&pong, "type"), "\"pong\"");
-        assert_eq!(field(&pong, "payload"), payload);
-        let reference: Value = serde_json::from_str(&field(&pong, "ref")).expect("JSON");
+        let answer = agent.next_text().await;
+        assert_eq!(field(&answer, "type"), "\"pong\"");
+        assert_eq!(field(&answer, "payload"), payload);
+        let reference: Value = serde_json::from_str(&field(&answer, "ref")).expect("JSON");
         assert_eq!(reference, "réf");
     }
     agent.send(json!({"to": ["relay"], "type": "ping"})).await;
-    let pong = agent.next_text().await;
-    let keys: Vec<String> = fields(&pong).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["id", "from", "to", "type", "ts"], "{pong}");
+    let answer = agent.next_text().await;
+    let keys: Vec<String> = fields(&answer).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["id", "from", "to", "type", "ts"], "{answer}");
 }
 
 #[tokio::test]

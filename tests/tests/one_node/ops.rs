@@ -45,6 +45,9 @@ async fn stats_are_numbers_that_follow_what_happens() {
     .await;
 }
 
+/// A metric's name, some of its labels, and what it must have counted.
+type Row = (&'static str, &'static [(&'static str, &'static str)], u64);
+
 #[tokio::test]
 async fn metrics_count_what_happens_without_naming_agents() {
     let relay = Relay::start();
@@ -60,29 +63,29 @@ async fn metrics_count_what_happens_without_naming_agents() {
     bob.next().await;
     http::send(relay.public, http::upgrade("/arc?token=tok_bad"), "").await.expect_status(401);
 
-    let rows: [(&str, &[(&str, &str)], f64); 12] = [
-        ("arc_sessions", &[], 2.0),
-        ("arc_registered_agents", &[], 2.0),
-        ("arc_registrations_total", &[("outcome", "registered")], 2.0),
-        ("arc_handshakes_total", &[("outcome", "accepted")], 2.0),
-        ("arc_handshakes_total", &[("outcome", "unauthorized")], 1.0),
-        ("arc_messages_received_total", &[("kind", "direct")], 2.0),
-        ("arc_messages_received_total", &[("kind", "broadcast")], 1.0),
-        ("arc_messages_received_total", &[("kind", "command")], 1.0),
-        ("arc_messages_delivered_total", &[("kind", "direct")], 1.0),
-        ("arc_messages_delivered_total", &[("kind", "broadcast")], 1.0),
-        ("arc_messages_dropped_total", &[("reason", "offline")], 1.0),
-        ("arc_messages_dropped_total", &[("reason", "invalid")], 1.0),
+    let rows: [Row; 12] = [
+        ("arc_sessions", &[], 2),
+        ("arc_registered_agents", &[], 2),
+        ("arc_registrations_total", &[("outcome", "registered")], 2),
+        ("arc_handshakes_total", &[("outcome", "accepted")], 2),
+        ("arc_handshakes_total", &[("outcome", "unauthorized")], 1),
+        ("arc_messages_received_total", &[("kind", "direct")], 2),
+        ("arc_messages_received_total", &[("kind", "broadcast")], 1),
+        ("arc_messages_received_total", &[("kind", "command")], 1),
+        ("arc_messages_delivered_total", &[("kind", "direct")], 1),
+        ("arc_messages_delivered_total", &[("kind", "broadcast")], 1),
+        ("arc_messages_dropped_total", &[("reason", "offline")], 1),
+        ("arc_messages_dropped_total", &[("reason", "invalid")], 1),
     ];
     eventually("all has been counted", || async {
         let metrics = relay.metrics().await;
-        rows.iter().all(|(name, labels, value)| metrics.sum(name, labels) >= *value)
+        rows.iter().all(|(name, labels, value)| metrics.count(name, labels) >= *value)
     })
     .await;
     let metrics = relay.metrics().await;
     for (name, labels, value) in rows {
-        let counted = metrics.sum(name, labels);
-        assert!((counted - value).abs() < f64::EPSILON, "{name} {labels:?} is {counted}");
+        let counted = metrics.count(name, labels);
+        assert_eq!(counted, value, "{name} {labels:?}");
     }
     for name in ["arc_handshake_seconds_bucket", "arc_registration_seconds_count"] {
         assert!(metrics.names().contains(name), "{name} is missing: {:?}", metrics.names());
@@ -108,11 +111,11 @@ async fn each_end_of_a_session_is_counted_with_its_reason() {
     relay.agent("bob-1").await.leave().await;
     eventually("each end is counted", || async {
         let metrics = relay.metrics().await;
-        let count = |reason| metrics.sum("arc_sessions_closed_total", &[("reason", reason)]);
-        count("replaced") == 2.0
-            && count("violation") == 1.0
-            && count("token") == 1.0
-            && count("client") == 1.0
+        let count = |reason| metrics.count("arc_sessions_closed_total", &[("reason", reason)]);
+        count("replaced") == 2
+            && count("violation") == 1
+            && count("token") == 1
+            && count("client") == 1
     })
     .await;
 }

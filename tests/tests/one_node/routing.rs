@@ -212,7 +212,7 @@ async fn what_is_no_message_is_answered_and_reaches_nobody() {
         r#"{"to":["bob-1"],"payload":"\x"}"#,
         "{\"to\":[\"bob-1\"],\"payload\":\"\n\"}",
         r#"{"to":["bob-1"],"payload":[1}"#,
-        r#"{'to':['bob-1'],'payload':1}"#,
+        r"{'to':['bob-1'],'payload':1}",
         r#"{"payload":1}"#,
         r#"{"to":["bob-1"]}"#,
         r#"{"to":[],"payload":1}"#,
@@ -283,7 +283,7 @@ async fn ids_sort_by_time_and_are_never_given_twice() {
 #[tokio::test]
 async fn ten_thousand_messages_keep_their_order() {
     const COUNT: u64 = 10_000;
-    let (_relay, mut ann, mut bob, _cid) = three().await;
+    let (_relay, mut ann, mut bob, mut cid) = three().await;
     // The reader sets the pace: this test is about order, not about slow consumers.
     let window = Arc::new(Semaphore::new(256));
     let send = async {
@@ -301,7 +301,6 @@ async fn ten_thousand_messages_keep_their_order() {
         }
     };
     let drain = async {
-        let mut cid = _cid;
         for n in (0..COUNT).filter(|n| n % 3 == 0) {
             assert_eq!(cid.next().await["payload"], n);
         }
