@@ -1,12 +1,16 @@
 //! What a cluster of relays knows together: the book of names (registry), and later membership,
 //! directory and links.
 //!
-//! Knows nothing of WebSockets, JSON messages or HTTP; `node` uses it, never the other way round.
+//! Knows nothing of `WebSocket`s, JSON messages or HTTP; `node` uses it, never the other way round.
 
+pub mod admin;
+mod data_dir;
 mod id;
+mod node;
 pub mod registry;
 mod time;
 pub mod token;
 
 pub use id::{AgentId, InvalidAgentId};
+pub use node::{Generation, NodeId};
 pub use time::UnixMillis;

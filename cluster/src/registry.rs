@@ -1,7 +1,17 @@
 //! The book of names: which agent ids are taken, which tokens are good.
 //!
 //! [`Registry`] is what the rest of the relay sees of it. It says nothing of how many nodes keep
-//! the book.
+//! the book. [`LocalRegistry`] is the book kept by one node alone.
+
+mod book;
+mod local;
+mod record;
+mod standing;
+mod store;
+mod writer;
+
+pub use local::{LocalRegistry, Options};
+pub use store::OpenError;
 
 use async_trait::async_trait;
 
@@ -39,6 +49,9 @@ pub enum AdminError {
     /// No agent of that id was ever registered.
     #[error("no agent of this id is registered")]
     UnknownAgent,
+    /// No token of that serial was ever issued.
+    #[error("no token of this serial was ever issued")]
+    UnknownToken,
     /// The registry cannot decide or write now.
     #[error("the registry cannot be changed now: {0}")]
     Unavailable(String),

@@ -20,6 +20,7 @@ pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
     /// This moment plus `duration`, saturating at the end of time.
+    #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))

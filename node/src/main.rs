@@ -1,2 +1,76 @@
-//! The `arc-relay` binary.
-fn main() {}
+//! The `arc-relay` binary: reads the command line and the configuration, then hands over.
+//!
+//! Owns the process: its exit code, its logging, its limit on open files and its runtime. What goes
+//! wrong before there is logging is said on stderr.
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use node::{
+    cli::Cli,
+    config::{self, Loaded, Problems, Sources},
+    files, logging,
+};
+use tracing::{info, warn};
+
+/// Exit code for a configuration that may not be used; clap uses it for bad flags too.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done if stderr is closed, too.
+            let _ = writeln!(io::stderr(), "arc-relay: {error:#}");
+            match error.downcast_ref::<Problems>() {
+                Some(_) => ExitCode::from(BAD_CONFIGURATION),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    if cli.config_table {
+        return print(&config::markdown_table());
+    }
+    let directory = env::current_dir().context("cannot tell the working directory")?;
+    let sources = Sources::gather(cli.settings.0, cli.config.as_deref(), &directory);
+    if cli.check_config {
+        return print(&format!("{}\n", config::check(&sources)?));
+    }
+    run(config::load(&sources)?)
+}
+
+fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
+    logging::init(&config.log)?;
+    for notice in notices {
+        if notice.is_warning() { warn!("{notice}") } else { info!("{notice}") }
+    }
+    if let Some(shortage) =
+        files::shortage(config.limits.max_connections, files::raise_file_limit())
+    {
+        warn!("{shortage}");
+        config.limits.max_connections = shortage.fits;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(relay(config))
+}
+
+/// Not wired yet: the place of `node::relay::run(config).await`.
+#[allow(clippy::unused_async)] // what takes its place awaits
+async fn relay(config: config::Config) -> anyhow::Result<()> {
+    anyhow::bail!("the relay for {} is not built in yet", config.node_name)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+}

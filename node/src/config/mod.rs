@@ -1,8 +1,28 @@
 //! Configuration as the rest of the relay sees it: checked, typed, complete.
+//!
+//! This file owns the checked shape and its defaults. Beside it: `settings`, the one table of what
+//! can be set; `rule`, what a value may look like; `written`, the five places settings come from;
+//! `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
+//! reads the machine but [`Sources::gather`], and no secret's value is ever shown.
+
+mod load;
+mod problem;
+mod rule;
+mod secret;
+mod settings;
+mod written;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+
+pub use self::{
+    load::{Chosen, Loaded, check, load},
+    problem::{Notice, Problem, Problems},
+    secret::Secret,
+    settings::{Group, Setting, markdown_table, settings},
+    written::{FILE_NAME, SettingsFile, Sources},
+};
 
 /// A checked configuration: whatever could be wrong with it has been said.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +52,7 @@ pub struct Config {
     /// Origins that browsers may come from; none means any (`ALLOWED_ORIGINS`).
     pub allowed_origins: Option<Vec<String>>,
     /// Secret without which nobody may register (`REGISTRATION_KEY`).
-    pub registration_key: Option<String>,
+    pub registration_key: Option<Secret>,
     /// How long a new token is good; none means for ever (`TOKEN_TTL`).
     pub token_ttl: Option<Duration>,
     /// What followers receive (`SUBSCRIBE_SCOPE`).
@@ -130,7 +150,7 @@ impl Default for Config {
             registration_key: None,
             token_ttl: None,
             subscribe_scope: SubscribeScope::Broadcasts,
-            subscription_ttl: Duration::from_secs(3_600),
+            subscription_ttl: Duration::from_hours(1),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             limits: Limits::default(),
             timing: Timing::default(),
@@ -159,7 +179,7 @@ impl Default for Timing {
         Self {
             handshake_deadline: Duration::from_secs(10),
             ping_interval: Duration::from_secs(30),
-            idle_deadline: Duration::from_secs(60),
+            idle_deadline: Duration::from_mins(1),
             write_deadline: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(30),
         }

@@ -1,0 +1,18 @@
+//! The directory that holds what a node must not forget: for its owner's eyes alone.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
+
+/// Creates the directory, with mode 0700, unless it exists; one that exists is left as it is.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the names in the directory durable. A file's own `sync` does not.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

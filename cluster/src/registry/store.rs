@@ -1,0 +1,277 @@
+//! The registry's file: opening it, founding it, and reading all of it that lives in memory.
+//!
+//! One redb file. Opening it checks every page's checksum, so what is damaged is refused instead of
+//! believed.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction, backends::FileBackend,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    record::{RevokedEntry, SCHEMA},
+    standing::Revoked,
+};
+use crate::{
+    Generation, NodeId, UnixMillis, data_dir,
+    token::{Serial, SigningError, TokenSigner},
+};
+
+/// Agent id → [`AgentEntry`](super::record::AgentEntry).
+pub(super) const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
+/// Serial → [`RevokedEntry`].
+pub(super) const REVOKED_TOKENS: TableDefinition<'_, u64, &[u8]> =
+    TableDefinition::new("revoked_tokens");
+/// Agent id → [`RevokedEntry`].
+pub(super) const REVOKED_AGENTS: TableDefinition<'_, &str, &[u8]> =
+    TableDefinition::new("revoked_agents");
+/// One of the names below → big-endian bytes.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Version of all that is stored, `u32`.
+const META_SCHEMA: &str = "schema";
+/// This node's id, `u64`.
+const META_NODE: &str = "node";
+/// How often this file was opened by a starting node, `u64`.
+const META_GENERATION: &str = "generation";
+/// The ed25519 private key that signs tokens, 32 bytes.
+const META_SIGNING_KEY: &str = "signing_key";
+/// The serial given out last, `u64`.
+pub(super) const META_SERIAL: &str = "serial";
+/// When the last of all tokens issued so far expires, `u64` Unix ms; the greatest number: never.
+pub(super) const META_TOKENS_END: &str = "tokens_end";
+
+/// The file's name in the data directory.
+const FILE: &str = "registry.redb";
+
+/// What redb may keep of the file in memory.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Why the registry could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory or file cannot be made, read or written.
+    #[error("cannot use the data directory {dir}: {source}", dir = dir.display())]
+    Io {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process has the file open.
+    #[error("another arc-relay runs on this data directory: {dir}", dir = .0.display())]
+    InUse(PathBuf),
+    /// The file is damaged, or was never a registry.
+    #[error(
+        "{file} is damaged or no registry of arc-relay ({reason}): restore it from a backup, or \
+         move it away to start with an empty registry and a new signing key",
+        file = file.display()
+    )]
+    Unreadable {
+        /// The registry's file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another release of arc-relay wrote the file.
+    #[error(
+        "{file} was written by another release of arc-relay (schema {found}, this one has {SCHEMA}): \
+         use that release",
+        file = file.display()
+    )]
+    Schema {
+        /// The registry's file.
+        file: PathBuf,
+        /// The version that the file has.
+        found: u32,
+    },
+}
+
+/// Why a transaction failed; nothing of it has happened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error(transparent)]
+    Storage(#[from] redb::StorageError),
+    #[error(transparent)]
+    Table(#[from] redb::TableError),
+    #[error(transparent)]
+    Transaction(#[from] redb::TransactionError),
+    #[error(transparent)]
+    Durability(#[from] redb::SetDurabilityError),
+    #[error(transparent)]
+    Commit(#[from] redb::CommitError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error("its record `{0}` is damaged")]
+    Damaged(&'static str),
+    #[error("it holds something else")]
+    Foreign,
+    #[error("schema {0}")]
+    Schema(u32),
+}
+
+/// Gives the database, again and again: after an I/O error redb wants to be opened anew.
+pub(super) trait Source: Send + 'static {
+    fn open(&self) -> Result<Database, OpenError>;
+
+    /// Where it is, for error texts.
+    fn path(&self) -> &Path;
+}
+
+/// The registry's file in a data directory.
+pub(super) struct RegistryFile(PathBuf);
+
+/// What a node is, for as long as its data directory lasts.
+pub(super) struct Identity {
+    pub(super) node: NodeId,
+    pub(super) generation: Generation,
+    pub(super) signer: TokenSigner,
+}
+
+impl RegistryFile {
+    pub(super) fn new(data_dir: &Path) -> Self {
+        Self(data_dir.join(FILE))
+    }
+
+    fn create_or_open(&self) -> io::Result<File> {
+        let dir = self.0.parent().unwrap_or(Path::new("."));
+        data_dir::create(dir)?;
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.0)?;
+        data_dir::sync(dir)?;
+        Ok(file)
+    }
+}
+
+impl Source for RegistryFile {
+    fn open(&self) -> Result<Database, OpenError> {
+        let dir = || self.0.parent().map(PathBuf::from).unwrap_or_default();
+        let file = self.create_or_open().map_err(|source| OpenError::Io { dir: dir(), source })?;
+        let opened =
+            FileBackend::new(file).and_then(|backend| builder().create_with_backend(backend));
+        opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                OpenError::InUse(dir())
+            }
+            DatabaseError::Storage(redb::StorageError::Io(source))
+                if source.kind() != io::ErrorKind::InvalidData =>
+            {
+                OpenError::Io { dir: dir(), source }
+            }
+            other => OpenError::Unreadable { file: self.0.clone(), reason: other.to_string() },
+        })
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// redb as this registry uses it.
+pub(super) fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// Makes the file a registry if it is empty, counts this start, and forgets what may be forgotten.
+pub(super) fn start(database: &Database, now: UnixMillis) -> Result<Identity, StoreError> {
+    let transaction = database.begin_write()?;
+    found_if_empty(&transaction)?;
+    let identity = count_start(&transaction)?;
+    forget(&transaction, now)?;
+    transaction.commit()?;
+    Ok(identity)
+}
+
+/// What is kept in memory: the number of names, and the revocations.
+pub(super) fn standing(database: &Database) -> Result<(u64, Revoked), StoreError> {
+    let transaction = database.begin_read()?;
+    let registered = transaction.open_table(AGENTS)?.len()?;
+    let mut revoked = Revoked::default();
+    for entry in transaction.open_table(REVOKED_TOKENS)?.iter()? {
+        revoked.tokens.insert(Serial(entry?.0.value()));
+    }
+    for entry in transaction.open_table(REVOKED_AGENTS)?.iter()? {
+        let (agent, entry) = entry?;
+        let agent = agent.value().parse().map_err(|_| StoreError::Damaged("revoked agent"))?;
+        let entry = RevokedEntry::from_bytes(entry.value());
+        let until = entry.ok_or(StoreError::Damaged("revoked agent"))?.until;
+        revoked.agents.insert(agent, until);
+    }
+    Ok((registered, revoked))
+}
+
+/// Reads a number that [`start`] has put there.
+pub(super) fn number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<u64, StoreError> {
+    let stored = meta.get(name)?.ok_or(StoreError::Damaged(name))?;
+    let bytes = stored.value().try_into().map_err(|_| StoreError::Damaged(name))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn found_if_empty(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    if transaction.list_tables()?.next().is_some() {
+        return Ok(());
+    }
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
+    meta.insert(META_NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
+    meta.insert(META_SIGNING_KEY, TokenSigner::generate().secret().as_slice())?;
+    for counter in [META_GENERATION, META_SERIAL, META_TOKENS_END] {
+        meta.insert(counter, 0_u64.to_be_bytes().as_slice())?;
+    }
+    transaction.open_table(AGENTS)?;
+    transaction.open_table(REVOKED_TOKENS)?;
+    transaction.open_table(REVOKED_AGENTS)?;
+    Ok(())
+}
+
+fn count_start(transaction: &WriteTransaction) -> Result<Identity, StoreError> {
+    if !transaction.list_tables()?.any(|table| redb::TableHandle::name(&table) == "meta") {
+        return Err(StoreError::Foreign);
+    }
+    let mut meta = transaction.open_table(META).map_err(|_| StoreError::Foreign)?;
+    check_schema(&meta)?;
+    let node = NodeId(number(&meta, META_NODE)?);
+    let generation = number(&meta, META_GENERATION)?.saturating_add(1);
+    meta.insert(META_GENERATION, generation.to_be_bytes().as_slice())?;
+    let stored = meta.get(META_SIGNING_KEY)?.ok_or(StoreError::Damaged(META_SIGNING_KEY))?;
+    let secret = Zeroizing::new(stored.value().to_vec());
+    let signer = TokenSigner::from_secret(&secret)?;
+    Ok(Identity { node, generation: Generation(generation), signer })
+}
+
+fn check_schema(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<(), StoreError> {
+    let stored = meta.get(META_SCHEMA)?.ok_or(StoreError::Foreign)?;
+    let bytes = stored.value().try_into().map_err(|_| StoreError::Foreign)?;
+    match u32::from_be_bytes(bytes) {
+        SCHEMA => Ok(()),
+        found => Err(StoreError::Schema(found)),
+    }
+}
+
+/// Drops the revocations of tokens that have all expired.
+fn forget(transaction: &WriteTransaction, now: UnixMillis) -> Result<(), StoreError> {
+    let in_force =
+        |bytes: &[u8]| RevokedEntry::from_bytes(bytes).is_none_or(|entry| entry.forget_at > now);
+    transaction.open_table(REVOKED_TOKENS)?.retain(|_, bytes| in_force(bytes))?;
+    transaction.open_table(REVOKED_AGENTS)?.retain(|_, bytes| in_force(bytes))?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The one thread that owns the registry's database.
+//!
+//! Requests wait in a bounded queue; the thread takes all that wait, decides them in one transaction,
+//! commits it durably once, and only then answers them. So a thousand claims cost a few writes to
+//! the disk, no runtime thread ever waits for one, and a failed commit leaves no trace in memory.
+
+use std::sync::Arc;
+
+use redb::{Database, Durability};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    AdminError, RegisterError,
+    book::{Book, Change, Decided, Issuer},
+    standing::Standing,
+    store::{self, OpenError, Source, StoreError},
+};
+use crate::UnixMillis;
+
+/// The most requests decided in one transaction: bounds what one failed commit can refuse, and how
+/// long the first waits for the signatures of the rest (about 20 ms).
+pub(super) const BATCH_MAX: usize = 256;
+
+/// The registry cannot answer; the text says why.
+#[derive(Clone, Debug)]
+pub(super) struct Unavailable(pub(super) String);
+
+impl From<Unavailable> for RegisterError {
+    fn from(Unavailable(reason): Unavailable) -> Self {
+        Self::Unavailable(reason)
+    }
+}
+
+impl From<Unavailable> for AdminError {
+    fn from(Unavailable(reason): Unavailable) -> Self {
+        Self::Unavailable(reason)
+    }
+}
+
+/// One request on its way through a transaction.
+pub(super) trait Job: Send {
+    /// Decides inside the transaction, and keeps the answer back.
+    fn decide(&mut self, book: &mut Book<'_>) -> Result<(), StoreError>;
+
+    /// Gives the answer, now that the transaction has become durable or has failed.
+    fn settle(self: Box<Self>, outcome: Result<(), Unavailable>);
+}
+
+/// A request, and whoever waits for its answer.
+pub(super) struct Request<T, E, F> {
+    work: F,
+    answer: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Request<T, E, F>
+where
+    F: FnMut(&mut Book<'_>) -> Decided<T, E>,
+{
+    pub(super) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { work, answer: None, reply }, answer)
+    }
+}
+
+impl<T, E, F> Job for Request<T, E, F>
+where
+    T: Send,
+    E: From<Unavailable> + Send,
+    F: FnMut(&mut Book<'_>) -> Decided<T, E> + Send,
+{
+    fn decide(&mut self, book: &mut Book<'_>) -> Result<(), StoreError> {
+        // Who no longer waits would never learn the token of the name that it took.
+        if !self.reply.is_closed() {
+            self.answer = Some((self.work)(book)?);
+        }
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), Unavailable>) {
+        let answer = match outcome {
+            Ok(()) => self.answer,
+            Err(unavailable) => Some(Err(unavailable.into())),
+        };
+        if let Some(answer) = answer {
+            // An error means that nobody waits any more.
+            let _ = self.reply.send(answer);
+        }
+    }
+}
+
+/// What the writer's thread holds.
+pub(super) struct Writer<S> {
+    pub(super) source: S,
+    /// None after a failure, until the source could be opened again.
+    pub(super) database: Option<Database>,
+    pub(super) issuer: Issuer,
+    pub(super) standing: Arc<Standing>,
+    pub(super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+}
+
+impl<S: Source> Writer<S> {
+    /// Works until the last sender is gone.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while jobs.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            let outcome = self.write(&mut batch);
+            for job in batch.drain(..) {
+                job.settle(outcome.clone());
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Unavailable> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen().map_err(|error| self.unavailable(&error))?,
+        };
+        let now = (self.now)();
+        let change = commit(&database, batch, &self.issuer, now)
+            .map_err(|error| self.unavailable(&error))?;
+        if let Some(Change { registered, newly_revoked }) = change {
+            self.standing.follow(registered, newly_revoked);
+        }
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// A failed commit may have reached the disk after all, so memory is filled from it anew.
+    fn reopen(&self) -> Result<Database, OpenError> {
+        let database = self.source.open()?;
+        let (registered, revoked) =
+            store::standing(&database).map_err(|error| unreadable(&self.source, &error))?;
+        self.standing.replace(registered, revoked);
+        tracing::info!("the registry can be written again");
+        Ok(database)
+    }
+
+    fn unavailable(&self, error: &dyn std::error::Error) -> Unavailable {
+        let file = self.source.path().display();
+        tracing::error!(%error, %file, "the registry cannot be written");
+        Unavailable(error.to_string())
+    }
+}
+
+/// An error while reading what should be a registry, told to whoever starts the relay.
+pub(super) fn unreadable(source: &impl Source, error: &StoreError) -> OpenError {
+    let file = source.path().to_owned();
+    match error {
+        StoreError::Schema(found) => OpenError::Schema { file, found: *found },
+        other => OpenError::Unreadable { file, reason: other.to_string() },
+    }
+}
+
+fn commit(
+    database: &Database,
+    batch: &mut [Box<dyn Job>],
+    issuer: &Issuer,
+    now: UnixMillis,
+) -> Result<Option<Change>, StoreError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut book = Book::open(&transaction, issuer, now)?;
+    for job in batch {
+        job.decide(&mut book)?;
+    }
+    let change = book.close()?;
+    if change.is_some() {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(change)
+}

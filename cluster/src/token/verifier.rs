@@ -1,0 +1,137 @@
+//! From a token's text to what it grants. Holds the public key only.
+//!
+//! The text comes from strangers, so everything is bounded before it is worked on: the length of the
+//! text, then the number of blocks, then (in `vocabulary`) what a block may say.
+
+use std::fmt;
+
+use biscuit_auth::{
+    PublicKey, UnverifiedBiscuit,
+    datalog::{SymbolTable, Term},
+    format::{convert::proto_fact_to_token_fact, schema},
+};
+use data_encoding::{BASE64URL, BASE64URL_NOPAD};
+
+use super::{
+    Grant, Serial, TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenError,
+    narrowing::Narrowing, start_of_second,
+};
+use crate::{AgentId, UnixMillis};
+
+/// The facts of the authority block. Only the registry's key can sign them.
+pub(super) mod facts {
+    /// `agent("id")`: whom the token speaks for.
+    pub(crate) const AGENT: &str = "agent";
+    /// `serial(n)`: its number, for revocation.
+    pub(crate) const SERIAL: &str = "serial";
+    /// `issued(date)`: since when.
+    pub(crate) const ISSUED: &str = "issued";
+    /// `expires(date)`: until when, exclusive; absent in a token that does not expire.
+    pub(crate) const EXPIRES: &str = "expires";
+}
+
+/// Verifies tokens without asking anybody: the half of the key pair that every node holds.
+#[derive(Clone)]
+pub struct TokenVerifier(PublicKey);
+
+impl TokenVerifier {
+    pub(super) fn new(key: PublicKey) -> Self {
+        Self(key)
+    }
+
+    /// Checks form, signatures, narrowings and, at `now`, expiry.
+    ///
+    /// Whether the token was revoked, the caller must ask the registry.
+    pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Grant, TokenError> {
+        let bytes = decode(token).ok_or(TokenError::Invalid)?;
+        let blocks = self.authentic_blocks(&bytes)?;
+        let grant = grant(&blocks)?;
+        grant.check_time(now)?;
+        Ok(grant)
+    }
+
+    /// The blocks of a biscuit, once every signature in it has been found right.
+    fn authentic_blocks(&self, biscuit: &[u8]) -> Result<schema::AuthorizerWorld, TokenError> {
+        let unverified = UnverifiedBiscuit::from(biscuit).map_err(invalid)?;
+        if unverified.block_count() > TOKEN_BLOCKS_MAX {
+            let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
+            return Err(TokenError::Unsupported(reason));
+        }
+        let biscuit = unverified.verify(self.0).map_err(invalid)?;
+        if biscuit.external_public_keys().iter().any(Option::is_some) {
+            return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
+        }
+        // The snapshot is the library's public view of single blocks, all in one symbol table. No
+        // datalog has run when it is taken.
+        let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
+        Ok(snapshot.world)
+    }
+}
+
+impl fmt::Debug for TokenVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenVerifier({})", self.0.to_bytes_hex())
+    }
+}
+
+/// The biscuit inside a token's text. Padding is optional: biscuit's own tools write it.
+fn decode(token: &str) -> Option<Vec<u8>> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let text = token.strip_prefix(TOKEN_PREFIX)?.as_bytes();
+    let encoding = if text.ends_with(b"=") { BASE64URL } else { BASE64URL_NOPAD };
+    encoding.decode(text).ok()
+}
+
+fn grant(world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
+    let symbols = SymbolTable::from(world.symbols.clone()).map_err(invalid)?;
+    let (authority, appended) = world.blocks.split_first().ok_or(TokenError::Invalid)?;
+    let authority = Authority::read(authority, &symbols).ok_or(TokenError::Invalid)?;
+    let narrowing = match appended {
+        [] => None,
+        blocks => Some(Narrowing::read(blocks, symbols)?),
+    };
+    Ok(Grant::new(authority.agent, authority.serial, authority.expires, narrowing))
+}
+
+/// What the registry signed.
+struct Authority {
+    agent: AgentId,
+    serial: Serial,
+    expires: Option<UnixMillis>,
+}
+
+impl Authority {
+    /// None if a fact is missing, said twice, or of the wrong type: then this relay's key signed
+    /// something that is no token.
+    fn read(block: &schema::SnapshotBlock, symbols: &SymbolTable) -> Option<Self> {
+        let (mut agent, mut serial, mut issued, mut expires) = (None, None, None, None);
+        for fact in &block.facts {
+            let predicate = proto_fact_to_token_fact(fact).ok()?.predicate;
+            let earlier = match (symbols.get_symbol(predicate.name)?, predicate.terms.as_slice()) {
+                (facts::AGENT, [Term::Str(id)]) => {
+                    agent.replace(symbols.get_symbol(*id)?.parse().ok()?).is_some()
+                }
+                (facts::SERIAL, [Term::Integer(n)]) => {
+                    serial.replace(Serial(u64::try_from(*n).ok()?)).is_some()
+                }
+                (facts::ISSUED, [Term::Date(date)]) => issued.replace(*date).is_some(),
+                (facts::EXPIRES, [Term::Date(date)]) => {
+                    expires.replace(start_of_second(*date)).is_some()
+                }
+                _ => return None,
+            };
+            if earlier {
+                return None;
+            }
+        }
+        issued?;
+        Some(Self { agent: agent?, serial: serial?, expires })
+    }
+}
+
+/// What a stranger gets wrong is not told apart for him.
+fn invalid<E>(_: E) -> TokenError {
+    TokenError::Invalid
+}

@@ -1,0 +1,170 @@
+//! `arc-relay agents …`: what an operator does to agents and their tokens, over the ops port's admin
+//! interface.
+
+use std::{path::PathBuf, time::Duration};
+
+use cluster::AgentId;
+use hyper::{Method, header::HeaderValue};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::{
+    args::duration,
+    connect::Connector,
+    failure::Failure,
+    http::{self, Call},
+    message::moment,
+    output::Output,
+    register::{Credentials, hand_over},
+    secret::{Secret, SecretFile},
+    text::escaped,
+    url::UrlText,
+};
+
+/// Where a relay with its defaults keeps its admin token.
+const TOKEN_FILE: &str = "admin.token";
+
+/// How to reach the ops port, and with what right.
+#[derive(clap::Args, Clone, Debug)]
+pub struct OpsArgs {
+    /// The ops port: http://, https://, or host[:port] (TLS, except on this machine)
+    #[arg(long, value_name = "URL", env = "ARC_OPS", default_value = "http://127.0.0.1:8081")]
+    ops: UrlText,
+
+    /// File with the relay's admin token; without it, ARC_ADMIN_TOKEN, then admin.token in DATA_DIR
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// Admin token; best given by the variable, because other users may see options
+    #[arg(long, value_name = "TOKEN", env = "ARC_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<Secret>,
+
+    /// The relay's data directory
+    #[arg(long, value_name = "DIR", env = "DATA_DIR", default_value = "./arc-data")]
+    data_dir: PathBuf,
+
+    /// Trust the authorities in this PEM file too, besides those of the web
+    #[arg(long, value_name = "FILE", env = "ARC_CA")]
+    ca: Option<PathBuf>,
+
+    /// How long the relay may take to answer: 10s, 500ms, or seconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+
+    /// Print the relay's answer as it is
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `agents revoke`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RevokeArgs {
+    /// Agent whose tokens shall all be refused from now on
+    #[arg(value_name = "AGENT_ID", required_unless_present = "serial")]
+    agent: Option<AgentId>,
+
+    /// Revoke one token instead, by its serial
+    #[arg(long, value_name = "N", conflicts_with = "agent")]
+    serial: Option<u64>,
+
+    #[command(flatten)]
+    ops: OpsArgs,
+}
+
+/// Options of `agents reissue`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ReissueArgs {
+    /// Agent that needs a token
+    #[arg(value_name = "AGENT_ID")]
+    agent: AgentId,
+
+    /// Write the token to this new file, readable by you alone, rather than to the terminal
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    #[command(flatten)]
+    ops: OpsArgs,
+}
+
+/// Options of `agents show`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// Agent to look up
+    #[arg(value_name = "AGENT_ID")]
+    agent: AgentId,
+
+    #[command(flatten)]
+    ops: OpsArgs,
+}
+
+/// What the relay knows of an agent.
+#[derive(Deserialize)]
+struct Record {
+    agent_id: String,
+    registered_at: Option<u64>,
+    serial: u64,
+    revoked: bool,
+    connected: bool,
+}
+
+pub(super) async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(), Failure> {
+    let (path, said) = match (args.serial, &args.agent) {
+        (Some(serial), _) => {
+            (format!("/tokens/{serial}/revoke"), format!("revoked token {serial}"))
+        }
+        (None, agent) => {
+            let agent = agent.as_ref().map_or("", AgentId::as_str);
+            (format!("/agents/{agent}/revoke"), format!("revoked all tokens of {agent}"))
+        }
+    };
+    let answer: Box<RawValue> = ask(&args.ops, Method::POST, &path).await?;
+    output.result(if args.ops.json { answer.get() } else { &said }).await
+}
+
+pub(super) async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure> {
+    let file = args.save.as_deref().map(SecretFile::create).transpose()?;
+    let path = format!("/agents/{}/reissue", args.agent);
+    let credentials: Credentials = ask(&args.ops, Method::POST, &path).await?;
+    let said = format!("issued a new token for {}", args.agent);
+    hand_over(&credentials, &said, file, args.ops.json, output).await
+}
+
+pub(super) async fn show(args: &ShowArgs, output: &mut Output) -> Result<(), Failure> {
+    let path = format!("/agents/{}", args.agent);
+    let answer: Box<RawValue> = ask(&args.ops, Method::GET, &path).await?;
+    if args.ops.json {
+        return output.result(answer.get()).await;
+    }
+    let record: Record =
+        serde_json::from_str(answer.get()).map_err(|e| Failure::NotRelay(e.to_string()))?;
+    output.result(&told(&record)).await
+}
+
+async fn ask<T: DeserializeOwned>(ops: &OpsArgs, method: Method, path: &str) -> Result<T, Failure> {
+    let endpoint = ops.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })?;
+    let connector = Connector::new(&endpoint, ops.ca.as_deref())?;
+    let call = Call { method, path, authorization: Some(authorization(ops)?), body: None };
+    http::call(&connector, ops.timeout, call).await
+}
+
+fn authorization(ops: &OpsArgs) -> Result<HeaderValue, Failure> {
+    let given = ops.admin_token.as_ref().filter(|token| !token.is_empty());
+    let token = match (&ops.admin_token_file, given) {
+        (Some(path), _) => Secret::read(path)?,
+        (None, Some(token)) => token.clone(),
+        (None, None) => Secret::read(&ops.data_dir.join(TOKEN_FILE))?,
+    };
+    token.bearer("admin token")
+}
+
+fn told(record: &Record) -> String {
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    format!(
+        "agent       {}\nregistered  {}\nserial      {}\nrevoked     {}\nconnected   {}",
+        escaped(&record.agent_id),
+        moment(record.registered_at),
+        record.serial,
+        yes(record.revoked),
+        yes(record.connected)
+    )
+}

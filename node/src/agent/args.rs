@@ -1,0 +1,115 @@
+//! Options that several commands share, and what they come to.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    connect::Connector,
+    failure::Failure,
+    secret::Secret,
+    session::Dialer,
+    url::{RelayUrl, UrlText},
+};
+
+/// The relay that is meant when none is named.
+pub(super) const DEFAULT_RELAY: &str = "ws://localhost:8080/arc";
+
+/// Which relay, and how to reach it.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RelayArgs {
+    /// The relay: ws://, wss://, http://, https://, or host[:port] (TLS, except on this machine);
+    /// without a path, /arc is meant
+    #[arg(
+        short,
+        long,
+        value_name = "URL",
+        env = "ARC_RELAY",
+        hide_env_values = true,
+        default_value = DEFAULT_RELAY
+    )]
+    relay: UrlText,
+
+    /// Trust the authorities in this PEM file too, besides those of the web
+    #[arg(long, value_name = "FILE", env = "ARC_CA")]
+    ca: Option<PathBuf>,
+
+    /// How long the relay may take to answer: 10s, 500ms, or seconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(super) timeout: Duration,
+
+    /// Say more
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+/// Who speaks.
+#[derive(clap::Args, Clone, Debug)]
+pub struct TokenArgs {
+    /// The agent's token; other users of this machine may see options, so prefer the variable or
+    /// --token-file
+    #[arg(short, long, value_name = "TOKEN", env = "ARC_TOKEN", hide_env_values = true)]
+    token: Option<Secret>,
+
+    /// Read the token from this file; wins over --token and ARC_TOKEN
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl RelayArgs {
+    /// The relay's address, checked.
+    pub(super) fn url(&self) -> Result<RelayUrl, Failure> {
+        self.relay.relay().map_err(|source| Failure::Url { option: "--relay", source })
+    }
+
+    /// A connector to it.
+    pub(super) fn connector(&self) -> Result<Connector, Failure> {
+        Connector::new(self.url()?.endpoint(), self.ca.as_deref())
+    }
+
+    /// All that opens sessions with it.
+    pub(super) fn dialer(&self, token: &TokenArgs) -> Result<Dialer, Failure> {
+        Ok(Dialer {
+            relay: self.url()?,
+            connector: self.connector()?,
+            authorization: token.secret()?.bearer("token")?,
+            limit: self.timeout,
+        })
+    }
+}
+
+impl TokenArgs {
+    fn secret(&self) -> Result<Secret, Failure> {
+        match (&self.token_file, &self.token) {
+            (Some(path), _) => Secret::read(path),
+            (None, Some(token)) if !token.is_empty() => Ok(token.clone()),
+            (None, _) => Err(Failure::NoToken),
+        }
+    }
+}
+
+/// A time as people write it; a bare number is seconds. Never zero, which would always be too late.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    let read = match seconds {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string()),
+        None => humantime::parse_duration(text).map_err(|e| e.to_string()),
+    };
+    match read {
+        Ok(Duration::ZERO) => Err("must be more than nothing".to_owned()),
+        read => read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, ms) in [("10", 10_000), ("0.5", 500), ("500ms", 500), ("2m", 120_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "0", "0s", "-1", "soon", "nan", "1e300"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong for a client, told so that the user knows who must act, and the exit code that
+//! says it to a script.
+//!
+//! No text here ever holds a token; text that came from the network is made safe for a terminal.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite;
+
+use super::{text::escaped, url::InvalidUrl};
+
+/// The table of exit codes, as `--help` shows it.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the relay was not reached, did not answer in time, or the connection was lost
+  2  wrong usage: options, files, or a payload that is not JSON
+  3  refused by the relay: error message, rate limit, name taken, registration closed
+  4  token missing from the relay's books, revoked or expired: get a new one
+  5  replaced by a newer session of the same agent";
+
+/// Why a client's command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// An address on the command line cannot be used.
+    #[error("{option}: {source}")]
+    Url { option: &'static str, source: InvalidUrl },
+    /// Nothing says who the agent is.
+    #[error(
+        "no token: set ARC_TOKEN or give --token-file; `arc-relay agent register` makes a token"
+    )]
+    NoToken,
+    /// The text cannot be a token.
+    #[error("the {0} is empty or has characters that cannot stand in a header: copy it again")]
+    UnusableSecret(&'static str),
+    /// A file named by the user cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// Standard input cannot be read.
+    #[error("cannot read standard input: {0}")]
+    Stdin(io::Error),
+    /// The file for a token cannot be written.
+    #[error("cannot create {}: {source}; choose a file that does not exist yet", path.display())]
+    Save { path: PathBuf, source: io::Error },
+    /// A CA file holds no usable certificate.
+    #[error("no usable certificate in {}: {reason}", path.display())]
+    Authority { path: PathBuf, reason: String },
+    /// The payload was said to be JSON.
+    #[error("the payload is not JSON: {0}")]
+    Payload(serde_json::Error),
+    /// The message would be refused for its size.
+    #[error("the message has {size} bytes, and this relay takes {limit}")]
+    TooLarge { size: usize, limit: usize },
+    /// The command's output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+
+    /// No TCP connection.
+    #[error("cannot reach {address}: {source}")]
+    Dial { address: String, source: io::Error },
+    /// No TLS session.
+    #[error(
+        "no TLS session with {address}: {source}; for a private authority give --ca, for a relay \
+         without TLS write ws:// or http://"
+    )]
+    Tls { address: String, source: io::Error },
+    /// The answer took too long.
+    #[error("no {what} within {limit:?}")]
+    Timeout { what: &'static str, limit: Duration },
+    /// HTTP went wrong before there was an answer.
+    #[error("the HTTP exchange failed: {0}")]
+    Http(#[from] hyper::Error),
+    /// The other end talks, but not as a relay does.
+    #[error("the other end does not answer as a relay does ({0}): check the address")]
+    NotRelay(String),
+    /// The connection broke.
+    #[error("the connection was lost: {0}")]
+    Lost(#[from] Box<tungstenite::Error>),
+    /// Nothing came, not even a ping.
+    #[error("the relay has been silent for {0:?}")]
+    Silent(Duration),
+
+    /// HTTP status other than success (PROTOCOL sections 2 and 3).
+    #[error("refused: {message} ({code}, HTTP {status})")]
+    Refused { status: StatusCode, code: String, message: String, retry_after: Option<Duration> },
+    /// An error message on an open connection (PROTOCOL section 7).
+    #[error("refused by the relay: {message} ({code})")]
+    Declined { code: String, message: String },
+    /// The relay closed the connection (PROTOCOL section 7).
+    #[error("{}", closing_text(*code, reason))]
+    Closed { code: u16, reason: String },
+}
+
+/// The body of every HTTP error (PROTOCOL section 1).
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Failure {
+    /// An HTTP answer that is no success; the body may be anything.
+    pub(super) fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let told = serde_json::from_slice::<ErrorBody>(body).ok();
+        let reason = || status.canonical_reason().unwrap_or("no reason given").to_lowercase();
+        let (code, message) = match told {
+            Some(told) if told.message.is_empty() => (told.error, reason()),
+            Some(told) => (told.error, told.message),
+            None => ("not_a_relay_answer".to_owned(), reason()),
+        };
+        Self::Refused { status, code: escaped(&code), message: escaped(&message), retry_after }
+    }
+
+    /// The exit code of [`EXIT_CODES`].
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Dial { .. }
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Http(_)
+            | Self::NotRelay(_)
+            | Self::Lost(_)
+            | Self::Silent(_)
+            | Self::Output(_) => 1,
+            Self::Url { .. }
+            | Self::NoToken
+            | Self::UnusableSecret(_)
+            | Self::Read { .. }
+            | Self::Stdin(_)
+            | Self::Save { .. }
+            | Self::Authority { .. }
+            | Self::Payload(_) => 2,
+            Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
+            Self::Refused { .. } | Self::Declined { .. } | Self::TooLarge { .. } => 3,
+            Self::Closed { code: 4001, .. } => 4,
+            Self::Closed { code: 4009, .. } => 5,
+            Self::Closed { code: 1007..=1009 | 4029, .. } => 3,
+            Self::Closed { .. } => 1,
+        }
+    }
+}
+
+/// What a close code means to a user (PROTOCOL section 7).
+fn closing_text(code: u16, reason: &str) -> String {
+    let meaning = match code {
+        1001 => "the node is stopping or draining",
+        1009 => "the message was too large for this relay",
+        4001 => "the token has expired or was revoked: get a new one",
+        4008 => "the relay gave up on this reader as too slow",
+        4009 => {
+            "another session of this agent took over: one agent has one live session, so \
+                 register a second id for a second program"
+        }
+        4029 => "too far over the rate limit: wait a minute",
+        _ => "the relay closed the connection",
+    };
+    match reason {
+        "" => format!("{meaning} (close code {code})"),
+        reason => format!("{meaning} (close code {code}: {})", escaped(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_the_exit_code_that_the_help_promises() {
+        let refused = |status| Failure::refused(status, None, b"").exit_code();
+        assert_eq!(refused(StatusCode::UNAUTHORIZED), 4);
+        assert_eq!(refused(StatusCode::FORBIDDEN), 3);
+        assert_eq!(refused(StatusCode::CONFLICT), 3);
+        let closed = |code| Failure::Closed { code, reason: String::new() }.exit_code();
+        assert_eq!([closed(1001), closed(1009), closed(1011)], [1, 3, 1]);
+        assert_eq!([closed(4001), closed(4008), closed(4009), closed(4029)], [4, 1, 5, 3]);
+        assert_eq!(Failure::NoToken.exit_code(), 2);
+        assert_eq!(Failure::Silent(Duration::ZERO).exit_code(), 1);
+    }
+
+    #[test]
+    fn an_error_body_is_quoted_and_made_safe_for_a_terminal() {
+        let body = br#"{"error":"agent_id_taken","message":"taken\u001b[2J"}"#;
+        let text = Failure::refused(StatusCode::CONFLICT, None, body).to_string();
+        assert_eq!(text, "refused: taken\\u{1b}[2J (agent_id_taken, HTTP 409 Conflict)");
+    }
+
+    #[test]
+    fn an_answer_of_a_stranger_is_told_by_its_status() {
+        let text = Failure::refused(StatusCode::NOT_FOUND, None, b"<html>").to_string();
+        assert_eq!(text, "refused: not found (not_a_relay_answer, HTTP 404 Not Found)");
+    }
+}

@@ -1,0 +1,108 @@
+//! The client in the relay's own binary: `arc-relay agent …` for agents, `arc-relay agents …` for
+//! the operator who looks after their tokens.
+//!
+//! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
+//! configuration of the relay, and shows a token to nobody but the user who asked for it.
+
+mod admin;
+mod args;
+mod connect;
+mod failure;
+mod http;
+mod listen;
+mod message;
+mod output;
+mod ping;
+mod recovery;
+mod register;
+mod secret;
+mod send;
+mod session;
+mod subscribe;
+mod text;
+mod url;
+
+#[cfg(test)]
+mod end_to_end_tests;
+#[cfg(test)]
+mod test_relay;
+
+use std::process::ExitCode;
+
+use self::{failure::Failure, output::Output};
+use crate::clock::Clock;
+
+/// What an agent can do from the command line.
+///
+/// One agent has one live session: a command run with the token of an agent that listens elsewhere
+/// takes its place there (PROTOCOL section 3).
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Register a name and get its token
+    #[command(after_help = failure::EXIT_CODES)]
+    Register(register::Args),
+    /// Connect, and measure how long the relay takes to answer
+    #[command(after_help = failure::EXIT_CODES)]
+    Ping(ping::Args),
+    /// Send one message, and wait until the relay has taken it
+    #[command(after_help = failure::EXIT_CODES)]
+    Send(send::Args),
+    /// Print messages as they come; reconnects by itself, and Ctrl-C ends it
+    #[command(after_help = failure::EXIT_CODES)]
+    Listen(listen::Args),
+    /// Follow other agents, or see whom you follow
+    #[command(after_help = failure::EXIT_CODES)]
+    Subscribe(subscribe::Args),
+}
+
+/// What an operator can do to agents, on the ops port.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum AdminCommand {
+    /// Revoke all tokens of an agent, or one token; open sessions end at once
+    #[command(after_help = failure::EXIT_CODES)]
+    Revoke(admin::RevokeArgs),
+    /// Issue one more token for a registered agent
+    #[command(after_help = failure::EXIT_CODES)]
+    Reissue(admin::ReissueArgs),
+    /// Show what the relay knows of an agent
+    #[command(after_help = failure::EXIT_CODES)]
+    Show(admin::ShowArgs),
+}
+
+/// Runs a command of `arc-relay agent` and tells how it ended, on standard error and by exit code.
+pub async fn run(command: Command) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = carry_out(command, &mut output, &Clock::system(), listen::interrupted()).await;
+    output.conclude(outcome).await
+}
+
+/// Runs a command of `arc-relay agents`, like [`run`].
+pub async fn run_admin(command: AdminCommand) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = administer(command, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// `stop` ends what would go on for ever.
+async fn carry_out(
+    command: Command,
+    output: &mut Output,
+    clock: &Clock,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    match command {
+        Command::Register(args) => register::run(&args, output).await,
+        Command::Ping(args) => ping::run(&args, output, clock).await,
+        Command::Send(args) => send::run(&args, output).await,
+        Command::Listen(args) => listen::run(&args, output, clock, stop).await,
+        Command::Subscribe(args) => subscribe::run(&args, output).await,
+    }
+}
+
+async fn administer(command: AdminCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        AdminCommand::Revoke(args) => admin::revoke(&args, output).await,
+        AdminCommand::Reissue(args) => admin::reissue(&args, output).await,
+        AdminCommand::Show(args) => admin::show(&args, output).await,
+    }
+}

@@ -1,0 +1,237 @@
+//! From written to checked: every setting by its own rule, then the rules between settings.
+//!
+//! Pure. Nothing stops at the first problem: the operator is told all of them at once.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::{
+    Config,
+    problem::{Notice, Problem, Problems},
+    settings::{setting_of, settings},
+    written::{Sources, Written, written},
+};
+
+/// Room that the relay's own fields need beside an agent's message in its recipient's outbox, in
+/// bytes: `id`, `from`, `ts` and the frame's header.
+const ENVELOPE_BYTES: usize = 4_096;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// What the operator should know.
+    pub notices: Vec<Notice>,
+    /// The settings that differ from their defaults.
+    pub chosen: Vec<Chosen>,
+}
+
+/// A setting that differs from its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The variable.
+    pub variable: &'static str,
+    /// Its value; hidden for a secret.
+    pub value: String,
+    /// Where it was set.
+    pub origin: String,
+}
+
+/// Checks what `sources` say and completes it with the defaults; all problems, if there are any.
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let (loaded, problems) = read(sources);
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+}
+
+/// As [`load`], but names that mean nothing are problems too: this is for `--check-config`.
+pub fn check(sources: &Sources) -> Result<Loaded, Problems> {
+    let (loaded, mut problems) = read(sources);
+    problems.extend(loaded.notices.iter().filter_map(Notice::as_problem));
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("configuration ok")?;
+        for Chosen { variable, value, origin } in &self.chosen {
+            write!(f, "\n  {variable} = {value} ({origin})")?;
+        }
+        self.notices.iter().try_for_each(|notice| {
+            let kind = if notice.is_warning() { "warning" } else { "notice" };
+            write!(f, "\n{kind}: {notice}")
+        })
+    }
+}
+
+fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
+    let mut written = written(sources);
+    let mut problems = std::mem::take(&mut written.problems);
+    let mut notices = std::mem::take(&mut written.notices);
+    let mut check = Check { config: starting_point(sources), written, wrong: BTreeSet::new() };
+    problems.extend(check.each_alone());
+    problems.extend(check.ports_differ());
+    problems.extend(check.outbox_holds_a_message());
+    problems.extend(check.idle_outlasts_ping());
+    problems.extend(check.public_means_encrypted());
+    notices.extend(check.remarks());
+    let chosen = check.chosen(&starting_point(sources));
+    (Loaded { config: check.config, notices, chosen }, problems)
+}
+
+/// The defaults on this machine.
+fn starting_point(sources: &Sources) -> Config {
+    let mut config = Config::default();
+    // A host name may be anything; one that is no node name leaves the built-in default.
+    if let Some(setting) = setting_of("NODE_NAME") {
+        setting.read(&sources.host_name, &mut config);
+    }
+    config
+}
+
+struct Check {
+    config: Config,
+    written: Written,
+    /// Variables that broke their own rule: no other rule judges them as well.
+    wrong: BTreeSet<&'static str>,
+}
+
+impl Check {
+    fn each_alone(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for setting in settings() {
+            let Some(given) = self.written.given.get(&setting.key()) else { continue };
+            if setting.read(&given.text, &mut self.config) {
+                continue;
+            }
+            self.wrong.insert(setting.variable);
+            let remedy = format!("must be {}", setting.allowed);
+            let problem = Problem::new(setting.variable, remedy).set_in(&given.origin);
+            problems.push(if setting.is_secret {
+                problem
+            } else {
+                problem.with_value(&given.text)
+            });
+        }
+        problems
+    }
+
+    fn ports_differ(&self) -> Option<Problem> {
+        let Config { host, port, stats_host, stats_port, .. } = self.config;
+        let meet = host == stats_host || host.is_unspecified() || stats_host.is_unspecified();
+        let clash = port != 0 && port == stats_port && meet;
+        self.blame("STATS_PORT", &["PORT", "HOST", "STATS_HOST"], clash, || {
+            "must differ from PORT, or HOST and STATS_HOST be two distinct addresses".into()
+        })
+    }
+
+    fn outbox_holds_a_message(&self) -> Option<Problem> {
+        let message = self.config.limits.max_message_size;
+        let least = message.saturating_add(ENVELOPE_BYTES);
+        let clash = self.config.limits.outbox_bytes_max < least;
+        self.blame("OUTBOX_BYTES_MAX", &["MAX_MESSAGE_SIZE"], clash, || {
+            format!(
+                "must be at least {least}: MAX_MESSAGE_SIZE ({message}) and {ENVELOPE_BYTES} bytes \
+                 for what the relay adds"
+            )
+        })
+    }
+
+    fn idle_outlasts_ping(&self) -> Option<Problem> {
+        let clash = self.config.timing.idle_deadline <= self.config.timing.ping_interval;
+        self.blame("IDLE_DEADLINE", &["PING_INTERVAL"], clash, || {
+            format!(
+                "must be longer than PING_INTERVAL ({}), or agents are dropped before they can \
+                 answer a ping",
+                self.shown("PING_INTERVAL")
+            )
+        })
+    }
+
+    fn public_means_encrypted(&self) -> Option<Problem> {
+        let Config { production, behind_proxy, host, .. } = self.config;
+        let clash = production && !behind_proxy && is_public(host);
+        self.blame("HOST", &["NODE_ENV", "BEHIND_PROXY"], clash, || {
+            "NODE_ENV=production refuses unencrypted ws:// on a public address; either put a TLS \
+             proxy in front and set BEHIND_PROXY=true, or set HOST to a private or loopback \
+             address such as 127.0.0.1"
+                .into()
+        })
+    }
+
+    /// A problem with `variable` if it clashes with `others`, unless one of them is wrong anyway.
+    fn blame(
+        &self,
+        variable: &'static str,
+        others: &[&str],
+        clash: bool,
+        remedy: impl FnOnce() -> String,
+    ) -> Option<Problem> {
+        let sound = others.iter().chain([&variable]).all(|name| !self.wrong.contains(name));
+        (clash && sound).then(|| {
+            Problem::new(variable, remedy())
+                .set_in(self.origin(variable))
+                .with_value(&self.shown(variable))
+        })
+    }
+
+    fn remarks(&self) -> Vec<Notice> {
+        let Config { production, behind_proxy, stats_host, .. } = self.config;
+        let mut notices = Vec::new();
+        if behind_proxy && self.config.trusted_proxies.is_empty() {
+            notices.push(Notice::NoTrustedProxy);
+        }
+        if production && is_public(stats_host) {
+            notices.push(Notice::OpsListenerPublic);
+        }
+        notices
+    }
+
+    fn chosen(&self, default: &Config) -> Vec<Chosen> {
+        let given = settings().iter().filter_map(|setting| {
+            let origin = self.written.given.get(&setting.key())?.origin.clone();
+            let value = setting.show(&self.config);
+            (value != setting.show(default)).then_some(Chosen {
+                variable: setting.variable,
+                value,
+                origin,
+            })
+        });
+        given.collect()
+    }
+
+    fn shown(&self, variable: &str) -> String {
+        setting_of(variable).map(|setting| setting.show(&self.config)).unwrap_or_default()
+    }
+
+    fn origin(&self, variable: &str) -> String {
+        let given = self.written.given.get(&variable.to_ascii_lowercase());
+        given.map_or_else(|| "default".into(), |given| given.origin.clone())
+    }
+}
+
+/// Whether a listener on `address` can be reached from outside a private network: anything but the
+/// ranges set aside for loopback, private and link-local use (RFC 6890), `0.0.0.0` and `::` included.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !is_private_v4(v4),
+        IpAddr::V6(v6) => !is_private_v6(v6),
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    let is_carrier_nat = first == 100 && (second & 0xc0) == 64; // RFC 6598
+    address.is_loopback() || address.is_private() || address.is_link_local() || is_carrier_nat
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

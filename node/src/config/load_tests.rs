@@ -1,0 +1,264 @@
+//! The rules between settings, the report, and that secrets stay secret.
+#![allow(clippy::unwrap_used)] // a test's panic is its verdict
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::SettingsFile;
+
+fn environment(pairs: &[(&str, &str)]) -> Sources {
+    let environment = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+    Sources { environment, host_name: "vm-7".into(), ..Sources::default() }
+}
+
+fn loaded(pairs: &[(&str, &str)]) -> Loaded {
+    load(&environment(pairs)).unwrap_or_else(|problems| panic!("{pairs:?}: {problems}"))
+}
+
+fn problems(pairs: &[(&str, &str)]) -> Vec<String> {
+    let problems = load(&environment(pairs)).err().map(|problems| problems.0).unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// That `pairs` make one problem, with these parts.
+fn one_problem(pairs: &[(&str, &str)], parts: &[&str]) {
+    let problems = problems(pairs);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    for part in parts {
+        assert!(problems[0].contains(part), "{part:?} is missing in: {}", problems[0]);
+    }
+}
+
+#[test]
+fn nothing_set_is_the_default_with_the_host_name() {
+    let loaded = loaded(&[]);
+    assert_eq!(loaded.config, Config { node_name: "vm-7".into(), ..Config::default() });
+    assert!(loaded.notices.is_empty() && loaded.chosen.is_empty());
+    assert_eq!(loaded.to_string(), "configuration ok");
+}
+
+#[test]
+fn a_host_name_that_is_no_node_name_is_not_used() {
+    for host_name in ["", "vm 7", "ünder"] {
+        let sources = Sources { host_name: host_name.into(), ..Sources::default() };
+        assert_eq!(load(&sources).unwrap().config.node_name, "node");
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_field() {
+    let config = loaded(&[
+        ("HOST", "::1"),
+        ("PORT", "1"),
+        ("STATS_HOST", "10.0.0.1"),
+        ("STATS_PORT", "2"),
+        ("BEHIND_PROXY", "true"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("DATA_DIR", "/data"),
+        ("RELAY_NAME", "Our relay"),
+        ("NODE_NAME", "n1"),
+        ("REGION", "eu"),
+        ("NODE_ENV", "production"),
+        ("ALLOWED_ORIGINS", "https://a.b"),
+        ("REGISTRATION_KEY", "open-sesame"),
+        ("TOKEN_TTL", "30d"),
+        ("SUBSCRIBE_SCOPE", "all"),
+        ("SUBSCRIPTION_TTL", "3"),
+        ("MAX_CONNECTIONS", "4"),
+        ("RATE_LIMIT_PER_MIN", "5"),
+        ("RATE_LIMIT_PER_HOUR", "6"),
+        ("REGISTRATION_LIMIT_PER_MIN", "7"),
+        ("CONNECTIONS_PER_ADDRESS", "8"),
+        ("HANDSHAKES_PER_ADDRESS", "9"),
+        ("MAX_MESSAGE_SIZE", "1KiB"),
+        ("OUTBOX_BYTES_MAX", "1GiB"),
+        ("OUTBOX_MESSAGES_MAX", "10"),
+        ("HANDSHAKE_DEADLINE", "11"),
+        ("PING_INTERVAL", "12"),
+        ("IDLE_DEADLINE", "13"),
+        ("WRITE_DEADLINE", "14"),
+        ("DRAIN_DEADLINE", "0"),
+        ("LOG_LEVEL", "silent"),
+        ("LOG_FORMAT", "json"),
+    ])
+    .config;
+    let expected = Config {
+        host: "::1".parse().unwrap(),
+        port: 1,
+        stats_host: "10.0.0.1".parse().unwrap(),
+        stats_port: 2,
+        data_dir: "/data".into(),
+        relay_name: "Our relay".into(),
+        node_name: "n1".into(),
+        region: "eu".into(),
+        production: true,
+        behind_proxy: true,
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        allowed_origins: Some(vec!["https://a.b".into()]),
+        registration_key: Some("open-sesame".into()),
+        token_ttl: Some(Duration::from_hours(30 * 24)),
+        subscribe_scope: crate::config::SubscribeScope::All,
+        subscription_ttl: Duration::from_secs(3),
+        log: crate::config::LogConfig {
+            level: "silent".into(),
+            format: crate::config::LogFormat::Json,
+        },
+        limits: crate::config::Limits {
+            max_connections: 4,
+            rate_per_min: 5,
+            rate_per_hour: 6,
+            registrations_per_min: 7,
+            connections_per_address: 8,
+            handshakes_per_address: 9,
+            max_message_size: 1_024,
+            outbox_bytes_max: 1 << 30,
+            outbox_messages_max: 10,
+        },
+        timing: crate::config::Timing {
+            handshake_deadline: Duration::from_secs(11),
+            ping_interval: Duration::from_secs(12),
+            idle_deadline: Duration::from_secs(13),
+            write_deadline: Duration::from_secs(14),
+            drain_deadline: Duration::ZERO,
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn all_problems_are_told_at_once_from_all_layers() {
+    let sources = Sources {
+        flags: vec![("PORT".into(), "http".into())],
+        dotenv: Some("TOKEN_TTL=soon\nbroken line\n".into()),
+        file: Some(SettingsFile { name: "a.toml".into(), text: "log_level = 'loud'".into() }),
+        ..environment(&[("MAX_CONNECTIONS", "0"), ("PING_INTERVAL", "60")])
+    };
+    let said = load(&sources).unwrap_err().to_string();
+    for part in [
+        "the configuration has 6 problems:",
+        "\n  .env:2: must be NAME=value",
+        "\n  PORT = \"http\" (flag --port): must be a whole number from 0 to 65535",
+        "\n  TOKEN_TTL = \"soon\" (.env:1): must be a duration from 1s to 3650d",
+        "\n  MAX_CONNECTIONS = \"0\" (environment): must be a whole number from 1 to",
+        "\n  LOG_LEVEL = \"loud\" (a.toml): must be one of error, warn",
+        "\n  IDLE_DEADLINE = \"1m\" (default): must be longer than PING_INTERVAL (1m)",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+}
+
+#[test]
+fn a_secret_is_in_no_message() {
+    let good = [("REGISTRATION_KEY", "swordfish-7")];
+    let report = loaded(&good).to_string();
+    assert!(report.contains("REGISTRATION_KEY = (hidden) (environment)"), "{report}");
+    let bad = [("REGISTRATION_KEY", "sword fish-7"), ("PORT", "x")];
+    for said in [report, format!("{:?}", loaded(&good)), format!("{:?}", load(&environment(&bad)))]
+    {
+        assert!(said.contains("REGISTRATION_KEY") && !said.contains("fish"), "{said}");
+    }
+    one_problem(&bad[..1], &["REGISTRATION_KEY (environment): must be 8 to 256"]);
+}
+
+#[test]
+fn the_outbox_holds_at_least_one_message() {
+    loaded(&[("MAX_MESSAGE_SIZE", "1MiB"), ("OUTBOX_BYTES_MAX", "1052672")]);
+    one_problem(
+        &[("MAX_MESSAGE_SIZE", "1MiB"), ("OUTBOX_BYTES_MAX", "1052671")],
+        &["OUTBOX_BYTES_MAX = \"1052671\" (environment): must be at least 1052672"],
+    );
+    one_problem(&[("MAX_MESSAGE_SIZE", "1MiB")], &["OUTBOX_BYTES_MAX = \"1MiB\" (default)"]);
+}
+
+#[test]
+fn silence_is_longer_than_the_ping_interval() {
+    loaded(&[("PING_INTERVAL", "59s")]);
+    one_problem(&[("PING_INTERVAL", "1m")], &["IDLE_DEADLINE", "PING_INTERVAL (1m)"]);
+    one_problem(&[("IDLE_DEADLINE", "30s")], &["IDLE_DEADLINE = \"30s\" (environment)"]);
+}
+
+#[test]
+fn listeners_that_share_an_address_need_two_ports() {
+    one_problem(&[("PORT", "9"), ("STATS_PORT", "9")], &["STATS_PORT", "must differ from PORT"]);
+    loaded(&[("PORT", "0"), ("STATS_PORT", "0")]);
+    loaded(&[("PORT", "9"), ("STATS_PORT", "9"), ("HOST", "10.0.0.1")]);
+}
+
+#[test]
+fn a_wrong_value_is_not_judged_twice() {
+    one_problem(&[("PING_INTERVAL", "x"), ("IDLE_DEADLINE", "20s")], &["PING_INTERVAL = \"x\""]);
+    one_problem(&[("NODE_ENV", "production"), ("BEHIND_PROXY", "x")], &["BEHIND_PROXY"]);
+}
+
+#[test]
+fn production_refuses_plain_text_on_public_addresses() {
+    let production = ("NODE_ENV", "production");
+    for host in ["0.0.0.0", "::", "203.0.113.7", "2001:db8::1", "::ffff:8.8.8.8", "::ffff:0.0.0.0"]
+    {
+        one_problem(
+            &[production, ("HOST", host)],
+            &["HOST", "(environment)", "BEHIND_PROXY=true", "private or loopback"],
+        );
+        loaded(&[production, ("HOST", host), ("BEHIND_PROXY", "true")]);
+        loaded(&[("HOST", host)]);
+    }
+    one_problem(&[production], &["HOST = \"0.0.0.0\" (default)"]);
+    for host in [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "::1",
+        "fd00::1",
+        "fe80::1",
+        "::ffff:10.0.0.1",
+    ] {
+        loaded(&[production, ("HOST", host)]);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_trusted_is_remarked() {
+    assert_eq!(loaded(&[("BEHIND_PROXY", "1")]).notices, [Notice::NoTrustedProxy]);
+    assert!(loaded(&[("BEHIND_PROXY", "1"), ("TRUSTED_PROXIES", "::1")]).notices.is_empty());
+}
+
+#[test]
+fn a_public_ops_listener_is_remarked_in_production() {
+    let inside = [("NODE_ENV", "production"), ("HOST", "127.0.0.1"), ("STATS_HOST", "0.0.0.0")];
+    assert_eq!(loaded(&inside).notices, [Notice::OpsListenerPublic]);
+    assert!(loaded(&inside[1..]).notices.is_empty());
+}
+
+#[test]
+fn unknown_names_are_warned_of_at_start_and_refused_by_the_check() {
+    let sources = Sources {
+        dotenv: Some("PROT=1".into()),
+        file: Some(SettingsFile { name: "a.toml".into(), text: "max_conections = 1".into() }),
+        ..environment(&[("PROT", "foreign"), ("REDIS_URL", "redis://h")])
+    };
+    let said: Vec<_> = load(&sources).unwrap().notices.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said[..2],
+        [
+            "max_conections (a.toml): is not a setting; did you mean max_connections?; ignored",
+            "PROT (.env:1): is not a setting; did you mean PORT?; ignored",
+        ]
+    );
+    assert_eq!(check(&sources).unwrap_err().0.len(), 2);
+}
+
+#[test]
+fn the_check_shows_what_differs_from_the_defaults() {
+    let sources = Sources {
+        flags: vec![("RATE_LIMIT_PER_MIN".into(), "0".into())],
+        ..environment(&[("PORT", "8080"), ("IDLE_DEADLINE", "120"), ("REDIS_URL", "redis://h")])
+    };
+    assert_eq!(
+        check(&sources).unwrap().to_string(),
+        "configuration ok\n  RATE_LIMIT_PER_MIN = 0 (flag --rate-limit-per-min)\n  \
+         IDLE_DEADLINE = 2m (environment)\n\
+         notice: REDIS_URL is no longer needed: names are kept under DATA_DIR"
+    );
+}

@@ -1,0 +1,364 @@
+//! What a setting's value may look like: reading it, showing it, and saying what is allowed.
+//!
+//! A rule is pure and total: any text is either read or refused. The strings behind `allowed` follow
+//! the words "must be".
+
+use std::{
+    fmt::Display,
+    net::{IpAddr, Ipv6Addr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{LogFormat, Secret, SubscribeScope};
+use crate::logging;
+
+/// How values of type `T` are written.
+pub(super) struct Rule<T> {
+    /// What is allowed, to follow "must be".
+    pub(super) allowed: String,
+    /// The value's name in `--help`.
+    pub(super) value_name: &'static str,
+    /// What the flag means when no value follows it; none if one must.
+    pub(super) bare: Option<&'static str>,
+    read: Read<T>,
+    show: Show<T>,
+}
+
+type Read<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
+type Show<T> = Box<dyn Fn(&T) -> String + Send + Sync>;
+
+impl<T: 'static> Rule<T> {
+    fn new(
+        value_name: &'static str,
+        allowed: impl Into<String>,
+        read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+        show: impl Fn(&T) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let (read, show) = (Box::new(read), Box::new(show));
+        Self { allowed: allowed.into(), value_name, bare: None, read, show }
+    }
+
+    /// Reads `text`, spaces around it aside; none if it is not allowed.
+    pub(super) fn read(&self, text: &str) -> Option<T> {
+        (self.read)(text.trim())
+    }
+
+    /// `value` as it would be written.
+    pub(super) fn show(&self, value: &T) -> String {
+        (self.show)(value)
+    }
+
+    /// The same, or `word` (or 0) for none.
+    pub(super) fn or(self, word: &'static str) -> Rule<Option<T>> {
+        let Self { allowed, value_name, read, show, .. } = self;
+        Rule::new(
+            value_name,
+            format!("{allowed}, or {word}"),
+            move |text| match text {
+                "0" => Some(None),
+                _ if text.eq_ignore_ascii_case(word) => Some(None),
+                _ => read(text).map(Some),
+            },
+            move |value| value.as_ref().map_or_else(|| word.into(), &show),
+        )
+    }
+}
+
+/// A whole number within `range`.
+pub(super) fn number<T>(range: RangeInclusive<u64>) -> Rule<T>
+where
+    T: TryFrom<u64> + Display + 'static,
+{
+    Rule::new(
+        "N",
+        format!("a whole number from {} to {}", range.start(), range.end()),
+        move |text| within(&range, plain_number(text)?).and_then(|n| T::try_from(n).ok()),
+        T::to_string,
+    )
+}
+
+/// A number of bytes within `range`.
+pub(super) fn bytes(range: RangeInclusive<u64>) -> Rule<usize> {
+    let bounds = (show_bytes(*range.start()), show_bytes(*range.end()));
+    Rule::new(
+        "BYTES",
+        format!("a size from {} to {}, such as 65536, 64KiB or 1MiB", bounds.0, bounds.1),
+        move |text| within(&range, read_bytes(text)?).and_then(|n| usize::try_from(n).ok()),
+        |size| u64::try_from(*size).map_or_else(|_| size.to_string(), show_bytes),
+    )
+}
+
+/// A span of time within `range`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> Rule<Duration> {
+    let bounds = (show_duration(range.start()), show_duration(range.end()));
+    Rule::new(
+        "DURATION",
+        format!(
+            "a duration from {} to {}, such as 500ms, 30s, 12h or 30d (a bare number is seconds)",
+            bounds.0, bounds.1
+        ),
+        move |text| within(&range, read_duration(text)?),
+        show_duration,
+    )
+}
+
+/// `true` or `false`; the flag alone means `true`.
+pub(super) fn switch() -> Rule<bool> {
+    let words = [("true", true), ("false", false), ("1", true), ("0", false)];
+    let more = [("yes", true), ("no", false), ("on", true), ("off", false)];
+    let read = move |text: &str| find_word(words.iter().chain(&more), text);
+    let rule = Rule::new("BOOL", "true or false", read, bool::to_string);
+    Rule { bare: Some("true"), ..rule }
+}
+
+/// One of `words`.
+pub(super) fn choice<T>(words: &'static [(&'static str, T)]) -> Rule<T>
+where
+    T: Copy + PartialEq + Sync + 'static,
+{
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    Rule::new(
+        "WORD",
+        format!("one of {}", names.join(", ")),
+        move |text| find_word(words.iter(), text),
+        move |value| {
+            let name = words.iter().find(|(_, meaning)| meaning == value).map(|(name, _)| *name);
+            name.unwrap_or_default().into()
+        },
+    )
+}
+
+/// What `NODE_ENV` may be; true means production.
+pub(super) fn environment() -> Rule<bool> {
+    choice(&[("development", false), ("production", true), ("test", false)])
+}
+
+/// What `SUBSCRIBE_SCOPE` may be.
+pub(super) fn subscribe_scope() -> Rule<SubscribeScope> {
+    choice(&[("broadcasts", SubscribeScope::Broadcasts), ("all", SubscribeScope::All)])
+}
+
+/// What `LOG_FORMAT` may be.
+pub(super) fn log_format() -> Rule<LogFormat> {
+    choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+/// What `LOG_LEVEL` may be.
+pub(super) fn log_filter() -> Rule<String> {
+    Rule::new(
+        "LEVEL",
+        "one of error, warn, info, debug, trace, silent, or comma-separated directives such as \
+         info,node=debug",
+        |text| logging::filter(text).map(|_| text.into()),
+        String::clone,
+    )
+}
+
+/// An address to listen on.
+pub(super) fn address() -> Rule<IpAddr> {
+    Rule::new(
+        "ADDRESS",
+        "an IP address, such as 127.0.0.1 (this machine only), 0.0.0.0 or :: (all interfaces)",
+        |text| match text {
+            "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+            _ => match in_brackets(text) {
+                Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+                None => text.parse().ok(),
+            },
+        },
+        IpAddr::to_string,
+    )
+}
+
+/// Addresses and networks, comma separated.
+pub(super) fn networks() -> Rule<Vec<IpNet>> {
+    let read_one =
+        |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    Rule::new(
+        "NETWORKS",
+        "IP addresses or networks, comma separated, such as 127.0.0.1,10.0.0.0/8, or none",
+        move |text| match text {
+            "" | "none" => Some(Vec::new()),
+            _ => text.split(',').map(|part| read_one(part.trim())).collect(),
+        },
+        |networks| match networks.as_slice() {
+            [] => "none".into(),
+            all => join(all.iter().map(|network| match network.prefix_len() {
+                length if length == network.max_prefix_len() => network.addr().to_string(),
+                _ => network.to_string(),
+            })),
+        },
+    )
+}
+
+/// Web origins, comma separated, as browsers send them; `*` is any, and so is none.
+pub(super) fn origins() -> Rule<Option<Vec<String>>> {
+    Rule::new(
+        "ORIGINS",
+        "origins without a path, comma separated, such as https://example.com,http://localhost:3000, \
+         or * for any",
+        |text| {
+            let parts = || text.split(',').map(str::trim);
+            let read: Option<Vec<_>> = parts().filter(|part| *part != "*").map(origin).collect();
+            let read = read?;
+            Some((!parts().any(|part| part == "*")).then_some(read))
+        },
+        |origins| origins.as_ref().map_or_else(|| "*".into(), |all| join(all.iter().cloned())),
+    )
+}
+
+/// A name that people read.
+pub(super) fn title() -> Rule<String> {
+    Rule::new(
+        "NAME",
+        "1 to 64 characters without control characters",
+        |text| {
+            let good = (1..=64).contains(&text.chars().count());
+            (good && !text.contains(char::is_control)).then(|| text.into())
+        },
+        String::clone,
+    )
+}
+
+/// A name that machines compare.
+pub(super) fn label() -> Rule<String> {
+    Rule::new(
+        "NAME",
+        "1 to 63 letters, digits, dots, hyphens or underscores, the first a letter or digit",
+        |text| {
+            let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+            (starts && text.len() <= 63 && text.chars().all(good)).then(|| text.into())
+        },
+        String::clone,
+    )
+}
+
+/// A folder.
+pub(super) fn folder() -> Rule<PathBuf> {
+    Rule::new(
+        "PATH",
+        "the path of a folder",
+        |text| (!text.is_empty() && !text.contains('\0')).then(|| text.into()),
+        |path: &PathBuf| path.display().to_string(),
+    )
+}
+
+/// A secret that travels in an `Authorization` header; never shown.
+pub(super) fn secret() -> Rule<Option<Secret>> {
+    Rule::new(
+        "SECRET",
+        "8 to 256 visible ASCII characters without spaces, commas or quotes",
+        |text| {
+            let good = |b: &u8| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\'');
+            ((8..=256).contains(&text.len()) && text.as_bytes().iter().all(good))
+                .then(|| Some(text.into()))
+        },
+        |secret| if secret.is_some() { "(hidden)".into() } else { "none".into() },
+    )
+}
+
+fn within<T: PartialOrd>(range: &RangeInclusive<T>, value: T) -> Option<T> {
+    range.contains(&value).then_some(value)
+}
+
+fn find_word<'a, T: Copy + 'a>(
+    mut words: impl Iterator<Item = &'a (&'static str, T)>,
+    text: &str,
+) -> Option<T> {
+    words.find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, meaning)| *meaning)
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(",")
+}
+
+/// Digits only: `u64::from_str` would also take a plus sign.
+fn plain_number(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+const BYTE_UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+fn read_bytes(text: &str) -> Option<u64> {
+    let unit = |(unit, shift): &(&str, u32)| {
+        let digits = text.strip_suffix(unit)?.trim_end();
+        plain_number(digits)?.checked_mul(1 << shift)
+    };
+    plain_number(text).or_else(|| BYTE_UNITS.iter().find_map(unit))
+}
+
+fn show_bytes(bytes: u64) -> String {
+    let whole = |(_, shift): &&(&str, u32)| bytes > 0 && bytes.is_multiple_of(1 << shift);
+    match BYTE_UNITS.iter().find(whole) {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
+fn read_duration(text: &str) -> Option<Duration> {
+    plain_number(text).map(Duration::from_secs).or_else(|| humantime::parse_duration(text).ok())
+}
+
+/// In the one largest unit that fits evenly; `humantime` would say "11months 29days".
+fn show_duration(duration: &Duration) -> String {
+    const UNITS: [(&str, u128); 5] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let nanos = duration.as_nanos();
+    let unit =
+        UNITS.iter().find(|(_, millis)| nanos > 0 && nanos.is_multiple_of(millis * 1_000_000));
+    match unit {
+        Some((unit, millis)) => format!("{}{unit}", nanos / (millis * 1_000_000)),
+        None => humantime::format_duration(*duration).to_string(),
+    }
+}
+
+/// `scheme://host[:port]` in the spelling that browsers use: lower case, no default port (RFC 6454,
+/// section 6.2).
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, authority) = text.split_once("://")?;
+    let in_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme) {
+        return None;
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port = match port {
+        Some(port) => Some(within(&(1..=65_535), plain_number(port)?)?),
+        None => None,
+    };
+    let default_port = match scheme {
+        "https" | "wss" => Some(443),
+        "http" | "ws" => Some(80),
+        _ => None,
+    };
+    is_host(host).then(|| match port {
+        Some(port) if Some(port) != default_port => format!("{scheme}://{host}:{port}"),
+        _ => format!("{scheme}://{host}"),
+    })
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    match in_brackets(host) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(good),
+    }
+}
+
+/// What stands between square brackets, as IPv6 addresses do in URLs (RFC 3986, section 3.2.2).
+fn in_brackets(text: &str) -> Option<&str> {
+    text.strip_prefix('[')?.strip_suffix(']')
+}
+
+#[cfg(test)]
+#[path = "rule_tests.rs"]
+mod tests;

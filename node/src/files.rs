@@ -1,0 +1,87 @@
+//! The limit on open files: raised as far as the system lets us, and what fits under it.
+//!
+//! Each connection is one descriptor. A relay that runs out of them cannot accept, nor open its own
+//! files, so `MAX_CONNECTIONS` is kept under the limit with room for the rest.
+
+use std::fmt;
+
+/// Descriptors for everything that is not a session: listeners, the registry's files, the runtime,
+/// and connections that are being refused or have not finished their handshake.
+pub const RESERVED_FILES: u64 = 128;
+
+/// What POSIX promises at the least on any machine where we would run; used if we may not ask.
+const LIMIT_UNKNOWN: u64 = 1_024;
+
+/// Raises the soft limit on open files to the hard one and returns the limit that now holds.
+pub fn raise_file_limit() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX)
+        .or_else(|_| rlimit::Resource::NOFILE.get().map(|(soft, _)| soft))
+        .unwrap_or(LIMIT_UNKNOWN)
+}
+
+/// `MAX_CONNECTIONS` asks for more descriptors than there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileShortage {
+    /// Connections that were asked for.
+    pub asked: usize,
+    /// Connections that fit; at least one.
+    pub fits: usize,
+    /// The limit on open files.
+    pub file_limit: u64,
+}
+
+/// Whether `max_connections` exceeds what fits under `file_limit`, and what does fit.
+pub fn shortage(max_connections: usize, file_limit: u64) -> Option<FileShortage> {
+    let room = file_limit.saturating_sub(RESERVED_FILES).max(1);
+    let fits = usize::try_from(room).unwrap_or(usize::MAX);
+    (max_connections > fits).then_some(FileShortage { asked: max_connections, fits, file_limit })
+}
+
+impl fmt::Display for FileShortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, fits, file_limit } = self;
+        let needed = u64::try_from(*asked).unwrap_or(u64::MAX).saturating_add(RESERVED_FILES);
+        write!(
+            f,
+            "MAX_CONNECTIONS is {asked}, but the limit on open files is {file_limit}: taking at \
+             most {fits} connections; to have all, allow {needed} files (systemd: \
+             LimitNOFILE={needed}, shell: ulimit -n {needed}, docker: --ulimit nofile={needed})"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_left_alone() {
+        assert_eq!(shortage(10_000, 1_048_576), None);
+        assert_eq!(shortage(1_000, 1_000 + RESERVED_FILES), None);
+        assert_eq!(shortage(usize::MAX, u64::MAX).map(|short| short.asked), Some(usize::MAX));
+    }
+
+    #[test]
+    fn one_too_many_is_cut_to_what_fits() {
+        let short = shortage(1_001, 1_000 + RESERVED_FILES);
+        assert_eq!(short, Some(FileShortage { asked: 1_001, fits: 1_000, file_limit: 1_128 }));
+        let text = short.map(|short| short.to_string()).unwrap_or_default();
+        for part in ["1001", "1128", "LimitNOFILE=1129", "ulimit -n 1129"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn a_tiny_limit_leaves_one_connection() {
+        for limit in [0, 1, RESERVED_FILES, RESERVED_FILES + 1] {
+            assert_eq!(shortage(500, limit).map(|short| short.fits), Some(1));
+        }
+    }
+
+    #[test]
+    fn the_limit_raised_is_the_limit_that_holds() {
+        let raised = raise_file_limit();
+        assert_eq!(rlimit::Resource::NOFILE.get().ok().map(|(soft, _)| soft), Some(raised));
+        assert_eq!(raise_file_limit(), raised);
+    }
+}

@@ -1,0 +1,24 @@
+//! The page that a person sees who opens the relay's address in a browser.
+
+/// The page of a relay of this name with so many agents connected.
+pub(super) fn page(relay: &str, connected: usize) -> String {
+    PAGE.replace("{relay}", &escape(relay)).replace("{connected}", &connected.to_string())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const PAGE: &str = include_str!("landing.html");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_text_not_markup() {
+        let page = page("<b>&\"", 7);
+        assert!(page.contains("&lt;b&gt;&amp;&quot;") && !page.contains("<b>&"));
+        assert!(page.contains("7 agents") && !page.contains('{'.to_string().repeat(2).as_str()));
+    }
+}

@@ -1,0 +1,16 @@
+//! The relay over HTTP: who may register, who becomes a session, what operators read.
+
+mod admin;
+pub mod client_address;
+mod cors;
+mod error;
+mod landing;
+mod ops;
+mod public;
+mod register;
+mod upgrade;
+
+pub use admin::AdminToken;
+pub use error::ApiError;
+pub use ops::ops_router;
+pub use public::public_router;

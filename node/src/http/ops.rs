@@ -1,0 +1,101 @@
+//! What operators read: the ops listener (PROTOCOL sections 1 and 9).
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError,
+    admin::{self, AdminToken},
+    public::health,
+    register::register,
+};
+use crate::relay::{Phase, Relay, VERSION};
+
+/// The media type of Prometheus' text format.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "arc-relay, for operators
+
+GET  /health                  is the node up
+GET  /ready                   does it take new agents
+GET  /stats                   counts
+GET  /metrics                 counts, for Prometheus
+GET  /cluster                 the nodes
+POST /register                as on the public listener
+
+With the admin token as a bearer token:
+GET  /agents/{id}             what is known of an agent
+POST /agents/{id}/revoke      revoke all tokens of an agent
+POST /agents/{id}/reissue     a new token for an agent
+POST /tokens/{serial}/revoke  revoke one token
+";
+
+/// The ops listener's paths; `token` guards those that change something or name agents.
+pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
+        .route("/cluster", get(cluster))
+        .route("/register", post(register))
+        .merge(admin::routes(token))
+        .fallback(|| async { ApiError::not_found() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .with_state(relay)
+}
+
+async fn ready(State(relay): State<Arc<Relay>>) -> Response {
+    match relay.phase() {
+        Phase::Serving => Json(json!({ "status": "ready" })).into_response(),
+        phase => {
+            let text = if phase == Phase::Joining { "joining" } else { "draining" };
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": text }))).into_response()
+        }
+    }
+}
+
+async fn stats(State(relay): State<Arc<Relay>>) -> Json<Value> {
+    let node = json!({
+        "registered_agents": relay.registry.registered_agents(),
+        "active_connections": relay.sessions.len(),
+        "messages_per_minute": relay.traffic.last_minute(),
+        "uptime": relay.clock.elapsed().as_secs(),
+    });
+    let mut stats = node.clone();
+    if let Some(stats) = stats.as_object_mut() {
+        stats.insert("node".into(), node);
+        stats.insert("nodes".into(), 1.into());
+    }
+    Json(stats)
+}
+
+async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
+    relay.measure();
+    ([(CONTENT_TYPE, PROMETHEUS)], relay.metrics.render()).into_response()
+}
+
+/// A relay that stands alone is a cluster of one.
+async fn cluster(State(relay): State<Arc<Relay>>) -> Json<Value> {
+    let state = match relay.phase() {
+        Phase::Joining => "joining",
+        Phase::Serving => "alive",
+        Phase::Draining => "leaving",
+    };
+    Json(json!({ "nodes": [{
+        "name": relay.config.node_name,
+        "region": relay.config.region,
+        "state": state,
+        "version": VERSION,
+        "agents": relay.sessions.len(),
+    }] }))
+}

@@ -1,0 +1,183 @@
+//! `GET /arc`: from an HTTP request to a session (PROTOCOL section 3).
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode, Uri,
+        header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE},
+    },
+    response::{IntoResponse, Response},
+};
+use cluster::token::{Grant, TokenError};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+
+use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
+use crate::{
+    limits::ConnectionPermit,
+    relay::{Phase, Relay},
+    session::{Opening, Session, actor::Actor, outbox::OutboxLimits},
+    ws::handshake::{AcceptKey, check_upgrade},
+};
+
+/// How long a client is asked to wait when there is no room for it.
+const FULL_RETRY: Duration = Duration::from_secs(5);
+
+/// What a session holds of the relay's limits; given back when it ends.
+#[derive(Debug)]
+struct Permits {
+    _session: OwnedSemaphorePermit,
+    _address: ConnectionPermit,
+}
+
+/// A request that becomes a session.
+#[derive(Debug)]
+struct Admitted {
+    key: AcceptKey,
+    grant: Grant,
+    permits: Permits,
+}
+
+/// Answers a request for a session.
+pub(super) async fn upgrade(
+    State(relay): State<Arc<Relay>>,
+    Extension(address): Extension<ClientAddress>,
+    mut request: Request,
+) -> Response {
+    let started = relay.clock.elapsed();
+    let admitted = admit(&relay, address, &request);
+    relay.metrics.handshake_seconds.record(relay.clock.elapsed().saturating_sub(started));
+    let Admitted { key, grant, permits } = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let task = become_session(Arc::clone(&relay), upgraded, grant, address, permits);
+    relay.tasks.spawn("upgrade", task);
+    let accept = HeaderValue::from_str(key.as_str()).unwrap_or(HeaderValue::from_static(""));
+    let headers = [
+        (CONNECTION, HeaderValue::from_static("upgrade")),
+        (UPGRADE, HeaderValue::from_static("websocket")),
+        (SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Judges a request, the cheapest reasons first.
+fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Admitted, ApiError> {
+    let outcomes = &relay.metrics.handshakes;
+    if relay.phase() != Phase::Serving {
+        outcomes.draining.increment(1);
+        return Err(draining());
+    }
+    let key = check_upgrade(request.method(), request.version(), request.headers())
+        .map_err(|error| {
+            outcomes.malformed.increment(1);
+            let refusal = ApiError::new(error.status(), error.code(), error.to_string());
+            error.headers().iter().fold(refusal, |refusal, (name, value)| {
+                refusal.header(name, HeaderValue::from_static(value))
+            })
+        })?;
+    if !cors::allows(relay.config.allowed_origins.as_deref(), request.headers()) {
+        outcomes.origin.increment(1);
+        return Err(cors::refusal());
+    }
+    let grant = authenticate(relay, request.headers(), request.uri()).map_err(|error| {
+        outcomes.unauthorized.increment(1);
+        unauthorized(&error)
+    })?;
+    let permits = take_permits(relay, address).inspect_err(|_| outcomes.limited.increment(1))?;
+    Ok(Admitted { key, grant, permits })
+}
+
+/// The token's grant; the header wins over the query.
+fn authenticate(relay: &Relay, headers: &HeaderMap, uri: &Uri) -> Result<Grant, TokenError> {
+    let token = bearer(headers).map(Cow::Borrowed).or_else(|| token_in_query(uri));
+    relay.registry.verify(&token.ok_or(TokenError::Invalid)?, relay.clock.wall())
+}
+
+fn token_in_query(uri: &Uri) -> Option<Cow<'_, str>> {
+    let mut fields = form_urlencoded::parse(uri.query()?.as_bytes());
+    fields.find(|(name, _)| name == "token").map(|(_, token)| token)
+}
+
+fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, ApiError> {
+    let full = |_| {
+        relay.metrics.limited.sessions.increment(1);
+        let message = "the relay has as many connections as it may: try again later";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", message)
+            .retry_after(FULL_RETRY)
+    };
+    let session = Arc::clone(&relay.permits).try_acquire_owned().map_err(full)?;
+    let address = relay.addresses.connect(address.ip).map_err(|too_many| {
+        relay.metrics.limited.connections.increment(1);
+        let message = "too many connections from your address: close some first";
+        ApiError::rate_limit(message, too_many.retry)
+    })?;
+    Ok(Permits { _session: session, _address: address })
+}
+
+fn unauthorized(error: &TokenError) -> ApiError {
+    let code = match error {
+        TokenError::Invalid | TokenError::Unsupported(_) => "unauthorized",
+        TokenError::Expired => "token_expired",
+        TokenError::Revoked => "token_revoked",
+    };
+    ApiError::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+        .header("www-authenticate", HeaderValue::from_static("Bearer"))
+}
+
+fn draining() -> ApiError {
+    let message = "this node is stopping: connect again";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+        .retry_after(Duration::from_secs(1))
+}
+
+/// Waits until the answer is on its way, then starts the session as a task of its own, so that the
+/// memory of this one is freed.
+async fn become_session(
+    relay: Arc<Relay>,
+    upgraded: OnUpgrade,
+    grant: Grant,
+    address: ClientAddress,
+    permits: Permits,
+) {
+    let parts = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(_)) | Err(_) => return relay.metrics.handshakes.broken.increment(1),
+    };
+    relay.metrics.handshakes.accepted.increment(1);
+    let (reads, socket) = parts.io.into_inner().into_split();
+    let (now, wall) = (relay.clock.elapsed(), relay.clock.wall());
+    let limits = OutboxLimits {
+        bytes: relay.config.limits.outbox_bytes_max,
+        messages: relay.config.limits.outbox_messages_max,
+    };
+    let id = relay.sessions.next_id(wall);
+    let opening = Opening { id, grant, address: address.ip, socket, limits };
+    let session = Arc::new(Session::new(opening, now, wall));
+    let actor = Actor::start(&relay, session, reads, &parts.read_buf, now, wall);
+    relay.tasks.spawn("session", async move {
+        actor.run().await;
+        drop(permits);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_a_query() {
+        let token = |uri: &str| token_in_query(&uri.parse().unwrap()).map(Cow::into_owned);
+        assert_eq!(token("/arc?token=tok_abc").as_deref(), Some("tok_abc"));
+        assert_eq!(token("/arc?x=1&token=tok_abc=&y").as_deref(), Some("tok_abc="));
+        assert_eq!(token("/arc?token=tok_abc%3D").as_deref(), Some("tok_abc="));
+        assert_eq!(token("/arc?tokens=a"), None);
+        assert_eq!(token("/arc"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! Logging: one line an event on stdout, as text for people or JSON for machines.
+//!
+//! Owns the process-wide subscriber. Logs go to stdout in both formats, so that whoever runs the
+//! process decides where they are kept; stderr is left to what keeps it from starting. A token never
+//! reaches a line: what comes from a request's target passes through [`redact_query`] first.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Dispatch;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// The words that `LOG_LEVEL` takes, and the directive each one stands for.
+const LEVELS: [(&str, &str); 7] = [
+    ("silent", "off"),
+    ("off", "off"),
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+];
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The level is none, though the configuration was checked.
+    #[error("{0:?} is not a log level or filter")]
+    Filter(String),
+    /// Something in this process logs already.
+    #[error("logging is already set up")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends everything logged from now on to stdout, shaped as `config` says; once per process.
+pub fn init(config: &LogConfig) -> Result<(), Error> {
+    let colours = io::stdout().is_terminal();
+    dispatch(config, io::stdout, colours)?.try_init().map_err(|error| Error::Twice(error.into()))
+}
+
+fn dispatch<W>(config: &LogConfig, writer: W, colours: bool) -> Result<Dispatch, Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = filter(&config.level).ok_or_else(|| Error::Filter(config.level.clone()))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        // With stdout gone there is nobody to tell, and telling stderr of each line may fail too.
+        .log_internal_errors(false);
+    Ok(match config.format {
+        LogFormat::Text => Dispatch::new(lines.with_ansi(colours).finish()),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            Dispatch::new(lines.with_current_span(true).with_span_list(false).finish())
+        }
+    })
+}
+
+/// Reads `LOG_LEVEL`: a level, or comma-separated directives such as `info,node=debug`; none if it
+/// is neither.
+///
+/// Stricter than `tracing-subscriber`, which takes a misspelt level for the name of a module and then
+/// logs nothing at all.
+pub fn filter(text: &str) -> Option<EnvFilter> {
+    let directives: Option<Vec<_>> = text.split(',').map(|part| directive(part.trim())).collect();
+    EnvFilter::builder().parse(directives?.join(",")).ok()
+}
+
+fn directive(part: &str) -> Option<String> {
+    let level = |word: &str| {
+        LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, level)| *level)
+    };
+    match part.rsplit_once('=') {
+        _ if part.ends_with(']') => Some(part.into()), // a span with fields, all its levels
+        Some((target, word)) if !target.is_empty() => Some(format!("{target}={}", level(word)?)),
+        Some(_) => None,
+        None => level(part).map(Into::into),
+    }
+}
+
+/// The path of a request's target with its query, which may hold a token, replaced by `?…`.
+pub fn redact_query(target: &str) -> String {
+    match target.find(['?', '#']) {
+        Some(end) => format!("{}?…", &target[..end]),
+        None => target.into(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test's panic is its verdict
+mod tests {
+    use std::{fs::File, io::Read, io::Seek};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What `work` logs.
+    fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> String {
+        let mut file = tempfile::tempfile().unwrap();
+        let config = LogConfig { level: level.into(), format };
+        let writer: File = file.try_clone().unwrap();
+        tracing::dispatcher::with_default(
+            &dispatch(&config, std::sync::Mutex::new(writer), false).unwrap(),
+            work,
+        );
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let text = logged("info", LogFormat::Json, || {
+            let span = tracing::info_span!("session", agent = "rawk-042");
+            span.in_scope(|| tracing::warn!(bytes = 7, "two\nlines"));
+            tracing::debug!("not shown");
+        });
+        let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("no single line: {text}") };
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["level"], "WARN");
+        assert_eq!(event["message"], "two\nlines");
+        assert_eq!(event["bytes"], 7);
+        assert_eq!(event["span"]["agent"], "rawk-042");
+        assert!(event["timestamp"].is_string() && event["target"].is_string());
+    }
+
+    #[test]
+    fn text_has_no_colours_without_a_terminal() {
+        let text = logged("debug", LogFormat::Text, || tracing::debug!(port = 80, "listening"));
+        assert!(text.contains("DEBUG") && text.contains("listening port=80"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn silent_says_nothing() {
+        assert_eq!(logged("silent", LogFormat::Text, || tracing::error!("gone")), "");
+    }
+
+    #[test]
+    fn the_query_is_never_shown() {
+        for (target, shown) in [
+            ("/arc?token=tok_secret", "/arc?…"),
+            ("/arc?a=1&token=tok_secret?x", "/arc?…"),
+            ("/arc?", "/arc?…"),
+            ("/arc#tok_secret", "/arc?…"),
+            ("ws://relay.example:8080/arc?token=tok_secret", "ws://relay.example:8080/arc?…"),
+            ("?token=tok_secret", "?…"),
+            ("/health", "/health"),
+            ("", ""),
+        ] {
+            assert_eq!(redact_query(target), shown);
+        }
+    }
+
+    #[test]
+    fn levels_of_the_reference_and_directives_are_read() {
+        let shown = |text| filter(text).map(|filter| filter.to_string());
+        for (name, level) in LEVELS {
+            assert_eq!(shown(name).as_deref(), Some(level));
+        }
+        assert_eq!(shown("INFO").as_deref(), Some("info"));
+        assert!(shown("warn, node::http=debug").unwrap().contains("node::http=debug"));
+        assert!(shown("info,[session{agent=a}]=trace").is_some());
+    }
+
+    #[test]
+    fn what_is_no_level_is_refused() {
+        for text in ["", "verbose", "inof", "info,", "node=loud", "=debug", "info;debug", "3x"] {
+            assert!(filter(text).is_none(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", target in ".*") {
+            let _ = filter(&text);
+            prop_assert_eq!(redact_query(&format!("/arc?{target}")), "/arc?…");
+        }
+
+        #[test]
+        fn no_likely_text_panics(text in r"([a-z]{1,5}|[=,:\[\]{}*?\\(])*") {
+            let _ = filter(&text);
+        }
+    }
+}

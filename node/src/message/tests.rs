@@ -1,0 +1,1 @@
+//! Properties of the scanner and the composer together, with serde_json as the judge.

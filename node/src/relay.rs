@@ -1,0 +1,233 @@
+//! What all connections and sessions of this process share.
+//!
+//! Owns the sessions, the subscriptions, the limits and the way to the registry; starts no task and
+//! reads no socket.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use cluster::{AgentId, registry::Registry};
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    limits::{AddressLimits, AgentLimiter},
+    message::{Author, ProcessTag, SessionTag},
+    metrics::Metrics,
+    session::{End, Session, SessionId},
+    sessions::Sessions,
+    subscriptions::Subscriptions,
+    tasks::Tasks,
+    traffic::Traffic,
+    ws::CloseCode,
+};
+
+/// The version in `welcome` and on the landing page.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One relay process.
+pub struct Relay {
+    /// How it was configured.
+    pub config: Config,
+    /// Its time.
+    pub clock: Clock,
+    /// The sessions that live here.
+    pub sessions: Arc<Sessions>,
+    /// Who follows whom.
+    pub subscriptions: RwLock<Subscriptions>,
+    /// Which names and tokens are good.
+    pub registry: Arc<dyn Registry>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Messages per minute.
+    pub traffic: Traffic,
+    /// What one address may do.
+    pub addresses: AddressLimits,
+    /// The tasks of connections and sessions.
+    pub tasks: Tasks,
+    /// One permit per session.
+    pub permits: Arc<Semaphore>,
+    /// The relay as the author of messages.
+    pub author: Author,
+    /// Payload of `welcome`, as JSON.
+    pub welcome: String,
+    limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
+    process: ProcessTag,
+    phase: AtomicU8,
+}
+
+/// How far the relay's life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// It starts.
+    Joining,
+    /// It serves agents.
+    Serving,
+    /// It stops: no new sessions, and the old ones are told when to come back.
+    Draining,
+}
+
+impl Relay {
+    /// A relay without sessions.
+    pub fn new(config: Config, clock: Clock, registry: Arc<dyn Registry>, metrics: Metrics) -> Self {
+        Self {
+            sessions: Arc::default(),
+            subscriptions: RwLock::default(),
+            traffic: Traffic::default(),
+            addresses: AddressLimits::new(&config.limits, &clock),
+            tasks: Tasks::new(metrics.panics.clone()),
+            permits: Arc::new(Semaphore::new(config.limits.max_connections)),
+            author: Author::relay(),
+            welcome: welcome(&config),
+            limiters: Mutex::default(),
+            process: ProcessTag::from_random(rand::random()),
+            phase: AtomicU8::new(Phase::Joining as u8),
+            config,
+            clock,
+            registry,
+            metrics,
+        }
+    }
+
+    /// How far the relay's life is.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Joining,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// The relay's life goes on.
+    pub fn enter_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// What tells the message ids of one session from all others.
+    pub fn session_tag(&self, session: SessionId) -> SessionTag {
+        SessionTag::new(self.process, session.0)
+    }
+
+    /// The agent's rate limit, which outlives its sessions; none if nothing is limited.
+    pub fn limiter(&self, agent: &AgentId) -> Option<Arc<AgentLimiter>> {
+        let mut limiters = self.limiters.lock();
+        if let Some(limiter) = limiters.get(agent) {
+            return Some(Arc::clone(limiter));
+        }
+        let limits = &self.config.limits;
+        let limiter = AgentLimiter::new(limits.rate_per_min, limits.rate_per_hour, &self.clock)?;
+        let limiter = Arc::new(limiter);
+        limiters.insert(agent.clone(), Arc::clone(&limiter));
+        Some(limiter)
+    }
+
+    /// A session was entered: whatever happened between its admission and now is made up for.
+    pub fn arrived(&self, session: &Session) {
+        self.subscriptions.write().arrived(session.agent());
+        if self.registry.is_revoked(session.grant()) {
+            session.close(CloseCode::TokenInvalid, "token revoked", self.clock.elapsed());
+        }
+        if self.phase() == Phase::Draining {
+            self.send_away(session);
+        }
+    }
+
+    /// A session gave up its place.
+    pub fn left(&self, session: &Session) {
+        if self.sessions.get(session.agent().as_str()).is_none() {
+            self.subscriptions.write().left(session.agent(), self.clock.elapsed());
+        }
+    }
+
+    /// A session's task is at its end.
+    pub fn ended(&self, session: &Session) {
+        let closed = &self.metrics.closed;
+        let end = session.end().unwrap_or(End::Lost);
+        let counter = match end {
+            End::Client => &closed.client,
+            End::Lost => &closed.lost,
+            End::Silent => &closed.silent,
+            End::SlowConsumer => &closed.slow_consumer,
+            End::Replaced => &closed.replaced,
+            End::Token => &closed.token,
+            End::RateLimit => &closed.rate_limit,
+            End::Violation => &closed.violation,
+            End::Draining => &closed.draining,
+        };
+        counter.increment(1);
+    }
+
+    /// Closes a session with 1001 and the time after which its agent is to come back, which is
+    /// spread so that not all come at once: over 4 seconds, or 1 per 1,000 sessions.
+    pub fn send_away(&self, session: &Session) {
+        let spread = 4_000_u64.max(self.sessions.len() as u64);
+        let retry_ms = 1_000 + rand::random_range(0..spread);
+        let reason = format!("the relay is stopping: reconnect; retry_ms={retry_ms}");
+        session.close(CloseCode::GoingAway, &reason, self.clock.elapsed());
+    }
+
+    /// Brings the gauges up to date.
+    pub fn measure(&self) {
+        let metrics = &self.metrics;
+        let waiting: usize = self.sessions.all().iter().map(|s| s.outbox_bytes()).sum();
+        metrics.sessions.set(float(self.sessions.len() as u64));
+        metrics.outbox_bytes.set(float(waiting as u64));
+        metrics.registered_agents.set(float(self.registry.registered_agents()));
+        metrics.subscriptions.set(float(self.subscriptions.read().total() as u64));
+        metrics.uptime.set(float(self.clock.elapsed().as_secs()));
+    }
+
+    /// Forgets the limits of agents that could send at their full rate again, and the
+    /// subscriptions of those that left too long ago.
+    pub fn forget(&self) {
+        let unused = |limiter: &Arc<AgentLimiter>| {
+            Arc::strong_count(limiter) == 1 && limiter.is_full()
+        };
+        self.limiters.lock().retain(|_, limiter| !unused(limiter));
+        let connected = |agent: &AgentId| self.sessions.get(agent.as_str()).is_some();
+        self.subscriptions.write().sweep(
+            self.clock.elapsed(),
+            self.config.subscription_ttl,
+            connected,
+        );
+        self.addresses.sweep();
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}
+
+/// The payload of `welcome` (PROTOCOL section 3).
+fn welcome(config: &Config) -> String {
+    let rate = |per: u32, unit: &str| (per > 0).then(|| format!("{per}/{unit}"));
+    let rates = [rate(config.limits.rate_per_min, "min"), rate(config.limits.rate_per_hour, "hour")];
+    let rate_limit = rates.into_iter().flatten().next().unwrap_or_else(|| "unlimited".into());
+    json!({
+        "relay": config.relay_name,
+        "version": VERSION,
+        "node": config.node_name,
+        "region": config.region,
+        "capabilities": ["broadcast", "direct", "subscribe"],
+        "extensions": [],
+        "limits": { "max_message_size": config.limits.max_message_size, "rate_limit": rate_limit },
+    })
+    .to_string()
+}
+
+#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which no gauge here reaches
+fn float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,255 @@
+//! The life of a relay process: start, serve, look after its sessions, drain, stop.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use cluster::registry::{OpenError, RedbRegistry, Registry};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinError, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    http::{AdminToken, ops_router, public_router},
+    metrics::Metrics,
+    relay::{Phase, Relay, VERSION},
+    serve::Server,
+    session::{Due, End, Session},
+    ws::CloseCode,
+};
+
+/// How often sessions are looked after.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Every so many rounds what is not needed any more is forgotten.
+const ROUNDS_TO_FORGET: u64 = 10;
+
+/// What is left of the drain deadline for the last steps, once the sessions' time is over.
+const LAST_STEPS: Duration = Duration::from_millis(500);
+
+/// Why a relay did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The registry could not be opened.
+    #[error("cannot open the registry: {0}")]
+    Registry(#[from] OpenError),
+    /// The admin token could not be read or made.
+    #[error("cannot read or make the admin token in {dir}: {source}")]
+    AdminToken {
+        /// Where it is kept.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An address could not be listened on.
+    #[error("cannot listen on {address} ({variable}): {source}; is another relay running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The variable that sets its port.
+        variable: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(io::Error),
+    /// The metrics could not be set up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(String),
+    /// A part that the relay cannot do without ended.
+    #[error("{0} ended by itself: this is a bug")]
+    Essential(String),
+}
+
+/// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
+/// stops it at once.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let clock = Clock::system();
+    let registry = open_registry(&config)?;
+    let (token_file, admin_token) = cluster::registry::admin_token(&config.data_dir)
+        .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
+    let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
+    let public = listen((config.host, config.port).into(), "PORT").await?;
+    let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT").await?;
+    let addresses = (public.local_addr(), ops.local_addr());
+    let relay = Arc::new(Relay::new(config, clock, registry, metrics));
+
+    let stop = CancellationToken::new();
+    let mut essential = Essential::default();
+    let server = |router, limited| Server::new(Arc::clone(&relay), router, limited, stop.clone());
+    let admin = AdminToken::new(&admin_token);
+    essential.spawn("the public listener", server(public_router(Arc::clone(&relay)), true).run(public));
+    essential.spawn("the ops listener", server(ops_router(Arc::clone(&relay), admin), false).run(ops));
+    essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
+    essential.spawn("watching revocations", watch_revocations(Arc::clone(&relay), stop.clone()));
+    relay.enter_phase(Phase::Serving);
+    if let (Ok(public), Ok(ops)) = addresses {
+        tracing::info!(
+            public = %public, ops = %ops, version = VERSION,
+            registered_agents = relay.registry.registered_agents(),
+            admin_token_file = %token_file.display(), "listening"
+        );
+    }
+
+    let ended = tokio::select! {
+        name = signals.next() => { tracing::info!(signal = name, "stopping"); Ok(()) }
+        error = essential.first_end() => Err(error),
+    };
+    tokio::select! {
+        () = drain(&relay) => {}
+        name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
+    }
+    stop.cancel();
+    essential.all_ended(LAST_STEPS).await;
+    tracing::info!("stopped");
+    ended
+}
+
+fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, RunError> {
+    Ok(Arc::new(RedbRegistry::open(&config.data_dir, config.token_ttl)?))
+}
+
+async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, variable, source })
+}
+
+/// Takes no new sessions, tells the old ones when to come back, and returns when all have ended or
+/// the drain deadline is near.
+async fn drain(relay: &Relay) {
+    relay.enter_phase(Phase::Draining);
+    let sessions = relay.sessions.all();
+    tracing::info!(sessions = sessions.len(), "draining");
+    for session in sessions.iter() {
+        relay.send_away(session);
+    }
+    drop(sessions);
+    let time = relay.config.timing.drain_deadline.saturating_sub(LAST_STEPS);
+    let empty = async {
+        let mut tick = interval(Duration::from_millis(10));
+        while relay.permits.available_permits() < relay.config.limits.max_connections {
+            tick.tick().await;
+        }
+    };
+    if timeout(time, empty).await.is_err() {
+        let left = relay.config.limits.max_connections - relay.permits.available_permits();
+        tracing::warn!(sessions = left, "the drain deadline is over: dropping the rest");
+    }
+}
+
+/// Once a second: pings, silent sessions, stuck writes, expired tokens, and the books.
+async fn look_after(relay: Arc<Relay>, stop: CancellationToken) {
+    let mut rounds = 0_u64;
+    let mut tick = interval(ROUND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        relay.traffic.second();
+        for session in relay.sessions.all().iter() {
+            look_after_session(&relay, session);
+        }
+        rounds += 1;
+        if rounds.is_multiple_of(ROUNDS_TO_FORGET) {
+            relay.forget();
+            relay.metrics.upkeep();
+        }
+    }
+}
+
+fn look_after_session(relay: &Relay, session: &Session) {
+    let now = relay.clock.elapsed();
+    let dropped = &relay.metrics.dropped;
+    match session.due(now, &relay.config.timing) {
+        Due::Nothing => {}
+        Due::Ping => session.ping(now),
+        Due::Silent => dropped.session_lost.increment(session.kill(End::Silent) as u64),
+        Due::Stuck => {
+            let lost = session.close(CloseCode::SlowConsumer, "slow consumer: a write waited for too long", now);
+            dropped.slow_consumer.increment(lost.unwrap_or_default() as u64);
+        }
+    }
+    if let Err(error) = session.recheck(relay.clock.wall()) {
+        session.close(CloseCode::TokenInvalid, &error.to_string(), now);
+    }
+}
+
+/// Closes open sessions whose tokens were revoked.
+async fn watch_revocations(relay: Arc<Relay>, stop: CancellationToken) {
+    let mut revocations = relay.registry.revocations();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = revocations.changed() => if changed.is_err() { return },
+        }
+        let now = relay.clock.elapsed();
+        for session in relay.sessions.all().iter() {
+            if relay.registry.is_revoked(session.grant()) {
+                session.close(CloseCode::TokenInvalid, "token revoked", now);
+            }
+        }
+    }
+}
+
+/// The tasks without which the process is no relay.
+#[derive(Debug, Default)]
+struct Essential(JoinSet<&'static str>);
+
+impl Essential {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    async fn first_end(&mut self) -> RunError {
+        match self.0.join_next().await {
+            Some(Ok(name)) => RunError::Essential(name.into()),
+            Some(Err(error)) => RunError::Essential(name_of(&error)),
+            None => RunError::Essential("everything".into()),
+        }
+    }
+
+    /// Waits for their ends, and aborts what is left after `time`.
+    async fn all_ended(mut self, time: Duration) {
+        let _ = timeout(time, async { while self.0.join_next().await.is_some() {} }).await;
+        self.0.shutdown().await;
+    }
+}
+
+fn name_of(error: &JoinError) -> String {
+    format!("a part of the relay ({error})")
+}
+
+/// The signals that end the process.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Accepting connections and speaking HTTP on them, until they end or become sessions.
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, header::CONNECTION},
+    response::{IntoResponse, Response},
+};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::{
+    http::{
+        ApiError,
+        client_address::{ClientAddress, client_address},
+    },
+    limits::HandshakePermit,
+    relay::Relay,
+};
+
+/// Bytes of a request's line and headers together.
+const HEAD_BYTES_MAX: usize = 16 * 1_024;
+
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+
+/// Connections that speak HTTP at a time, beside the sessions; each takes some 20 KiB.
+const HTTP_CONNECTIONS_MAX: usize = 1_024;
+
+/// Of these, connections over their address' limit that are told so, instead of being dropped.
+const REFUSALS_MAX: usize = 64;
+
+/// How long a connection may speak HTTP, however busy it is.
+const HTTP_LIFETIME: Duration = Duration::from_secs(300);
+
+/// How long to wait before accepting again when the system has no room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One listening socket and what it answers with.
+#[derive(Debug)]
+pub struct Server {
+    relay: Arc<Relay>,
+    router: Router,
+    /// Whether the limits per address hold here.
+    limited: bool,
+    connections: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+/// What a connection holds while it speaks HTTP.
+#[derive(Debug)]
+struct Place {
+    _connection: OwnedSemaphorePermit,
+    _handshake: Option<HandshakePermit>,
+    /// Held by connections that only get to hear that their address has too many.
+    refusal: Option<OwnedSemaphorePermit>,
+}
+
+impl Server {
+    /// A server that ends when `stop` is cancelled. With `limited`, addresses may have only so many
+    /// connections that are no sessions yet.
+    pub fn new(relay: Arc<Relay>, router: Router, limited: bool, stop: CancellationToken) -> Self {
+        Self {
+            relay,
+            router,
+            limited,
+            connections: Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            stop,
+        }
+    }
+
+    /// Accepts until it is stopped.
+    pub async fn run(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer.ip()),
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections: is the open-file limit reached?");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Starts the connection's task, or drops the connection.
+    fn admit(&self, stream: TcpStream, peer: IpAddr) {
+        let Some(place) = self.place(peer) else { return };
+        // Only delays small frames if it fails.
+        let _ = stream.set_nodelay(true);
+        let (relay, router, stop) = (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
+        self.relay.tasks.spawn("connection", speak(relay, router, stream, peer, place, stop));
+    }
+
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
+        let trusted = &self.relay.config.trusted_proxies;
+        let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
+        let (mut handshake, mut refusal) = (None, None);
+        if self.limited && !is_proxy {
+            match self.relay.addresses.handshake(peer) {
+                Ok(permit) => handshake = Some(permit),
+                Err(_) => {
+                    self.relay.metrics.limited.handshakes.increment(1);
+                    refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
+                }
+            }
+        }
+        Some(Place { _connection: connection, _handshake: handshake, refusal })
+    }
+}
+
+/// Speaks HTTP on one connection until it ends, becomes a session, or its time is over.
+async fn speak(
+    relay: Arc<Relay>,
+    router: Router,
+    stream: TcpStream,
+    peer: IpAddr,
+    place: Place,
+    stop: CancellationToken,
+) {
+    let deadline = relay.config.timing.handshake_deadline;
+    let refused = place.refusal.is_some();
+    let service = service_fn(move |request: Request<Incoming>| {
+        answer(Arc::clone(&relay), router.clone(), request, peer, refused)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(deadline)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let connection = timeout(HTTP_LIFETIME, connection);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
+        _ = connection => {}
+    }
+    drop(place);
+}
+
+async fn answer(
+    relay: Arc<Relay>,
+    mut router: Router,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    refused: bool,
+) -> Result<Response, Infallible> {
+    let mut request = request.map(Body::new);
+    let client = client_address(peer, request.headers(), &relay.config.trusted_proxies);
+    if refused {
+        return Ok(too_many_handshakes());
+    }
+    let permit = if client.forwarded { relay.addresses.handshake(client.ip).map(Some) } else { Ok(None) };
+    let Ok(_permit) = permit else {
+        relay.metrics.limited.handshakes.increment(1);
+        return Ok(too_many_handshakes());
+    };
+    request.extensions_mut().insert::<ClientAddress>(client);
+    router.call(request).await
+}
+
+fn too_many_handshakes() -> Response {
+    let message = "too many connections from your address are being opened: wait for some first";
+    let mut response = ApiError::rate_limit(message, Duration::from_secs(1)).into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Whether accepting failed because of the connection, not of the listener.
+fn is_the_peers(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,326 @@
+//! The one task of a session: it reads, and it writes what nobody else could.
+//!
+//! Reading goes through one buffer per thread, so that an idle session holds none. What is left of
+//! an unfinished frame is kept in the session until the rest has come.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use cluster::UnixMillis;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::tcp::OwnedReadHalf,
+    time::{Sleep, sleep},
+};
+
+use super::{
+    End, Session,
+    inbound::{Inbound, Stop, Turn},
+    outbox::Frame,
+};
+use crate::{
+    relay::Relay,
+    router::Outgoing,
+    sessions::{Entered, Entry},
+    ws::{CloseCode, Event, Reader, Step, Violation},
+};
+
+/// Bytes read at a time; holds a message of the default greatest size whole.
+const READ_BYTES: usize = 128 * 1_024;
+
+/// An unfinished frame of up to this many bytes is moved back into the thread's buffer, so that
+/// what follows it is read along with its rest.
+const MOVED_MAX: usize = 4_096;
+
+/// After this many full reads other sessions get their turn.
+const READS_PER_TURN: usize = 4;
+
+/// One read in so many is timed.
+const TIMED_READS: u32 = 64;
+
+/// How long a closing session waits for its agent to take the close frame and to answer it.
+const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        read: vec![0; READ_BYTES].into(),
+        work: Work { frame: Vec::new(), unwritten: Vec::new() },
+    });
+}
+
+/// What the sessions of a thread share, since only one of them runs at a time.
+struct Scratch {
+    read: Box<[u8]>,
+    work: Work,
+}
+
+struct Work {
+    frame: Vec<u8>,
+    unwritten: Vec<Arc<Session>>,
+}
+
+/// A session's task.
+#[derive(Debug)]
+pub struct Actor {
+    relay: Arc<Relay>,
+    session: Arc<Session>,
+    inbound: Inbound,
+    reads: OwnedReadHalf,
+    reader: Reader,
+    /// The beginning of a frame whose rest has not come.
+    unfinished: Vec<u8>,
+    /// Bytes that the unfinished frame has when it is whole, as far as its header tells.
+    needed: usize,
+    listening: Listening,
+    /// The session's place in the map, until it closes.
+    entry: Option<Entry>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    reads_done: u32,
+}
+
+/// What becomes of the bytes that come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listening {
+    /// They are the agent's messages.
+    Open,
+    /// The relay closes: only the agent's close frame matters.
+    ForGoodbye,
+    /// The agent broke the rules: its bytes mean nothing any more.
+    Deaf,
+    /// The agent has said goodbye.
+    Over,
+}
+
+impl Actor {
+    /// Enters the session, with its welcome as the first that it gets. `early` is what the agent
+    /// sent along with its request.
+    pub fn start(
+        relay: &Arc<Relay>,
+        session: Arc<Session>,
+        reads: OwnedReadHalf,
+        early: &[u8],
+        now: Duration,
+        wall: UnixMillis,
+    ) -> Self {
+        let mut inbound = Inbound::new(Arc::clone(relay), Arc::clone(&session));
+        let _ = session.post(&Frame::Small(&inbound.welcome(wall)), now);
+        let entry = match relay.sessions.enter(Arc::clone(&session)) {
+            Entered::Alone(entry) => Some(entry),
+            Entered::TookOver(entry, older) => {
+                older.close(CloseCode::Replaced, REPLACED, now);
+                Some(entry)
+            }
+            Entered::Outdone => {
+                session.close(CloseCode::Replaced, REPLACED, now);
+                None
+            }
+        };
+        relay.arrived(&session);
+        let reader = Reader::new(relay.config.limits.max_message_size);
+        let mut actor = Self {
+            relay: Arc::clone(relay),
+            session,
+            inbound,
+            reads,
+            reader,
+            unfinished: Vec::new(),
+            needed: 0,
+            listening: Listening::Open,
+            entry,
+            deadline: None,
+            reads_done: 0,
+        };
+        if !early.is_empty() {
+            SCRATCH.with_borrow_mut(|scratch| actor.read_in(&mut early.to_vec(), &mut scratch.work));
+        }
+        actor
+    }
+
+    /// Runs until the session has ended.
+    pub async fn run(mut self) {
+        poll_fn(|cx| self.poll_turn(cx)).await;
+        let lost = self.session.kill(End::Lost);
+        self.relay.metrics.dropped.session_lost.increment(lost as u64);
+        self.leave();
+        self.relay.ended(&self.session);
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.session.register(cx.waker());
+        for _ in 0..READS_PER_TURN {
+            self.write_what_waits(cx);
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return self.poll_deadline(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn write_what_waits(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let state = self.session.writing();
+            if state.closing && self.listening == Listening::Open {
+                self.listening = Listening::ForGoodbye;
+            }
+            if state.closing {
+                self.leave();
+            }
+            let writable = state.untried
+                || state.blocked && self.session.poll_writable(cx).is_ready();
+            if !writable {
+                return;
+            }
+            self.session.flush(self.relay.clock.elapsed());
+        }
+    }
+
+    /// Gives up the session's place: messages go elsewhere, or nowhere, from now on.
+    fn leave(&mut self) {
+        if self.entry.take().is_some() {
+            self.relay.left(&self.session);
+        }
+        if self.deadline.is_none() {
+            self.deadline = Some(Box::pin(sleep(CLOSING_DEADLINE)));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.session.writing();
+        if state.finished && self.listening == Listening::Deaf {
+            // The agent's goodbye would not be understood: the end of the stream tells it to go.
+            self.session.shut_down_writing();
+        }
+        state.dead || state.finished && self.listening == Listening::Over
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads once and acts on it. An error is the end of the connection, whatever the reason.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|Scratch { read, work }| {
+            if self.unfinished.len() > MOVED_MAX {
+                return self.poll_read_rest(cx, work);
+            }
+            let start = self.unfinished.len();
+            read[..start].copy_from_slice(&self.unfinished);
+            let mut buf = ReadBuf::new(&mut read[start..]);
+            ready!(Pin::new(&mut self.reads).poll_read(cx, &mut buf))?;
+            let got = buf.filled().len();
+            if got == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.unfinished = Vec::new();
+            self.read_in(&mut read[..start + got], work);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Reads no more than the rest of a large unfinished frame, right behind its beginning.
+    fn poll_read_rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Poll<io::Result<()>> {
+        let start = self.unfinished.len();
+        self.unfinished.resize(self.needed.max(start + 1), 0);
+        let mut buf = ReadBuf::new(&mut self.unfinished[start..]);
+        let polled = Pin::new(&mut self.reads).poll_read(cx, &mut buf);
+        let got = buf.filled().len();
+        self.unfinished.truncate(start + got);
+        ready!(polled)?;
+        if got == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if self.unfinished.len() >= self.needed {
+            let mut whole = std::mem::take(&mut self.unfinished);
+            self.read_in(&mut whole, work);
+        } else {
+            self.session.hear(self.relay.clock.elapsed());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Acts on the frames in `bytes`, which start at a frame's beginning.
+    fn read_in(&mut self, bytes: &mut [u8], work: &mut Work) {
+        let (now, wall) = (self.relay.clock.elapsed(), self.relay.clock.wall());
+        self.session.hear(now);
+        if matches!(self.listening, Listening::Deaf | Listening::Over) {
+            return;
+        }
+        let relay = Arc::clone(&self.relay);
+        let outgoing = Outgoing::new(&relay, now, &mut work.unwritten);
+        let mut turn = Turn { wall, outgoing, frame: &mut work.frame };
+        self.frames(bytes, &mut turn, now);
+        turn.outgoing.finish();
+        self.reads_done = self.reads_done.wrapping_add(1);
+        if self.reads_done % TIMED_READS == 1 {
+            let spent = relay.clock.elapsed().saturating_sub(now);
+            relay.metrics.relay_seconds.record(spent);
+        }
+    }
+
+    fn frames(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>, now: Duration) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (consumed, stop) = match self.reader.next(rest) {
+                Ok(Step::Event { event, consumed }) => {
+                    let goodbye = matches!(event, Event::Close { .. });
+                    let heed = self.listening == Listening::Open || goodbye;
+                    let result = if heed { self.inbound.event(event, turn) } else { Ok(()) };
+                    (consumed, result.err())
+                }
+                Ok(Step::Fragment { consumed }) => (consumed, None),
+                Ok(Step::Incomplete { total }) => {
+                    self.unfinished = Vec::with_capacity(total.max(rest.len()));
+                    self.unfinished.extend_from_slice(rest);
+                    self.needed = total;
+                    return;
+                }
+                Err(violation) => return self.violated(violation, turn, now),
+            };
+            if let Some(stop) = stop {
+                return self.stop(&stop, now);
+            }
+            rest = rest.get_mut(consumed..).unwrap_or_default();
+        }
+    }
+
+    fn violated(&mut self, violation: Violation, turn: &mut Turn<'_>, now: Duration) {
+        if violation == Violation::TooLarge && self.listening == Listening::Open {
+            self.inbound.too_large(turn);
+        }
+        self.session.close(violation.close_code(), &violation.to_string(), now);
+        self.listening = Listening::Deaf;
+        self.unfinished = Vec::new();
+    }
+
+    fn stop(&mut self, stop: &Stop, now: Duration) {
+        match *stop {
+            Stop::Goodbye(code) => {
+                self.session.answer_close(code, now);
+                self.listening = Listening::Over;
+            }
+            Stop::Close(code, reason) => {
+                self.session.close(code, reason, now);
+                self.listening = Listening::ForGoodbye;
+            }
+        }
+    }
+}
+
+/// Why an older session ends, as its close frame says.
+const REPLACED: &str = "replaced by a newer session of this agent";

@@ -1,0 +1,431 @@
+//! One live WebSocket of one agent.
+//!
+//! [`Session`] is the handle that everybody else holds: whoever delivers puts frames into its
+//! outbox and may write them to the socket at once. The reading half and all decisions about what
+//! the agent sends belong to its one [`actor`].
+
+pub mod actor;
+mod inbound;
+pub mod outbox;
+mod permission;
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    net::{IpAddr, Shutdown},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use atomic_waker::AtomicWaker;
+use cluster::{
+    AgentId, UnixMillis,
+    token::{Grant, TokenError},
+};
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use crate::{
+    config::Timing,
+    ws::{
+        CloseCode,
+        frame::{close_frame, ping_frame},
+    },
+};
+use outbox::{AfterWrite, Batch, Frame, Offer, Outbox, OutboxLimits, SLICES_MAX, WriteOutcome};
+
+/// Why a slow consumer is cut off, as its close frame says.
+const SLOW_READER: &str = "slow consumer: messages waited for too long; read faster";
+
+/// Names a session; grows with each session of a node, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// One live WebSocket, as everybody but its actor sees it.
+pub struct Session {
+    id: SessionId,
+    agent: AgentId,
+    address: IpAddr,
+    grant: Grant,
+    opened: Duration,
+    socket: OwnedWriteHalf,
+    outbox: Mutex<Outbox>,
+    limits: OutboxLimits,
+    waker: AtomicWaker,
+    /// Seconds of the relay's clock, rounded down.
+    heard: AtomicU32,
+    pinged: AtomicU32,
+    may_receive: AtomicBool,
+    /// When the grant's answers may change, in Unix milliseconds.
+    recheck_at: AtomicU64,
+    /// An [`End`], or 0 while the session lives.
+    end: AtomicU8,
+}
+
+/// What a session is made of.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its id.
+    pub id: SessionId,
+    /// What its token allows, and for whom.
+    pub grant: Grant,
+    /// Where the agent connects from.
+    pub address: IpAddr,
+    /// The socket's writing half.
+    pub socket: OwnedWriteHalf,
+    /// What may wait for it.
+    pub limits: OutboxLimits,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It waits, and somebody sees to its being written.
+    Queued,
+    /// It waits, and the caller calls [`Session::flush`] or [`Session::wake`] soon.
+    Unwritten,
+    /// The session is closing, or its token does not allow it to receive.
+    Refused,
+    /// The reader is too slow: the session is being closed, and this many messages are lost, this
+    /// one included.
+    CutOff(usize),
+}
+
+/// Why a session ended; the first reason counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The agent said goodbye.
+    Client = 1,
+    /// The connection broke, or ended without a goodbye.
+    Lost,
+    /// Nothing was heard of the agent for too long.
+    Silent,
+    /// The relay closed it, with this reason's code.
+    SlowConsumer,
+    /// Closed with 4009.
+    Replaced,
+    /// Closed with 4001.
+    Token,
+    /// Closed with 4029.
+    RateLimit,
+    /// Closed with 1002, 1007 or 1009.
+    Violation,
+    /// Closed with 1001.
+    Draining,
+}
+
+/// How far the writing of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WriteState {
+    /// Bytes wait that nobody tried to write.
+    untried: bool,
+    /// Bytes wait that the socket did not take.
+    blocked: bool,
+    /// A close frame waits, or has left.
+    closing: bool,
+    /// The close frame has left, or never will.
+    finished: bool,
+    /// The socket failed, or was given up.
+    dead: bool,
+}
+
+/// What a look at a session's clocks asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// A ping.
+    Ping,
+    /// Its end: nothing was heard of it for too long.
+    Silent,
+    /// Its end: a write waits for its reader for too long.
+    Stuck,
+}
+
+impl Session {
+    /// A session with an empty outbox, heard of `now`.
+    pub fn new(opening: Opening, now: Duration, wall: UnixMillis) -> Self {
+        let Opening { id, grant, address, socket, limits } = opening;
+        let session = Self {
+            id,
+            agent: grant.agent().clone(),
+            address,
+            opened: now,
+            socket,
+            outbox: Mutex::new(Outbox::new()),
+            limits,
+            waker: AtomicWaker::new(),
+            heard: AtomicU32::new(seconds(now)),
+            pinged: AtomicU32::new(seconds(now)),
+            may_receive: AtomicBool::new(true),
+            recheck_at: AtomicU64::new(u64::MAX),
+            end: AtomicU8::new(0),
+            grant,
+        };
+        session.note_grant(wall);
+        session
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Whose session it is.
+    pub fn agent(&self) -> &AgentId {
+        &self.agent
+    }
+
+    /// Where the agent connects from.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// What the session's token allows.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// When it was opened, by the relay's clock.
+    pub fn opened(&self) -> Duration {
+        self.opened
+    }
+
+    /// Puts a message into the outbox.
+    pub fn deliver(&self, frame: &Frame<'_>, now: Duration) -> Delivery {
+        if self.may_receive() {
+            self.post(frame, now)
+        } else {
+            Delivery::Refused
+        }
+    }
+
+    /// Puts one of the relay's own messages into the outbox, whatever the token allows.
+    pub fn post(&self, frame: &Frame<'_>, now: Duration) -> Delivery {
+        let mut offer = self.outbox.lock().offer(frame, self.limits);
+        if offer == Offer::Full {
+            self.flush(now);
+            offer = self.outbox.lock().offer(frame, self.limits);
+        }
+        match offer {
+            Offer::Queued => Delivery::Queued,
+            Offer::First => Delivery::Unwritten,
+            Offer::Closed => Delivery::Refused,
+            Offer::Full | Offer::TooSlow => {
+                let dropped = self.close(CloseCode::SlowConsumer, SLOW_READER, now);
+                Delivery::CutOff(dropped.unwrap_or_default() + 1)
+            }
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it. Never blocks; any thread may call it.
+    pub fn flush(&self, now: Duration) {
+        loop {
+            let Some(mut batch) = self.outbox.lock().begin_write() else { return };
+            let outcome = self.write(&mut batch);
+            let mut outbox = self.outbox.lock();
+            let after = outbox.end_write(batch, outcome, now);
+            let actor_is_needed = outbox.is_finished() || after == AfterWrite::Blocked;
+            drop(outbox);
+            if actor_is_needed {
+                self.wake();
+            }
+            if after != AfterWrite::More {
+                return;
+            }
+        }
+    }
+
+    /// Lets the session's own actor look after it: write what waits, or end.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Starts to close the session: nothing more is taken, and a close frame is the last that its
+    /// agent gets, behind what waits. A slow consumer does not get what waits. Returns the number of
+    /// messages dropped, or none if the session was closing already.
+    pub fn close(&self, code: CloseCode, reason: &str, now: Duration) -> Option<usize> {
+        let mut frame = Vec::new();
+        close_frame(code, reason, &mut frame);
+        let hurry = code == CloseCode::SlowConsumer;
+        let dropped = self.outbox.lock().close(&frame, hurry, now);
+        if dropped.is_some() {
+            self.note_end(End::of(code));
+            tracing::debug!(agent = %self.agent, session = self.id.0, code = u16::from(code), reason,
+                "closing a session");
+            self.wake();
+        }
+        dropped
+    }
+
+    /// Answers the agent's close frame with its own code (RFC 6455 section 5.5.1), behind what
+    /// waits.
+    pub fn answer_close(&self, code: Option<u16>, now: Duration) {
+        let mut frame = Vec::new();
+        close_frame(code.unwrap_or(CloseCode::Normal.into()), "", &mut frame);
+        if self.outbox.lock().close(&frame, false, now).is_some() {
+            self.note_end(End::Client);
+        }
+    }
+
+    /// Ends the session without a word; returns the number of messages dropped.
+    pub fn kill(&self, end: End) -> usize {
+        let dropped = self.outbox.lock().kill();
+        self.note_end(end);
+        self.wake();
+        dropped
+    }
+
+    /// Why the session ended, if it has.
+    pub fn end(&self) -> Option<End> {
+        End::ALL.into_iter().find(|end| *end as u8 == self.end.load(Ordering::Relaxed))
+    }
+
+    /// Whether messages are delivered to the session, as far as its token is asked.
+    pub fn may_receive(&self) -> bool {
+        self.may_receive.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the agent was heard of.
+    pub fn hear(&self, now: Duration) {
+        self.heard.store(seconds(now), Ordering::Relaxed);
+    }
+
+    /// What the session's clocks ask for at `now`.
+    pub fn due(&self, now: Duration, timing: &Timing) -> Due {
+        let since = |at: &AtomicU32| {
+            Duration::from_secs(seconds(now).saturating_sub(at.load(Ordering::Relaxed)).into())
+        };
+        let blocked_since = self.outbox.lock().blocked_since();
+        if blocked_since.is_some_and(|at| now.saturating_sub(at) >= timing.write_deadline) {
+            Due::Stuck
+        } else if since(&self.heard) >= timing.idle_deadline {
+            Due::Silent
+        } else if since(&self.pinged) >= timing.ping_interval {
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+
+    /// Sends a ping; the actor writes it.
+    pub fn ping(&self, now: Duration) {
+        self.pinged.store(seconds(now), Ordering::Relaxed);
+        let mut frame = Vec::new();
+        ping_frame(&[], &mut frame);
+        if self.post(&Frame::Small(&frame), now) == Delivery::Unwritten {
+            self.wake();
+        }
+    }
+
+    /// Looks at the token again if its answers may have changed by `wall`.
+    pub fn recheck(&self, wall: UnixMillis) -> Result<(), TokenError> {
+        if wall.0 < self.recheck_at.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.note_grant(wall);
+        self.grant.check_time(wall)
+    }
+
+    /// Bytes that wait in the outbox.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox.lock().bytes()
+    }
+
+    fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    fn writing(&self) -> WriteState {
+        let outbox = self.outbox.lock();
+        WriteState {
+            untried: outbox.wants_write(),
+            blocked: outbox.is_blocked(),
+            closing: !outbox.is_open(),
+            finished: outbox.is_finished(),
+            dead: outbox.is_dead(),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.as_ref().poll_write_ready(cx)
+    }
+
+    fn shut_down_writing(&self) {
+        // The connection may be gone already, which is as good.
+        let _ = SockRef::from(self.socket.as_ref()).shutdown(Shutdown::Write);
+    }
+
+    fn note_end(&self, end: End) {
+        let _ = self.end.compare_exchange(0, end as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn note_grant(&self, wall: UnixMillis) {
+        let next = self.grant.next_change(wall).map_or(u64::MAX, |at| at.0);
+        self.recheck_at.store(next, Ordering::Relaxed);
+        self.may_receive.store(self.grant.may_receive(wall), Ordering::Relaxed);
+    }
+
+    fn write(&self, batch: &mut Batch) -> WriteOutcome {
+        while !batch.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let written = match batch.slices(&mut slices) {
+                1 => self.socket.try_write(&slices[0]),
+                used => self.socket.try_write_vectored(&slices[..used]),
+            };
+            match written {
+                Ok(0) => return WriteOutcome::Failed,
+                Ok(written) => batch.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return WriteOutcome::Blocked;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return WriteOutcome::Failed,
+            }
+        }
+        WriteOutcome::Open
+    }
+}
+
+impl End {
+    const ALL: [Self; 9] = [
+        Self::Client,
+        Self::Lost,
+        Self::Silent,
+        Self::SlowConsumer,
+        Self::Replaced,
+        Self::Token,
+        Self::RateLimit,
+        Self::Violation,
+        Self::Draining,
+    ];
+
+    fn of(code: CloseCode) -> Self {
+        match code {
+            CloseCode::Normal => Self::Client,
+            CloseCode::GoingAway => Self::Draining,
+            CloseCode::ProtocolError | CloseCode::InvalidUtf8 | CloseCode::MessageTooLarge => {
+                Self::Violation
+            }
+            CloseCode::InternalError => Self::Lost,
+            CloseCode::TokenInvalid => Self::Token,
+            CloseCode::SlowConsumer => Self::SlowConsumer,
+            CloseCode::Replaced => Self::Replaced,
+            CloseCode::RateLimited => Self::RateLimit,
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// Whole seconds of the relay's clock; enough for 136 years.
+fn seconds(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}

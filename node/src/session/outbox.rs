@@ -1,0 +1,628 @@
+//! The bounded queue of finished frames that wait for one session's socket.
+//!
+//! Pure: it decides what may wait, what is written next and when a reader is too slow; the session
+//! does the writing. Frames are kept as the bytes that go on the wire, so that one write call
+//! carries all that waits. Small frames are copied behind each other, large ones are shared with
+//! every other outbox that holds them.
+//!
+//! At most one thread writes at a time: [`Outbox::begin_write`] hands the waiting bytes out,
+//! [`Outbox::end_write`] takes back what the socket did not accept. In between the lock is free, so
+//! nobody who delivers waits for a write call.
+
+use std::{collections::VecDeque, io::IoSlice, time::Duration};
+
+use bytes::{Buf, Bytes};
+
+/// From this size on a frame is kept by reference instead of being copied.
+pub const SHARE_FROM: usize = 4_096;
+
+/// Copied frames are collected in runs of at most this many bytes.
+const RUN_MAX: usize = 65_536;
+
+/// While a write call is under way the socket may well be healthy and only this process slow: until
+/// the call returns, this many times the limits may wait.
+const OVERSHOOT: usize = 4;
+
+/// How many buffers one write call carries at most.
+pub const SLICES_MAX: usize = 32;
+
+/// What may wait for one session; at the default of 1 MiB a thousand sessions that all stopped
+/// reading hold 1 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Bytes of frames.
+    pub bytes: usize,
+    /// Number of frames.
+    pub messages: usize,
+}
+
+/// One finished frame on its way to an outbox.
+#[derive(Clone, Debug)]
+pub enum Frame<'a> {
+    /// Copied into the outbox.
+    Small(&'a [u8]),
+    /// Kept by reference.
+    Large(Bytes),
+}
+
+impl Frame<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Frame::Small(bytes) => bytes.len(),
+            Frame::Large(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What became of a frame that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It waits behind others; whoever put the first of them there sees to the writing.
+    Queued,
+    /// It is the first to wait: the caller sees to it that it is written.
+    First,
+    /// There is no room, but nobody tried to write yet: write, then offer again.
+    Full,
+    /// There is no room and the socket takes nothing: the reader is too slow.
+    TooSlow,
+    /// The session is closing; nothing more is taken.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    /// Nobody writes.
+    Idle,
+    /// A thread holds a [`Batch`].
+    Busy,
+    /// The socket took no more at this time; it is tried again when it is writable.
+    Blocked { since: Duration },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// A close frame is the last that waits.
+    Closing {
+        since: Duration,
+    },
+    /// The socket failed or its time is over: nothing is written any more.
+    Dead,
+}
+
+/// Where the writing stands after a write call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterWrite {
+    /// Nothing waits.
+    Drained,
+    /// More came meanwhile: write again.
+    More,
+    /// The socket is full: write when it is writable.
+    Blocked,
+}
+
+/// What the socket said to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It took everything, or would take more.
+    Open,
+    /// It would block.
+    Blocked,
+    /// It failed.
+    Failed,
+}
+
+/// The queue of one session.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Chunks of whole frames, but that the first may start inside a frame.
+    chunks: VecDeque<Bytes>,
+    /// Small frames behind the chunks.
+    run: Vec<u8>,
+    bytes: usize,
+    messages: usize,
+    /// How much is left of a frame of which the socket took the beginning; it leads the queue.
+    begun: usize,
+    writing: Writing,
+    phase: Phase,
+}
+
+/// Bytes handed out to be written.
+#[derive(Debug)]
+pub struct Batch {
+    chunks: VecDeque<Bytes>,
+    run: Vec<u8>,
+    /// How much of `run` is written.
+    run_done: usize,
+    messages: usize,
+    begun: usize,
+    len: usize,
+    /// Since when the socket took nothing, before this batch was handed out.
+    blocked_since: Option<Duration>,
+}
+
+impl Outbox {
+    /// An empty outbox; it allocates nothing until a frame waits.
+    pub const fn new() -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            run: Vec::new(),
+            bytes: 0,
+            messages: 0,
+            begun: 0,
+            writing: Writing::Idle,
+            phase: Phase::Open,
+        }
+    }
+
+    /// Offers a message.
+    pub fn offer(&mut self, frame: &Frame<'_>, limits: OutboxLimits) -> Offer {
+        if self.phase != Phase::Open {
+            return Offer::Closed;
+        }
+        let factor = if self.writing == Writing::Busy { OVERSHOOT } else { 1 };
+        let room = self.bytes + frame.len() <= limits.bytes.saturating_mul(factor)
+            && self.messages < limits.messages.saturating_mul(factor);
+        if !room {
+            let untried = self.writing == Writing::Idle && self.bytes > 0;
+            return if untried { Offer::Full } else { Offer::TooSlow };
+        }
+        let first = self.bytes == 0 && self.writing == Writing::Idle;
+        self.push(frame);
+        if first { Offer::First } else { Offer::Queued }
+    }
+
+    /// Queues a close frame as the last thing that this session gets, behind what waits or, if
+    /// `hurry` (the reader is too slow to get the rest), right behind the frame that is half
+    /// written. Returns the number of messages dropped, or none if the session was closing already.
+    pub fn close(&mut self, close_frame: &[u8], hurry: bool, now: Duration) -> Option<usize> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        let dropped = if hurry { self.drop_waiting() } else { 0 };
+        self.push(&Frame::Small(close_frame));
+        self.phase = Phase::Closing { since: now };
+        Some(dropped)
+    }
+
+    /// Nothing is written from now on; returns the number of messages dropped.
+    pub fn kill(&mut self) -> usize {
+        let closing = usize::from(matches!(self.phase, Phase::Closing { .. }) && self.bytes > 0);
+        let dropped = self.messages.saturating_sub(closing);
+        self.clear();
+        self.phase = Phase::Dead;
+        dropped
+    }
+
+    /// Hands out what waits, unless somebody writes already or there is nothing.
+    pub fn begin_write(&mut self) -> Option<Batch> {
+        if self.bytes == 0 || self.writing == Writing::Busy || self.phase == Phase::Dead {
+            return None;
+        }
+        let blocked_since = self.blocked_since();
+        self.writing = Writing::Busy;
+        let batch = Batch {
+            chunks: std::mem::take(&mut self.chunks),
+            run: std::mem::take(&mut self.run),
+            run_done: 0,
+            messages: self.messages,
+            begun: self.begun,
+            len: self.bytes,
+            blocked_since,
+        };
+        self.clear();
+        Some(batch)
+    }
+
+    /// Takes back what is left of a batch.
+    pub fn end_write(&mut self, batch: Batch, outcome: WriteOutcome, now: Duration) -> AfterWrite {
+        self.writing = Writing::Idle;
+        if outcome == WriteOutcome::Failed {
+            self.kill();
+        }
+        if self.phase == Phase::Dead {
+            return AfterWrite::Drained;
+        }
+        let since = batch.blocked_since.unwrap_or(now);
+        if batch.len > 0 {
+            self.put_back(batch);
+        }
+        if self.bytes == 0 {
+            return AfterWrite::Drained;
+        }
+        if outcome == WriteOutcome::Blocked {
+            self.writing = Writing::Blocked { since };
+            return AfterWrite::Blocked;
+        }
+        AfterWrite::More
+    }
+
+    /// Whether bytes wait that nobody has tried to write.
+    pub fn wants_write(&self) -> bool {
+        self.bytes > 0 && self.writing == Writing::Idle
+    }
+
+    /// Whether the socket took no more when it was tried last.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.writing, Writing::Blocked { .. })
+    }
+
+    /// Since when the socket takes nothing at all, if it is blocked.
+    pub fn blocked_since(&self) -> Option<Duration> {
+        match self.writing {
+            Writing::Blocked { since } => Some(since),
+            Writing::Idle | Writing::Busy => None,
+        }
+    }
+
+    /// Since when the session is closing, if it is.
+    pub fn closing_since(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Closing { since } => Some(since),
+            Phase::Open | Phase::Dead => None,
+        }
+    }
+
+    /// Whether messages are still taken.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether the close frame has left, or never will.
+    pub fn is_finished(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Closing { .. } => self.bytes == 0 && self.writing == Writing::Idle,
+            Phase::Dead => true,
+        }
+    }
+
+    /// Whether the socket failed or its time was over.
+    pub fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, frame: &Frame<'_>) {
+        self.bytes += frame.len();
+        self.messages += 1;
+        match frame {
+            Frame::Small(bytes) => {
+                if self.run.len() + bytes.len() > RUN_MAX {
+                    self.seal_run();
+                }
+                self.run.extend_from_slice(bytes);
+            }
+            Frame::Large(bytes) => {
+                self.seal_run();
+                self.chunks.push_back(bytes.clone());
+            }
+        }
+    }
+
+    fn seal_run(&mut self) {
+        if !self.run.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.run).into());
+        }
+    }
+
+    fn put_back(&mut self, batch: Batch) {
+        self.bytes += batch.len;
+        self.messages += batch.messages;
+        self.begun = batch.begun;
+        let mut chunks = batch.chunks;
+        if batch.run_done < batch.run.len() {
+            let run = Bytes::from(batch.run);
+            chunks.push_back(run.slice(batch.run_done..));
+        }
+        chunks.append(&mut self.chunks);
+        self.chunks = chunks;
+    }
+
+    /// Drops all but the rest of the frame that is half written.
+    fn drop_waiting(&mut self) -> usize {
+        self.seal_run();
+        let rest = match self.chunks.front() {
+            Some(first) if self.begun > 0 => first.slice(..self.begun.min(first.len())),
+            _ => Bytes::new(),
+        };
+        let dropped = self.messages.saturating_sub(usize::from(!rest.is_empty()));
+        self.clear();
+        if !rest.is_empty() {
+            self.begun = rest.len();
+            self.bytes = rest.len();
+            self.messages = 1;
+            self.chunks.push_back(rest);
+        }
+        dropped
+    }
+
+    fn clear(&mut self) {
+        self.chunks = VecDeque::new();
+        self.run = Vec::new();
+        self.bytes = 0;
+        self.messages = 0;
+        self.begun = 0;
+    }
+}
+
+impl Batch {
+    /// Whether everything was written.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The next bytes to write, as many buffers as one call takes.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let run = self.run.get(self.run_done..).unwrap_or_default();
+        let all = self.chunks.iter().map(|chunk| &chunk[..]).chain(std::iter::once(run));
+        let mut used = 0;
+        for (slot, bytes) in slices.iter_mut().zip(all.filter(|bytes| !bytes.is_empty())) {
+            *slot = IoSlice::new(bytes);
+            used += 1;
+        }
+        used
+    }
+
+    /// Notes that the socket took the first `written` bytes. If that was everything the frames are
+    /// not counted one by one.
+    pub fn advance(&mut self, written: usize) {
+        let written = written.min(self.len);
+        if written > 0 {
+            self.blocked_since = None;
+        }
+        if written == self.len {
+            self.len = 0;
+            self.messages = 0;
+            self.chunks.clear();
+            self.run_done = self.run.len();
+            return;
+        }
+        self.len -= written;
+        let mut left = written;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let part = left.min(chunk.len());
+            let (done, begun) = frames_done(chunk, self.begun, part);
+            self.messages -= done.min(self.messages);
+            self.begun = begun;
+            left -= part;
+            chunk.advance(part);
+            if !chunk.is_empty() {
+                return;
+            }
+            self.chunks.pop_front();
+        }
+        let run = self.run.get(self.run_done..).unwrap_or_default();
+        let (done, begun) = frames_done(run, self.begun, left);
+        self.messages -= done.min(self.messages);
+        self.begun = begun;
+        self.run_done += left;
+    }
+}
+
+/// How many frames end within the first `written` bytes of `bytes`, which start with the last
+/// `begun` bytes of one frame, and how much is left of the frame that is cut then.
+fn frames_done(bytes: &[u8], begun: usize, written: usize) -> (usize, usize) {
+    if written < begun {
+        return (0, begun - written);
+    }
+    let (mut done, mut at) = (usize::from(begun > 0), begun);
+    while at < written {
+        let end = at + frame_len(bytes.get(at..).unwrap_or_default());
+        if end > written {
+            return (done, end - written);
+        }
+        done += 1;
+        at = end;
+    }
+    (done, 0)
+}
+
+/// Length of the unmasked frame at the start of `bytes` (RFC 6455 section 5.2), header included.
+fn frame_len(bytes: &[u8]) -> usize {
+    let big = |range: std::ops::Range<usize>| {
+        let bytes = bytes.get(range).unwrap_or_default();
+        bytes.iter().fold(0_usize, |n, b| (n << 8) | usize::from(*b))
+    };
+    match bytes.get(1) {
+        Some(126) => 4 + big(2..4),
+        Some(127) => 10 + big(2..10),
+        Some(len) => 2 + usize::from(*len),
+        None => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits { bytes: 1_000, messages: 10 };
+    const T0: Duration = Duration::from_secs(7);
+
+    fn frame(len: usize, fill: u8) -> Vec<u8> {
+        let mut bytes = vec![0x81];
+        if let Ok(short @ 0..=125) = u8::try_from(len) {
+            bytes.push(short);
+        } else {
+            bytes.push(126);
+            bytes.extend(u16::try_from(len).unwrap().to_be_bytes());
+        }
+        bytes.resize(bytes.len() + len, fill);
+        bytes
+    }
+
+    fn take(outbox: &mut Outbox, at_most: usize, outcome: WriteOutcome) -> (Vec<u8>, AfterWrite) {
+        let mut batch = outbox.begin_write().expect("something to write");
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let used = batch.slices(&mut slices);
+        let mut bytes = slices[..used].iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>();
+        bytes.truncate(at_most);
+        batch.advance(bytes.len());
+        let after = outbox.end_write(batch, outcome, T0);
+        (bytes, after)
+    }
+
+    #[test]
+    fn the_first_frame_obliges_its_bringer_to_write() {
+        let mut outbox = Outbox::new();
+        let a = frame(10, b'a');
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::First);
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued);
+        let (bytes, after) = take(&mut outbox, usize::MAX, WriteOutcome::Open);
+        assert_eq!((bytes, after), ([a.clone(), a.clone()].concat(), AfterWrite::Drained));
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::First);
+    }
+
+    #[test]
+    fn what_comes_during_a_write_is_written_after_it() {
+        let mut outbox = Outbox::new();
+        let (a, b) = (frame(10, b'a'), frame(10, b'b'));
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        let mut batch = outbox.begin_write().unwrap();
+        assert_eq!(outbox.offer(&Frame::Small(&b), LIMITS), Offer::Queued);
+        assert!(outbox.begin_write().is_none(), "only one writes");
+        batch.advance(12);
+        assert_eq!(outbox.end_write(batch, WriteOutcome::Open, T0), AfterWrite::More);
+        assert_eq!(take(&mut outbox, usize::MAX, WriteOutcome::Open).0, b);
+    }
+
+    #[test]
+    fn full_before_any_write_is_not_slow() {
+        let mut outbox = Outbox::new();
+        let a = frame(100, b'a');
+        for _ in 0..9 {
+            outbox.offer(&Frame::Small(&a), LIMITS);
+        }
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Full);
+        take(&mut outbox, 0, WriteOutcome::Blocked);
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+        assert_eq!(outbox.bytes(), 9 * 102);
+    }
+
+    #[test]
+    fn messages_are_bounded_in_number_too() {
+        let mut outbox = Outbox::new();
+        let a = frame(1, b'a');
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        take(&mut outbox, 0, WriteOutcome::Blocked);
+        for _ in 1..10 {
+            assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued);
+        }
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+        take(&mut outbox, 4, WriteOutcome::Blocked);
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued, "one whole frame left");
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+    }
+
+    #[test]
+    fn a_hurried_close_keeps_the_frame_that_is_half_written() {
+        let mut outbox = Outbox::new();
+        let (a, b, close) = (frame(10, b'a'), frame(10, b'b'), frame(2, b'x'));
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        outbox.offer(&Frame::Small(&b), LIMITS);
+        outbox.offer(&Frame::Small(&b), LIMITS);
+        take(&mut outbox, 12 + 5, WriteOutcome::Blocked);
+        assert_eq!(outbox.close(&close, true, T0), Some(1));
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Closed);
+        let (bytes, _) = take(&mut outbox, usize::MAX, WriteOutcome::Open);
+        assert_eq!(bytes, [&b[5..], &close].concat());
+        assert!(outbox.is_finished());
+    }
+
+    #[test]
+    fn a_calm_close_comes_last() {
+        let mut outbox = Outbox::new();
+        let (a, close) = (frame(10, b'a'), frame(2, b'x'));
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        assert_eq!(outbox.close(&close, false, T0), Some(0));
+        assert_eq!(outbox.close(&close, false, T0), None);
+        assert!(!outbox.is_finished());
+        assert_eq!(take(&mut outbox, usize::MAX, WriteOutcome::Open).0, [a, close].concat());
+        assert!(outbox.is_finished());
+        assert_eq!(outbox.closing_since(), Some(T0));
+    }
+
+    #[test]
+    fn a_block_lasts_from_the_last_byte_taken() {
+        let mut outbox = Outbox::new();
+        outbox.offer(&Frame::Small(&frame(50, b'a')), LIMITS);
+        let mut write = |at_most, now| {
+            let mut batch = outbox.begin_write().unwrap();
+            batch.advance(at_most);
+            outbox.end_write(batch, WriteOutcome::Blocked, now);
+            outbox.blocked_since()
+        };
+        assert_eq!(write(10, T0), Some(T0));
+        assert_eq!(write(0, T0 * 2), Some(T0));
+        assert_eq!(write(1, T0 * 3), Some(T0 * 3));
+    }
+
+    #[test]
+    fn a_failed_socket_ends_it_all() {
+        let mut outbox = Outbox::new();
+        outbox.offer(&Frame::Small(&frame(10, b'a')), LIMITS);
+        let batch = outbox.begin_write().unwrap();
+        outbox.offer(&Frame::Small(&frame(10, b'b')), LIMITS);
+        assert_eq!(outbox.end_write(batch, WriteOutcome::Failed, T0), AfterWrite::Drained);
+        assert!(outbox.is_dead() && outbox.is_finished() && outbox.bytes() == 0);
+    }
+
+    #[test]
+    fn idle_outboxes_hold_no_memory() {
+        let mut outbox = Outbox::new();
+        outbox.offer(&Frame::Small(&frame(100, b'a')), LIMITS);
+        take(&mut outbox, usize::MAX, WriteOutcome::Open);
+        assert_eq!((outbox.run.capacity(), outbox.chunks.capacity()), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever sizes, cuts and moments of closing: the socket sees exactly the accepted
+        /// frames, whole and in order, and the counts agree with what waits.
+        #[test]
+        fn the_wire_is_the_accepted_frames_in_order(
+            steps in proptest::collection::vec((0_usize..400, any::<bool>(), 0_usize..900), 1..60),
+            hurry in any::<bool>(),
+        ) {
+            let limits = OutboxLimits { bytes: 2_000, messages: 12 };
+            let (mut outbox, mut wire, mut accepted) = (Outbox::new(), Vec::new(), Vec::new());
+            for (i, (len, large, cut)) in steps.into_iter().enumerate() {
+                let bytes = frame(len, u8::try_from(i).unwrap());
+                let shared = Bytes::from(bytes.clone());
+                let offered = if large { Frame::Large(shared) } else { Frame::Small(&bytes) };
+                if matches!(outbox.offer(&offered, limits), Offer::First | Offer::Queued) {
+                    accepted.push(bytes);
+                }
+                prop_assert!(outbox.bytes <= limits.bytes && outbox.messages <= limits.messages);
+                if cut % 3 == 0 && outbox.bytes() > 0 {
+                    wire.extend(take(&mut outbox, cut, WriteOutcome::Blocked).0);
+                    let waiting: usize = outbox.chunks.iter().map(Bytes::len).sum();
+                    prop_assert_eq!(outbox.bytes, waiting + outbox.run.len());
+                    let whole: Vec<_> = accepted.concat();
+                    prop_assert_eq!(&wire[..], &whole[..wire.len()]);
+                    let mut end = 0;
+                    let written = accepted.iter().take_while(|f| { end += f.len(); end <= wire.len() });
+                    prop_assert_eq!(outbox.messages, accepted.len() - written.count());
+                }
+            }
+            outbox.close(&frame(2, 0xff), hurry, T0);
+            while !outbox.is_finished() {
+                wire.extend(take(&mut outbox, 700, WriteOutcome::Open).0);
+            }
+            let mut at = 0;
+            let mut seen = Vec::new();
+            while at < wire.len() {
+                let end = at + frame_len(&wire[at..]);
+                seen.push(wire[at..end].to_vec());
+                at = end;
+            }
+            prop_assert_eq!(seen.pop(), Some(frame(2, 0xff)));
+            prop_assert_eq!(&seen[..], &accepted[..seen.len()], "a prefix, whole frames only");
+            prop_assert!(hurry || seen.len() == accepted.len());
+        }
+    }
+}
