@@ -128,7 +128,7 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
 fn what_decides_neither_waits_nor_asks_the_clock() {
     let is_pure = |path: &Path| PURE.iter().any(|pure| path.starts_with(pure));
     let pure: Vec<_> = rust_files().into_iter().filter(|(path, _)| is_pure(path)).collect();
-    let known: BTreeSet<&str> = PURE.iter().copied().filter(|pure| this_exists(pure)).collect();
+    let known: BTreeSet<&str> = PURE.iter().copied().filter(|pure| exists(pure)).collect();
     assert_eq!(known.len(), PURE.len(), "the list names what does not exist");
     let mut found = Vec::new();
     for (path, text) in pure {
@@ -142,13 +142,13 @@ fn what_decides_neither_waits_nor_asks_the_clock() {
     assert_none("pure modules do no I/O and read no clock", &found);
 }
 
-fn this_exists(path: &str) -> bool {
+fn exists(path: &str) -> bool {
     repository().join(path).exists()
 }
 
-/// `cargo metadata`, for everything or for the workspace alone.
-fn metadata(args: &[&str]) -> Value {
-    let args = [&["metadata", "--format-version", "1", "--locked"], args].concat();
+/// What Cargo says of the workspace's own packages.
+fn metadata() -> Value {
+    let args = ["metadata", "--format-version", "1", "--locked", "--no-deps"];
     serde_json::from_str(&output(env!("CARGO"), &args)).expect("cargo writes JSON")
 }
 
@@ -161,7 +161,7 @@ fn dependencies(package: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn dependencies_run_one_way() {
-    let metadata = metadata(&["--no-deps"]);
+    let metadata = metadata();
     let packages = metadata["packages"].as_array().expect("a list");
     let ours: BTreeSet<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
     let known: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
@@ -189,16 +189,13 @@ fn dependencies_run_one_way() {
 
 #[test]
 fn there_is_one_crypto_provider() {
-    let metadata = metadata(&[]);
-    let nodes = metadata["resolve"]["nodes"].as_array().expect("a list");
-    let names: Vec<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
-    assert!(names.iter().any(|id| id.contains("aws-lc-rs")), "the provider is aws-lc-rs");
-    let ring: Vec<String> = names
-        .into_iter()
-        .filter(|id| id.contains("/ring") || id.contains("#ring@"))
-        .map(str::to_owned)
-        .collect();
-    assert_none("a second provider becomes a panic at run time", &ring);
+    let users_of = |package| {
+        let args = ["tree", "--workspace", "--locked", "--target", "all", "--invert", package];
+        let output = Command::new(env!("CARGO")).args(args).current_dir(repository()).output();
+        String::from_utf8(output.expect("cargo can be run").stdout).expect("output is text")
+    };
+    assert!(users_of("aws-lc-rs").contains("rustls"), "the provider is aws-lc-rs");
+    assert_eq!(users_of("ring"), "", "a second provider becomes a panic at run time");
 }
 
 #[test]
