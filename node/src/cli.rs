@@ -5,9 +5,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Setting, settings};
+use crate::{
+    agent,
+    config::{Setting, settings},
+};
 
 /// `arc-relay`: alone it runs the relay, with a subcommand it does something else.
 #[derive(Parser)]
@@ -28,8 +31,21 @@ pub struct Cli {
     /// Print the settings as a Markdown table, for the README
     #[arg(long, hide = true)]
     pub config_table: bool,
-    // Subcommands: `#[command(subcommand)] pub command: Option<Command>`, and below
-    // `pub enum Command { Agent(crate::agent::Command), Agents(crate::agent::admin::Command) }`.
+
+    /// What to do instead of running the relay.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the binary does beside being a relay.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Act as an agent: register, send, listen
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Look after the agents of a relay: revoke and reissue their tokens
+    #[command(subcommand)]
+    Agents(agent::AdminCommand),
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \

@@ -1,15 +1,23 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
-pub mod cli;
 pub mod agent;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod files;
+pub mod http;
 pub mod limits;
+pub mod logging;
 pub mod message;
 pub mod metrics;
+pub mod relay;
+pub mod router;
+pub mod run;
+pub mod serve;
 pub mod session;
 pub mod sessions;
 pub mod subscriptions;
+pub mod tasks;
+pub mod traffic;
 pub mod ws;
-pub mod files;
-pub mod logging;

@@ -12,7 +12,8 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use node::{
-    cli::Cli,
+    agent,
+    cli::{Cli, Command},
     config::{self, Loaded, Problems, Sources},
     files, logging,
 };
@@ -22,8 +23,14 @@ use tracing::{info, warn};
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Agent(command)) => act(agent::run(command)),
+        Some(Command::Agents(command)) => act(agent::run_admin(command)),
+        None => start(cli).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             // Nothing can be done if stderr is closed, too.
             let _ = writeln!(io::stderr(), "arc-relay: {error:#}");
@@ -62,13 +69,14 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(relay(config))
+    Ok(runtime.block_on(node::run::run(config))?)
 }
 
-/// Not wired yet: the place of `node::relay::run(config).await`.
-#[allow(clippy::unused_async)] // what takes its place awaits
-async fn relay(config: config::Config) -> anyhow::Result<()> {
-    anyhow::bail!("the relay for {} is not built in yet", config.node_name)
+/// Runs a client's command, which needs no more than one thread.
+fn act(command: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    Ok(runtime.block_on(command))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -79,7 +79,12 @@ pub enum Phase {
 
 impl Relay {
     /// A relay without sessions.
-    pub fn new(config: Config, clock: Clock, registry: Arc<dyn Registry>, metrics: Metrics) -> Self {
+    pub fn new(
+        config: Config,
+        clock: Clock,
+        registry: Arc<dyn Registry>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
@@ -190,9 +195,8 @@ impl Relay {
     /// Forgets the limits of agents that could send at their full rate again, and the
     /// subscriptions of those that left too long ago.
     pub fn forget(&self) {
-        let unused = |limiter: &Arc<AgentLimiter>| {
-            Arc::strong_count(limiter) == 1 && limiter.is_full()
-        };
+        let unused =
+            |limiter: &Arc<AgentLimiter>| Arc::strong_count(limiter) == 1 && limiter.is_idle();
         self.limiters.lock().retain(|_, limiter| !unused(limiter));
         let connected = |agent: &AgentId| self.sessions.get(agent.as_str()).is_some();
         self.subscriptions.write().sweep(
@@ -213,7 +217,8 @@ impl fmt::Debug for Relay {
 /// The payload of `welcome` (PROTOCOL section 3).
 fn welcome(config: &Config) -> String {
     let rate = |per: u32, unit: &str| (per > 0).then(|| format!("{per}/{unit}"));
-    let rates = [rate(config.limits.rate_per_min, "min"), rate(config.limits.rate_per_hour, "hour")];
+    let rates =
+        [rate(config.limits.rate_per_min, "min"), rate(config.limits.rate_per_hour, "hour")];
     let rate_limit = rates.into_iter().flatten().next().unwrap_or_else(|| "unlimited".into());
     json!({
         "relay": config.relay_name,

@@ -5,12 +5,7 @@
 //! thread that is here anyway; many are left to their own tasks, so that one reader of a broadcast
 //! does not do a thousand writes while its other messages wait.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cluster::AgentId;

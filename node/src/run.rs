@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use cluster::registry::{OpenError, RedbRegistry, Registry};
+use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -71,8 +71,8 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let clock = Clock::system();
-    let registry = open_registry(&config)?;
-    let (token_file, admin_token) = cluster::registry::admin_token(&config.data_dir)
+    let registry = open_registry(&config, &clock)?;
+    let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
     let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
     let public = listen((config.host, config.port).into(), "PORT").await?;
@@ -84,8 +84,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut essential = Essential::default();
     let server = |router, limited| Server::new(Arc::clone(&relay), router, limited, stop.clone());
     let admin = AdminToken::new(&admin_token);
-    essential.spawn("the public listener", server(public_router(Arc::clone(&relay)), true).run(public));
-    essential.spawn("the ops listener", server(ops_router(Arc::clone(&relay), admin), false).run(ops));
+    essential
+        .spawn("the public listener", server(public_router(Arc::clone(&relay)), true).run(public));
+    essential
+        .spawn("the ops listener", server(ops_router(Arc::clone(&relay), admin), false).run(ops));
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     essential.spawn("watching revocations", watch_revocations(Arc::clone(&relay), stop.clone()));
     relay.enter_phase(Phase::Serving);
@@ -111,14 +113,18 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     ended
 }
 
-fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, RunError> {
-    Ok(Arc::new(RedbRegistry::open(&config.data_dir, config.token_ttl)?))
+fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<dyn Registry>, RunError> {
+    let clock = clock.clone();
+    let options = Options { token_ttl: config.token_ttl, now: Arc::new(move || clock.wall()) };
+    Ok(Arc::new(LocalRegistry::open(&config.data_dir, options)?))
 }
 
 async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen { address, variable, source })
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen {
+        address,
+        variable,
+        source,
+    })
 }
 
 /// Takes no new sessions, tells the old ones when to come back, and returns when all have ended or
@@ -174,7 +180,11 @@ fn look_after_session(relay: &Relay, session: &Session) {
         Due::Ping => session.ping(now),
         Due::Silent => dropped.session_lost.increment(session.kill(End::Silent) as u64),
         Due::Stuck => {
-            let lost = session.close(CloseCode::SlowConsumer, "slow consumer: a write waited for too long", now);
+            let lost = session.close(
+                CloseCode::SlowConsumer,
+                "slow consumer: a write waited for too long",
+                now,
+            );
             dropped.slow_consumer.increment(lost.unwrap_or_default() as u64);
         }
     }

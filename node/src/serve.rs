@@ -1,11 +1,6 @@
 //! Accepting connections and speaking HTTP on them, until they end or become sessions.
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -108,7 +103,8 @@ impl Server {
         let Some(place) = self.place(peer) else { return };
         // Only delays small frames if it fails.
         let _ = stream.set_nodelay(true);
-        let (relay, router, stop) = (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
+        let (relay, router, stop) =
+            (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
         self.relay.tasks.spawn("connection", speak(relay, router, stream, peer, place, stop));
     }
 
@@ -172,7 +168,8 @@ async fn answer(
     if refused {
         return Ok(too_many_handshakes());
     }
-    let permit = if client.forwarded { relay.addresses.handshake(client.ip).map(Some) } else { Ok(None) };
+    let permit =
+        if client.forwarded { relay.addresses.handshake(client.ip).map(Some) } else { Ok(None) };
     let Ok(_permit) = permit else {
         relay.metrics.limited.handshakes.increment(1);
         return Ok(too_many_handshakes());

@@ -109,12 +109,7 @@ impl Subscriptions {
     }
 
     /// Ends the subscriptions of agents that left `ttl` ago and are not `connected`.
-    pub fn sweep(
-        &mut self,
-        now: Duration,
-        ttl: Duration,
-        connected: impl Fn(&AgentId) -> bool,
-    ) {
+    pub fn sweep(&mut self, now: Duration, ttl: Duration, connected: impl Fn(&AgentId) -> bool) {
         let over = |f: &Following| f.left.is_some_and(|left| now.saturating_sub(left) >= ttl);
         let ended: Vec<_> = self
             .following

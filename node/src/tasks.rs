@@ -26,7 +26,11 @@ impl Tasks {
         self.tracker.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 panics.increment(1);
-                tracing::error!(task = name, panic = text_of(&*panic), "a task panicked: this is a bug");
+                tracing::error!(
+                    task = name,
+                    panic = text_of(&*panic),
+                    "a task panicked: this is a bug"
+                );
             }
         });
     }

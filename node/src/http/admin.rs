@@ -14,16 +14,13 @@ use axum::{
 };
 use cluster::{
     AgentId,
+    admin::same_secret,
     registry::{AdminError, Revocation},
     token::Serial,
 };
 use serde_json::{Value, json};
 
-use super::{
-    ApiError,
-    client_address::ClientAddress,
-    register::{bearer, same},
-};
+use super::{ApiError, client_address::ClientAddress, register::bearer};
 use crate::relay::Relay;
 
 /// The secret that the admin API asks for.
@@ -54,7 +51,7 @@ pub(super) fn routes(token: AdminToken) -> Router<Arc<Relay>> {
 }
 
 async fn guard(State(token): State<AdminToken>, request: Request, next: Next) -> Response {
-    if bearer(request.headers()).is_some_and(|given| same(given, &token.0)) {
+    if bearer(request.headers()).is_some_and(|given| same_secret(given, &token.0)) {
         return next.run(request).await;
     }
     let message = "send the admin token, from admin.token in the data directory, as a bearer token";
@@ -73,7 +70,7 @@ async fn show(
     Ok(Json(json!({
         "agent_id": agent.as_str(),
         "registered_at": record.registered_at,
-        "serial": record.serial.to_string(),
+        "serial": record.serial.0,
         "revoked": record.revoked,
         "connected": relay.sessions.get(agent.as_str()).is_some(),
     })))
@@ -107,14 +104,14 @@ async fn revoke_token(
     Extension(from): Extension<ClientAddress>,
     Path(serial): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let serial: Serial = serial.parse().map_err(|_| {
+    let serial = serial.parse().map(Serial).map_err(|_| {
         let message = "this is no serial of a token: agents show ID prints them";
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_serial", message)
     })?;
     let revocation = Revocation::Token(serial);
     relay.registry.revoke(revocation).await.map_err(|error| refusal(&error))?;
-    tracing::info!(%serial, from = %from.ip, "audit: revoked a token");
-    Ok(Json(json!({ "serial": serial.to_string(), "revoked": true })))
+    tracing::info!(serial = serial.0, from = %from.ip, "audit: revoked a token");
+    Ok(Json(json!({ "serial": serial.0, "revoked": true })))
 }
 
 fn parse_id(id: &str) -> Result<AgentId, ApiError> {
@@ -127,6 +124,7 @@ fn parse_id(id: &str) -> Result<AgentId, ApiError> {
 fn refusal(error: &AdminError) -> ApiError {
     let (status, code) = match error {
         AdminError::UnknownAgent => (StatusCode::NOT_FOUND, "unknown_agent"),
+        AdminError::UnknownToken => (StatusCode::NOT_FOUND, "unknown_token"),
         AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
     };
     ApiError::new(status, code, error.to_string())

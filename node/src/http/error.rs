@@ -24,6 +24,11 @@ impl ApiError {
         Self { status, code, message: message.into(), headers: Vec::new() }
     }
 
+    /// The code for programs.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Says when to try again: whole seconds, at least one.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {

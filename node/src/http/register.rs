@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Response},
 };
-use cluster::{AgentId, registry::RegisterError};
+use cluster::{AgentId, admin::same_secret, registry::RegisterError};
 use serde_json::{Value, json};
 
 use super::{ApiError, client_address::ClientAddress, cors};
@@ -71,10 +71,10 @@ fn admit(relay: &Relay, address: ClientAddress, headers: &HeaderMap) -> Result<(
     if let Err(too_many) = relay.addresses.register(address.ip) {
         relay.metrics.limited.registrations.increment(1);
         let message = "too many registrations from your address: wait and try again";
-        return Err(ApiError::rate_limit(message, too_many.retry));
+        return Err(ApiError::rate_limit(message, too_many.retry()));
     }
     match &relay.config.registration_key {
-        Some(key) if !bearer(headers).is_some_and(|given| same(given, key)) => {
+        Some(key) if !bearer(headers).is_some_and(|given| same_secret(given, key)) => {
             let message = "registration is closed: send the registration key as a bearer token";
             Err(ApiError::new(StatusCode::FORBIDDEN, "registration_closed", message))
         }
@@ -149,19 +149,12 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim())
 }
 
-/// Compares secrets in a time that does not tell where they differ.
-pub(super) fn same(given: &str, secret: &str) -> bool {
-    let pairs = given.bytes().zip(secret.bytes());
-    let different = pairs.fold(0, |difference, (a, b)| difference | (a ^ b));
-    given.len() == secret.len() && std::hint::black_box(different) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn code_of(body: &str) -> &'static str {
-        wanted_id(body.as_bytes()).unwrap_err().into_parts().1
+        wanted_id(body.as_bytes()).unwrap_err().code()
     }
 
     #[test]
@@ -183,18 +176,10 @@ mod tests {
 
     #[test]
     fn bearers() {
-        let headers = |value: &str| {
-            HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())])
-        };
+        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
         assert_eq!(bearer(&headers("Bearer abc")), Some("abc"));
         assert_eq!(bearer(&headers("bearer  abc ")), Some("abc"));
         assert_eq!(bearer(&headers("Basic abc")), None);
         assert_eq!(bearer(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn secrets_are_compared_whole() {
-        assert!(same("abc", "abc"));
-        assert!(!same("abc", "abd") && !same("ab", "abc") && !same("", "abc"));
     }
 }

@@ -74,8 +74,8 @@ fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Adm
         outcomes.draining.increment(1);
         return Err(draining());
     }
-    let key = check_upgrade(request.method(), request.version(), request.headers())
-        .map_err(|error| {
+    let key =
+        check_upgrade(request.method(), request.version(), request.headers()).map_err(|error| {
             outcomes.malformed.increment(1);
             let refusal = ApiError::new(error.status(), error.code(), error.to_string());
             error.headers().iter().fold(refusal, |refusal, (name, value)| {
@@ -116,7 +116,7 @@ fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, ApiErr
     let address = relay.addresses.connect(address.ip).map_err(|too_many| {
         relay.metrics.limited.connections.increment(1);
         let message = "too many connections from your address: close some first";
-        ApiError::rate_limit(message, too_many.retry)
+        ApiError::rate_limit(message, too_many.retry())
     })?;
     Ok(Permits { _session: session, _address: address })
 }

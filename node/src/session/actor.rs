@@ -138,7 +138,8 @@ impl Actor {
             reads_done: 0,
         };
         if !early.is_empty() {
-            SCRATCH.with_borrow_mut(|scratch| actor.read_in(&mut early.to_vec(), &mut scratch.work));
+            SCRATCH
+                .with_borrow_mut(|scratch| actor.read_in(&mut early.to_vec(), &mut scratch.work));
         }
         actor
     }
@@ -178,8 +179,8 @@ impl Actor {
             if state.closing {
                 self.leave();
             }
-            let writable = state.untried
-                || state.blocked && self.session.poll_writable(cx).is_ready();
+            let writable =
+                state.untried || state.blocked && self.session.poll_writable(cx).is_ready();
             if !writable {
                 return;
             }

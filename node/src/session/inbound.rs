@@ -234,8 +234,7 @@ impl Inbound {
     ) {
         let about = payload.map_or(0, str::len) + reference.map_or(0, str::len) + ENVELOPE;
         let wall = turn.wall;
-        let write =
-            |out: &mut Vec<u8>| self.compose_answer(kind, reference, payload, wall, out);
+        let write = |out: &mut Vec<u8>| self.compose_answer(kind, reference, payload, wall, out);
         let finished = Finished::write(turn.frame, about, write);
         turn.outgoing.answer(&self.session, &finished);
     }

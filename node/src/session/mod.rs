@@ -196,11 +196,7 @@ impl Session {
 
     /// Puts a message into the outbox.
     pub fn deliver(&self, frame: &Frame<'_>, now: Duration) -> Delivery {
-        if self.may_receive() {
-            self.post(frame, now)
-        } else {
-            Delivery::Refused
-        }
+        if self.may_receive() { self.post(frame, now) } else { Delivery::Refused }
     }
 
     /// Puts one of the relay's own messages into the outbox, whatever the token allows.
@@ -421,7 +417,10 @@ impl End {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id).field("agent", &self.agent).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
     }
 }
 
