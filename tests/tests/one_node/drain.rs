@@ -1,0 +1,136 @@
+//! An orderly stop: SIGTERM, PROTOCOL section 7's 1001, nothing lost that was accepted.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use tests::{Client, PATIENCE, Relay, http};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// The `retry_ms` in the reason text of a 1001.
+fn retry_ms(reason: &str) -> u64 {
+    let (_, rest) = reason.split_once("retry_ms=").unwrap_or_else(|| panic!("{reason:?}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{reason:?}"))
+}
+
+#[tokio::test]
+async fn agents_are_told_when_to_come_back_and_the_relay_ends_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut relay = Relay::start();
+        let mut agents = Vec::new();
+        for n in 0..10 {
+            agents.push(relay.agent(&format!("agent-{n}")).await);
+        }
+        relay.signal(signal);
+        let mut retries = Vec::new();
+        for agent in &mut agents {
+            retries.push(retry_ms(&agent.expect_close(1001).await.reason));
+        }
+        assert!(relay.wait_exit().success(), "{signal:?} ends the relay with exit code 0");
+        retries.sort_unstable();
+        retries.dedup();
+        assert!(retries.len() > 1, "jitter spreads the return: {retries:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_is_delivered_before_the_goodbye() {
+    let mut relay = Relay::start();
+    let mut sender = relay.agent("sender-1").await;
+    let mut reader = relay.agent("reader-1").await;
+    let payload = "x".repeat(900);
+    for n in 0..1_000 {
+        sender.send(json!({"to": ["reader-1"], "n": n, "payload": payload})).await;
+    }
+    sender.fence().await;
+    relay.terminate();
+    let closed = reader.expect_close(1001).await;
+    let numbers: Vec<_> = closed.before.iter().filter_map(|m| m["n"].as_u64()).collect();
+    assert_eq!(numbers, (0..1_000).collect::<Vec<u64>>());
+    sender.expect_close(1001).await;
+    assert!(relay.wait_exit().success());
+}
+
+#[tokio::test]
+async fn while_it_drains_it_is_not_ready_and_takes_nobody_in() {
+    let mut relay = Relay::with(&[("DRAIN_DEADLINE", "10s"), ("WRITE_DEADLINE", "60s")]);
+    let mut sender = relay.agent("sender-1").await;
+    let token = relay.register("late-1").await;
+    // One that has messages waiting and does not read them keeps the drain from ending at once.
+    let mut lags = relay.agent("lags-1").await;
+    fill_socket(&relay, &mut sender).await;
+    relay.terminate();
+    sender.expect_close(1001).await;
+
+    http::get(relay.ops, "/ready").await.expect_error(503, "draining");
+    let health = http::get(relay.ops, "/health").await.expect_status(503).json();
+    assert_eq!(health["status"], "draining", "{health}");
+    assert_newcomer_is_turned_away(&relay, &token).await;
+
+    lags.expect_close(1001).await;
+    drop(lags);
+    assert!(relay.wait_exit().success());
+}
+
+/// A newcomer finds the door closed, or hears why.
+async fn assert_newcomer_is_turned_away(relay: &Relay, token: &str) {
+    let Ok(mut stream) = TcpStream::connect(relay.public).await else { return };
+    if stream.write_all(b"").await.is_err() {
+        return;
+    }
+    let request = http::upgrade("/arc").header("authorization", format!("Bearer {token}"));
+    let answer = http::send(relay.public, request, "").await;
+    answer.expect_error(503, "draining").expect_retry_after();
+}
+
+/// Sends to `lags-1`, which does not read, until some of it has to wait in the relay.
+async fn fill_socket(relay: &Relay, sender: &mut Client) {
+    let start = Instant::now();
+    let mut batch = 0;
+    while relay.metrics().await.count("arc_outbox_bytes", &[]) == 0 {
+        assert!(start.elapsed() < PATIENCE, "nothing waits after {batch} batches");
+        for _ in 0..4 {
+            sender.send(json!({"to": ["lags-1"], "payload": "x".repeat(60 << 10)})).await;
+        }
+        sender.fence().await;
+        batch += 1;
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_delays_the_end_until_the_deadline_only() {
+    let mut relay = Relay::with(&[("DRAIN_DEADLINE", "2s"), ("WRITE_DEADLINE", "60s")]);
+    let mut sender = relay.agent("sender-1").await;
+    let _lags = relay.agent("lags-1").await;
+    fill_socket(&relay, &mut sender).await;
+    let start = Instant::now();
+    relay.terminate();
+    assert!(relay.wait_exit().success(), "exit code 0 all the same");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(12), "2 s were given, it took {took:?}");
+}
+
+#[tokio::test]
+async fn one_that_never_says_goodbye_does_not_hold_the_relay_up() {
+    let mut relay = Relay::with(&[("DRAIN_DEADLINE", "3s")]);
+    let _mute = relay.agent("mute-1").await;
+    let _half = TcpStream::connect(relay.public).await.expect("the relay accepts");
+    let start = Instant::now();
+    relay.terminate();
+    assert!(relay.wait_exit().success());
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(13), "3 s were given, it took {took:?}");
+}
+
+#[tokio::test]
+async fn agents_find_their_names_and_tokens_after_the_restart() {
+    let mut relay = Relay::start();
+    let mut agent = relay.agent("rawk-042").await;
+    relay.terminate();
+    agent.expect_close(1001).await;
+    assert!(relay.wait_exit().success());
+    relay.start_again();
+    let mut agent = Client::connect(&relay, &agent.token).await;
+    agent.fence().await;
+}
