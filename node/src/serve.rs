@@ -24,6 +24,7 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
+    logging::redact_query,
     relay::Relay,
 };
 
@@ -34,7 +35,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1_024;
 const HEADERS_MAX: usize = 64;
 
 /// Connections that speak HTTP at a time, beside the sessions; each takes some 20 KiB.
-const HTTP_CONNECTIONS_MAX: usize = 1_024;
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 
 /// Of these, connections over their address' limit that are told so, instead of being dropped.
 const REFUSALS_MAX: usize = 64;
@@ -174,8 +175,13 @@ async fn answer(
         relay.metrics.limited.handshakes.increment(1);
         return Ok(too_many_handshakes());
     };
+    let (method, path) = (request.method().clone(), redact_query(&request.uri().to_string()));
     request.extensions_mut().insert::<ClientAddress>(client);
-    router.call(request).await
+    let response = router.call(request).await;
+    if let Ok(response) = &response {
+        tracing::debug!(%method, path, status = response.status().as_u16(), from = %client.ip, "answered");
+    }
+    response
 }
 
 fn too_many_handshakes() -> Response {

@@ -15,6 +15,7 @@ use cluster::token::{Grant, TokenError};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tracing::Instrument;
 
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
@@ -160,11 +161,14 @@ async fn become_session(
     let id = relay.sessions.next_id(wall);
     let opening = Opening { id, grant, address: address.ip, socket, limits };
     let session = Arc::new(Session::new(opening, now, wall));
-    let actor = Actor::start(&relay, session, reads, &parts.read_buf, now, wall);
-    relay.tasks.spawn("session", async move {
+    let span =
+        tracing::debug_span!("session", id = id.0, agent = %session.agent(), from = %address.ip);
+    let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));
+    let life = async move {
         actor.run().await;
         drop(permits);
-    });
+    };
+    relay.tasks.spawn("session", life.instrument(span));
 }
 
 #[cfg(test)]

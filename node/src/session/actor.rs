@@ -122,6 +122,7 @@ impl Actor {
                 None
             }
         };
+        tracing::debug!("session opened");
         relay.arrived(&session);
         let reader = Reader::new(relay.config.limits.max_message_size);
         let mut actor = Self {

@@ -250,8 +250,7 @@ impl Session {
         let dropped = self.outbox.lock().close(&frame, hurry, now);
         if dropped.is_some() {
             self.note_end(End::of(code));
-            tracing::debug!(agent = %self.agent, session = self.id.0, code = u16::from(code), reason,
-                "closing a session");
+            self.log_close(code, reason);
             self.wake();
         }
         dropped
@@ -329,6 +328,15 @@ impl Session {
     /// Bytes that wait in the outbox.
     pub fn outbox_bytes(&self) -> usize {
         self.outbox.lock().bytes()
+    }
+
+    fn log_close(&self, code: CloseCode, reason: &str) {
+        let (id, agent, code) = (self.id.0, &self.agent, u16::from(code));
+        if code == u16::from(CloseCode::SlowConsumer) {
+            tracing::info!(id, %agent, code, reason, "cut off a slow consumer");
+        } else {
+            tracing::debug!(id, %agent, code, reason, "closing a session");
+        }
     }
 
     fn register(&self, waker: &Waker) {
