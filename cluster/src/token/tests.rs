@@ -242,6 +242,20 @@ fn dates_inside_sets_arrays_and_maps_are_changes_too() {
 }
 
 #[test]
+fn the_lines_that_the_documentation_offers_are_accepted() {
+    let documentation = include_str!("../../../docs/tokens.md");
+    let lines: Vec<_> = documentation
+        .lines()
+        .filter_map(|line| line.strip_suffix(";` |")?.split_once("| `check if "))
+        .map(|(_, check)| format!("check if {check};"))
+        .collect();
+    assert!(lines.len() >= 8, "{lines:?}");
+    for line in lines {
+        assert!(narrowed(&line).is_narrowed());
+    }
+}
+
+#[test]
 fn what_cannot_be_computed_fails_the_check() {
     for code in ["check if time($t), $t < 5;", "check if time($t), $t && true;", "check if 7;"] {
         let token = narrow(&token(), code);
