@@ -56,7 +56,7 @@ impl LocalRegistry {
         Self::open_source(RegistryFile::new(data_dir), options)
     }
 
-    fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
+    pub(super) fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
         let Options { token_ttl, now } = options;
         let database = source.open()?;
         let Identity { node, generation, signer } =
