@@ -17,7 +17,7 @@ use super::{
     output::Output,
     register::{Credentials, hand_over},
     secret::{Secret, SecretFile},
-    text::escaped,
+    text::{escaped, on_one_line},
     url::UrlText,
 };
 
@@ -26,8 +26,9 @@ const TOKEN_FILE: &str = "admin.token";
 
 /// How to reach the ops port, and with what right.
 #[derive(clap::Args, Clone, Debug)]
-pub struct OpsArgs {
-    /// The ops port: http://, https://, or host[:port] (TLS, except on this machine)
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct OpsArgs {
+    /// The ops port: http://, https://, host or host:port (TLS, except on this machine)
     #[arg(long, value_name = "URL", env = "ARC_OPS", default_value = "http://127.0.0.1:8081")]
     ops: UrlText,
 
@@ -118,7 +119,8 @@ pub(super) async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(),
         }
     };
     let answer: Box<RawValue> = ask(&args.ops, Method::POST, &path).await?;
-    output.result(if args.ops.json { answer.get() } else { &said }).await
+    let line = if args.ops.json { on_one_line(answer.get()) } else { said };
+    output.result(&line).await
 }
 
 pub(super) async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure> {
@@ -133,7 +135,7 @@ pub(super) async fn show(args: &ShowArgs, output: &mut Output) -> Result<(), Fai
     let path = format!("/agents/{}", args.agent);
     let answer: Box<RawValue> = ask(&args.ops, Method::GET, &path).await?;
     if args.ops.json {
-        return output.result(answer.get()).await;
+        return output.result(&on_one_line(answer.get())).await;
     }
     let record: Record =
         serde_json::from_str(answer.get()).map_err(|e| Failure::NotRelay(e.to_string()))?;

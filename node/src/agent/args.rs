@@ -6,7 +6,7 @@ use super::{
     connect::Connector,
     failure::Failure,
     secret::Secret,
-    session::Dialer,
+    session::{Dialer, SILENCE_MAX},
     url::{RelayUrl, UrlText},
 };
 
@@ -15,8 +15,9 @@ pub(super) const DEFAULT_RELAY: &str = "ws://localhost:8080/arc";
 
 /// Which relay, and how to reach it.
 #[derive(clap::Args, Clone, Debug)]
-pub struct RelayArgs {
-    /// The relay: ws://, wss://, http://, https://, or host[:port] (TLS, except on this machine);
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct RelayArgs {
+    /// The relay: ws://, wss://, http://, https://, host or host:port (TLS, except on this machine);
     /// without a path, /arc is meant
     #[arg(
         short,
@@ -43,7 +44,8 @@ pub struct RelayArgs {
 
 /// Who speaks.
 #[derive(clap::Args, Clone, Debug)]
-pub struct TokenArgs {
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct TokenArgs {
     /// The agent's token; other users of this machine may see options, so prefer the variable or
     /// --token-file
     #[arg(short, long, value_name = "TOKEN", env = "ARC_TOKEN", hide_env_values = true)]
@@ -72,6 +74,7 @@ impl RelayArgs {
             connector: self.connector()?,
             authorization: token.secret()?.bearer("token")?,
             limit: self.timeout,
+            silence: SILENCE_MAX,
         })
     }
 }

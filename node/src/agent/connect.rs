@@ -33,9 +33,10 @@ pub(super) struct Connector {
 impl Connector {
     /// A connector that trusts the web's authorities, and those in the PEM file `authority`.
     pub(super) fn new(endpoint: &Endpoint, authority: Option<&Path>) -> Result<Self, Failure> {
-        let tls = match endpoint.tls {
-            true => Some((tls_connector(authority)?, server_name(endpoint)?)),
-            false => None,
+        let tls = if endpoint.tls {
+            Some((tls_connector(authority)?, server_name(endpoint)?))
+        } else {
+            None
         };
         Ok(Self { endpoint: endpoint.clone(), tls })
     }
@@ -79,7 +80,7 @@ pub(super) async fn within<T>(
 }
 
 fn tls_connector(authority: Option<&Path>) -> Result<TlsConnector, Failure> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = authority {
         add_authority(&mut roots, path)?;
     }

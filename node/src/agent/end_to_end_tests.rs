@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // test code: what cannot go on fails
 
-use std::future::pending;
+use std::{future::pending, time::Duration};
 
 use clap::Parser;
 
@@ -10,11 +10,13 @@ use super::{
     AdminCommand, Command, administer, carry_out,
     failure::Failure,
     output::tests::captured,
-    test_relay::{Act, TestRelay, Turn},
+    test_relay::{Act, TestRelay, TlsFront, Turn},
 };
 use crate::clock::Clock;
 
 const TOKEN: &str = "tok_secret";
+/// A command that took this long will never end.
+const HANGS: Duration = Duration::from_secs(20);
 
 #[derive(Parser)]
 enum Line {
@@ -44,10 +46,14 @@ impl Ended {
 async fn run(line: &[&str]) -> Ended {
     let line = Line::try_parse_from(["arc-relay"].iter().chain(line)).unwrap();
     let (mut output, results, notes) = captured();
-    let outcome = match line {
-        Line::Agent(command) => carry_out(command, &mut output, &Clock::system(), pending()).await,
-        Line::Agents(command) => administer(command, &mut output).await,
+    let clock = Clock::system();
+    let ending = async {
+        match line {
+            Line::Agent(command) => carry_out(command, &mut output, &clock, pending()).await,
+            Line::Agents(command) => administer(command, &mut output).await,
+        }
     };
+    let outcome = tokio::time::timeout(HANGS, ending).await.expect("the command hangs");
     let ended = Ended { outcome, results: results.text(), notes: notes.text() };
     let shown = format!("{:?}{}{}", ended.outcome, ended.results, ended.notes);
     assert!(!shown.contains(TOKEN), "the token was shown: {shown}");
@@ -70,8 +76,7 @@ fn message(payload: &str) -> &'static str {
 const DECLINED: &str = r#"{"from":"relay","to":["me-myself"],"type":"error",
     "payload":{"code":"rate_limit","message":"too fast"},"ts":1}"#;
 
-const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 58\r\n\r\n\
-    {\"error\":\"token_revoked\",\"message\":\"the token was revoked\"}\n";
+const OK: &str = "200 OK";
 
 #[tokio::test]
 async fn a_message_is_sent_and_taken() {
@@ -110,7 +115,7 @@ async fn a_message_over_the_relays_limit_stays_here() {
     let relay = TestRelay::start(vec![Turn::Session(vec![])]).await;
     let ended = agent(&relay, "send", &[&"x".repeat(1_000)]).await;
     assert_eq!(ended.code(), 3);
-    assert_eq!(ended.error(), "the message has 1023 bytes, and this relay takes 1000");
+    assert_eq!(ended.error(), "the message has 1025 bytes, and this relay takes 1000");
 }
 
 #[tokio::test]
@@ -125,7 +130,8 @@ async fn an_error_answer_fails_the_send() {
 
 #[tokio::test]
 async fn a_refused_token_is_told_with_the_relays_words() {
-    let relay = TestRelay::start(vec![Turn::Http(REFUSED)]).await;
+    let body = r#"{"error":"token_revoked","message":"the token was revoked"}"#;
+    let relay = TestRelay::start(vec![Turn::Http("401 Unauthorized", body)]).await;
     let ended = agent(&relay, "listen", &[]).await;
     assert_eq!(ended.code(), 4);
     let told = "refused: the token was revoked (token_revoked, HTTP 401 Unauthorized)";
@@ -185,14 +191,15 @@ async fn a_listener_comes_back_when_told_to() {
     let ended = agent(&relay, "listen", &["--count", "2", "--json"]).await;
     assert_eq!(ended.code(), 0);
     assert_eq!(ended.results, format!("{}\n{}\n", message("1"), message("2")));
-    assert!(ended.notes.contains("retry_ms=1); trying again in 1.0ms"), "{}", ended.notes);
+    assert!(ended.notes.contains("retry_ms=1); trying again in 1."), "{}", ended.notes);
 }
 
 #[tokio::test]
 async fn a_listener_comes_back_after_a_busy_relay() {
-    let busy = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+    let busy = "503 Service Unavailable\r\nretry-after: 0";
     let relay =
-        TestRelay::start(vec![Turn::Http(busy), Turn::Session(vec![Act::Say(message("1"))])]).await;
+        TestRelay::start(vec![Turn::Http(busy, ""), Turn::Session(vec![Act::Say(message("1"))])])
+            .await;
     let ended = agent(&relay, "listen", &["--count", "1", "--json"]).await;
     assert_eq!((ended.code(), ended.results), (0, format!("{}\n", message("1"))));
 }
@@ -243,9 +250,8 @@ async fn subscriptions_are_told_in_words_or_as_json() {
 
 #[tokio::test]
 async fn a_new_name_comes_with_its_token_in_a_file() {
-    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 46\r\n\r\n\
-        {\"agent_id\":\"rawk-042\", \"token\":\"tok_secret\"}";
-    let relay = TestRelay::start(vec![Turn::Http(answer)]).await;
+    let answer = r#"{"agent_id":"rawk-042","token":"tok_secret"}"#;
+    let relay = TestRelay::start(vec![Turn::Http(OK, answer)]).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token").to_string_lossy().into_owned();
     let address = relay.address();
@@ -262,9 +268,8 @@ async fn a_new_name_comes_with_its_token_in_a_file() {
 
 #[tokio::test]
 async fn a_taken_name_leaves_no_file() {
-    let answer = "HTTP/1.1 409 Conflict\r\ncontent-length: 44\r\n\r\n\
-        {\"error\":\"agent_id_taken\",\"message\":\"taken\"} ";
-    let relay = TestRelay::start(vec![Turn::Http(answer)]).await;
+    let answer = r#"{"error":"agent_id_taken","message":"taken"}"#;
+    let relay = TestRelay::start(vec![Turn::Http("409 Conflict", answer)]).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token").to_string_lossy().into_owned();
     let address = relay.address();
@@ -277,11 +282,10 @@ async fn a_taken_name_leaves_no_file() {
 
 #[tokio::test]
 async fn an_operator_revokes_and_looks() {
-    let record = "HTTP/1.1 200 OK\r\ncontent-length: 88\r\n\r\n{\"agent_id\":\"rawk-042\",\
-        \"registered_at\":0,\"serial\":7,\"revoked\":true,\"connected\":false}    ";
-    let done = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-    let relay =
-        TestRelay::start(vec![Turn::Http(done), Turn::Http(done), Turn::Http(record)]).await;
+    let record = r#"{"agent_id":"rawk-042","registered_at":0,"serial":7,"revoked":true,
+        "connected":false}"#;
+    let turns = [Turn::Http(OK, "{}"), Turn::Http(OK, "{}"), Turn::Http(OK, record)];
+    let relay = TestRelay::start(turns.into()).await;
     let address = relay.address();
     let rest = ["--ops", &address, "--admin-token", TOKEN];
     let revoked = run(&[&["agents", "revoke", "rawk-042"], &rest[..]].concat()).await;
@@ -295,4 +299,32 @@ async fn an_operator_revokes_and_looks() {
     assert!(heard[0].contains("authorization: Bearer tok_secret\r\n"));
     assert!(heard[1].starts_with("POST /tokens/7/revoke HTTP/1.1\r\n"));
     assert!(heard[2].starts_with("GET /agents/rawk-042 HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_those_who_are_trusted_only() {
+    let relay = TestRelay::start(vec![Turn::Session(vec![Act::Hear])]).await;
+    let front = TlsFront::start(relay.address()).await;
+    let (folder, url) = (tempfile::tempdir().unwrap(), front.url());
+    let path = folder.path().join("ca.pem").to_string_lossy().into_owned();
+    std::fs::write(&path, &front.certificate_pem).unwrap();
+    let line = ["agent", "send", "--relay", &url, "--token", TOKEN, "hello"];
+
+    let stranger = run(&line).await;
+    assert_eq!(stranger.code(), 1);
+    assert!(stranger.error().starts_with("no TLS session with 127.0.0.1:"), "{}", stranger.error());
+    assert_eq!(relay.heard(), Vec::<String>::new());
+
+    let friend = run(&[&line[..], &["--ca", &path]].concat()).await;
+    assert_eq!((friend.code(), friend.results.as_str()), (0, "sent to everybody\n"));
+    assert_eq!(relay.heard()[0], "Bearer tok_secret");
+}
+
+#[tokio::test]
+async fn a_mistyped_option_is_no_message() {
+    assert!(Line::try_parse_from(["arc-relay", "agent", "send", "--verbos", "hello"]).is_err());
+    assert!(Line::try_parse_from(["arc-relay", "agent", "send"]).is_err());
+    assert!(Line::try_parse_from(["arc-relay", "agent", "send", "-5"]).is_ok());
+    assert!(Line::try_parse_from(["arc-relay", "agent", "send", "a", "--to", "Bad_Id"]).is_err());
+    assert!(Line::try_parse_from(["arc-relay", "agent", "send", "a", "--to", "*,abc"]).is_ok());
 }

@@ -18,7 +18,7 @@ Exit codes:
   1  the relay was not reached, did not answer in time, or the connection was lost
   2  wrong usage: options, files, or a payload that is not JSON
   3  refused by the relay: error message, rate limit, name taken, registration closed
-  4  token missing from the relay's books, revoked or expired: get a new one
+  4  token refused: unknown, revoked or expired
   5  replaced by a newer session of the same agent";
 
 /// Why a client's command did not end well.
@@ -117,14 +117,6 @@ impl Failure {
     /// The exit code of [`EXIT_CODES`].
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Dial { .. }
-            | Self::Tls { .. }
-            | Self::Timeout { .. }
-            | Self::Http(_)
-            | Self::NotRelay(_)
-            | Self::Lost(_)
-            | Self::Silent(_)
-            | Self::Output(_) => 1,
             Self::Url { .. }
             | Self::NoToken
             | Self::UnusableSecret(_)
@@ -133,12 +125,22 @@ impl Failure {
             | Self::Save { .. }
             | Self::Authority { .. }
             | Self::Payload(_) => 2,
-            Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
-            Self::Refused { .. } | Self::Declined { .. } | Self::TooLarge { .. } => 3,
             Self::Closed { code: 4001, .. } => 4,
+            Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
             Self::Closed { code: 4009, .. } => 5,
-            Self::Closed { code: 1007..=1009 | 4029, .. } => 3,
-            Self::Closed { .. } => 1,
+            Self::Refused { .. }
+            | Self::Declined { .. }
+            | Self::TooLarge { .. }
+            | Self::Closed { code: 1007..=1009 | 4029, .. } => 3,
+            Self::Dial { .. }
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Http(_)
+            | Self::NotRelay(_)
+            | Self::Lost(_)
+            | Self::Silent(_)
+            | Self::Output(_)
+            | Self::Closed { .. } => 1,
         }
     }
 }

@@ -51,10 +51,10 @@ pub(super) async fn call<T: DeserializeOwned>(
         exchange(connector.dial().await?, request, |response| async {
             let (parts, body) = response.into_parts();
             let body = collected(body).await?;
-            match parts.status.is_success() {
-                true => Ok(body),
-                false => Err(Failure::refused(parts.status, retry_after(&parts.headers), &body)),
+            if parts.status.is_success() {
+                return Ok(body);
             }
+            Err(Failure::refused(parts.status, retry_after(&parts.headers), &body))
         })
         .await
     };
@@ -80,6 +80,9 @@ pub(super) async fn upgrade(
     exchange(connector.dial().await?, request, |response| async move {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, body) = response.into_parts();
+            if parts.status.is_success() {
+                return Err(Failure::NotRelay("HTTP rather than WebSocket".into()));
+            }
             let body = collected(body).await?;
             return Err(Failure::refused(parts.status, retry_after(&parts.headers), &body));
         }

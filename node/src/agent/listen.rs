@@ -12,7 +12,7 @@ use super::{
     output::Output,
     recovery::{Recovery, delay, hinted_delay, recovery},
     session::{Dialer, Session},
-    text::escaped,
+    text::{escaped, on_one_line},
 };
 use crate::clock::Clock;
 
@@ -146,9 +146,5 @@ fn is_wanted(args: &Args, message: &Received) -> bool {
 }
 
 fn shown(args: &Args, message: &Received) -> String {
-    match args.json {
-        // JSON may have line ends between its tokens only, where a space says the same.
-        true => message.text.replace(['\n', '\r'], " "),
-        false => message.line(args.relay.verbose),
-    }
+    if args.json { on_one_line(&message.text) } else { message.line(args.relay.verbose) }
 }

@@ -70,6 +70,9 @@ pub enum AdminCommand {
 }
 
 /// Runs a command of `arc-relay agent` and tells how it ended, on standard error and by exit code.
+///
+/// A write to a pipe that nobody reads may still be waiting when this returns: end the runtime with
+/// `shutdown_background`, or the process stays until somebody reads.
 pub async fn run(command: Command) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = carry_out(command, &mut output, &Clock::system(), listen::interrupted()).await;

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 
 /// Options of `agent ping`.
 #[derive(clap::Args, Clone, Debug)]
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
 pub struct Args {
     /// How many pings
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
@@ -53,9 +54,10 @@ pub(super) async fn run(args: &Args, output: &mut Output, clock: &Clock) -> Resu
         }
         let round_trip = ping(&mut session, args.relay.timeout, clock).await?;
         let ms = round_trip.as_secs_f64() * 1_000.0;
-        let line = match args.json {
-            true => format!(r#"{{"seq":{seq},"round_trip_ms":{ms:.3}}}"#),
-            false => format!("pong {seq}: {ms:.3} ms"),
+        let line = if args.json {
+            format!(r#"{{"seq":{seq},"round_trip_ms":{ms:.3}}}"#)
+        } else {
+            format!("pong {seq}: {ms:.3} ms")
         };
         output.result(&line).await?;
     }

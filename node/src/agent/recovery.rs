@@ -9,9 +9,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// No delay of our own choosing is longer.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// No delay that a relay asks for is believed beyond this.
-const LONGEST_HINT: Duration = Duration::from_secs(600);
+const LONGEST_HINT: Duration = Duration::from_mins(10);
 /// What close code 4029 asks for (PROTOCOL section 7).
-const AFTER_RATE_LIMIT: Duration = Duration::from_secs(60);
+const AFTER_RATE_LIMIT: Duration = Duration::from_mins(1);
 
 /// What to do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

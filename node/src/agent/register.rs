@@ -17,6 +17,7 @@ use super::{
 
 /// Options of `agent register`.
 #[derive(clap::Args, Clone, Debug)]
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
 pub struct Args {
     /// Name to register, 3 to 64 characters a-z, 0-9 and '-'; without one the relay chooses
     #[arg(value_name = "AGENT_ID")]

@@ -20,7 +20,7 @@ const SECRET_BYTES_MAX: u64 = 16 * 1024;
 
 /// A token or key; white space around it is not part of it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(super) struct Secret(String);
 
 impl FromStr for Secret {
     type Err = Infallible;

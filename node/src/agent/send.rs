@@ -21,11 +21,11 @@ const STDIN_BYTES_MAX: u64 = 16 << 20;
 #[command(group = clap::ArgGroup::new("content").required(true))]
 pub struct Args {
     /// Text to send, as a JSON string; '-' reads standard input
-    #[arg(value_name = "MESSAGE", group = "content", allow_hyphen_values = true)]
+    #[arg(value_name = "MESSAGE", group = "content", allow_negative_numbers = true)]
     message: Option<String>,
 
     /// Send this JSON, byte for byte; '-' reads standard input
-    #[arg(long, value_name = "JSON", group = "content", allow_hyphen_values = true)]
+    #[arg(long, value_name = "JSON", group = "content", allow_negative_numbers = true)]
     payload: Option<String>,
 
     /// MESSAGE is JSON, as with --payload

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The relay pings every 30 s (PROTOCOL section 7); two pings and a half without one is a dead line.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// How long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// More than a relay is likely to allow; bounds what a hostile one can make us hold.
@@ -41,6 +41,8 @@ pub(super) struct Dialer {
     pub(super) authorization: HeaderValue,
     /// How long the relay may take, from the first packet to its welcome.
     pub(super) limit: Duration,
+    /// How long the relay may be silent after that; [`SILENCE_MAX`].
+    pub(super) silence: Duration,
 }
 
 /// What the relay says of itself when it welcomes an agent (PROTOCOL section 3).
@@ -70,6 +72,7 @@ pub(super) struct Limits {
 /// An open connection whose agent is known to the relay.
 pub(super) struct Session {
     socket: WebSocketStream<TokioIo<Upgraded>>,
+    silence: Duration,
     /// Who we are, in the relay's eyes.
     pub(super) agent: String,
     /// What the relay said of itself.
@@ -89,20 +92,24 @@ impl Dialer {
                 .max_frame_size(Some(MESSAGE_BYTES_MAX));
             let io = TokioIo::new(upgraded);
             let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
-            greeted(socket).await
+            greeted(socket, self.silence).await
         })
         .await
     }
 }
 
 /// Takes the welcome, which is the first message on every connection.
-async fn greeted(socket: WebSocketStream<TokioIo<Upgraded>>) -> Result<Session, Failure> {
-    let mut session = Session { socket, agent: String::new(), welcome: Welcome::default() };
+async fn greeted(
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    silence: Duration,
+) -> Result<Session, Failure> {
+    let mut session =
+        Session { socket, silence, agent: String::new(), welcome: Welcome::default() };
     let first = session.next().await?;
     if !first.is_relays("welcome") {
         return Err(Failure::NotRelay("it does not begin with a welcome".into()));
     }
-    session.agent = first.addressee().unwrap_or_default().to_owned();
+    session.agent = first.addressee().map(str::to_owned).unwrap_or_default();
     session.welcome = first.payload().unwrap_or_default();
     Ok(session)
 }
@@ -178,8 +185,8 @@ impl Session {
 
     /// The next frame of any kind; pings are answered when the socket is read again.
     async fn frame(&mut self) -> Result<Message, Failure> {
-        let read = tokio::time::timeout(SILENCE_MAX, self.socket.next()).await;
-        match read.map_err(|_| Failure::Silent(SILENCE_MAX))? {
+        let read = tokio::time::timeout(self.silence, self.socket.next()).await;
+        match read.map_err(|_| Failure::Silent(self.silence))? {
             Some(Ok(Message::Close(frame))) => {
                 // Reading on sends the answer to the close.
                 let _ = tokio::time::timeout(GOODBYE_MAX, self.socket.next()).await;
@@ -187,7 +194,8 @@ impl Session {
             }
             Some(Ok(message)) => Ok(message),
             Some(Err(e)) => Err(Box::new(e).into()),
-            None => Err(Box::new(tungstenite::Error::ConnectionClosed).into()),
+            // RFC 6455 section 7.1.5: an end without a close frame is 1006.
+            None => Err(Failure::Closed { code: 1006, reason: String::new() }),
         }
     }
 
@@ -217,4 +225,57 @@ fn refuse_error(message: &Received) -> Result<(), Failure> {
     let told: Told = message.payload().unwrap_or_default();
     let safe = super::text::escaped;
     Err(Failure::Declined { code: safe(&told.code), message: safe(&told.message) })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that cannot go on fails
+mod tests {
+    use super::*;
+    use crate::agent::{
+        test_relay::{Act, TestRelay, Turn},
+        url::UrlText,
+    };
+
+    async fn open(relay: &TestRelay, silence: Duration) -> Result<Session, Failure> {
+        let relay = relay.address().parse::<UrlText>().unwrap().relay().unwrap();
+        let connector = Connector::new(relay.endpoint(), None).unwrap();
+        let authorization = HeaderValue::from_static("Bearer tok_abc");
+        let limit = Duration::from_secs(10);
+        Dialer { relay, connector, authorization, limit, silence }.open().await
+    }
+
+    #[tokio::test]
+    async fn a_silent_relay_is_given_up() {
+        let relay = TestRelay::start(vec![Turn::Session(vec![])]).await;
+        let mut session = open(&relay, Duration::from_millis(20)).await.unwrap();
+        assert!(matches!(session.next().await, Err(Failure::Silent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_answered_while_waiting_for_messages() {
+        let acts = vec![Act::Ping, Act::Say(r#"{"from":"rawk-042"}"#)];
+        let relay = TestRelay::start(vec![Turn::Session(acts)]).await;
+        let mut session = open(&relay, SILENCE_MAX).await.unwrap();
+        assert_eq!(session.next().await.unwrap().sender(), "rawk-042");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_has_a_code() {
+        let close = Turn::Session(vec![Act::Close(4008, "too slow")]);
+        let relay = TestRelay::start(vec![close]).await;
+        let mut session = open(&relay, SILENCE_MAX).await.unwrap();
+        let ended = session.next().await.err().unwrap();
+        assert!(matches!(ended, Failure::Closed { code: 4008, .. }), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn strangers_are_recognized() {
+        let upgrade = "101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-accept: bm90IHRoZSBhbnN3ZXI=";
+        for (head, body) in [(upgrade, ""), ("200 OK", "<html>")] {
+            let relay = TestRelay::start(vec![Turn::Http(head, body)]).await;
+            let failure = open(&relay, SILENCE_MAX).await.err().unwrap();
+            assert!(matches!(failure, Failure::NotRelay(_)), "{failure}");
+        }
+    }
 }

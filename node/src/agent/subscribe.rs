@@ -11,7 +11,7 @@ use super::{
     failure::Failure,
     message::{Outgoing, RELAY, Received},
     output::Output,
-    text::escaped,
+    text::{escaped, on_one_line},
 };
 
 /// Options of `agent subscribe`.
@@ -63,10 +63,8 @@ pub(super) async fn run(args: &Args, output: &mut Output) -> Result<(), Failure>
     let answered = session.command(&command, wish.answer);
     let answer = within(args.relay.timeout, "answer from the relay", answered).await?;
     session.close().await;
-    match args.json {
-        true => output.result(&answer.text).await,
-        false => output.result(&told(&wish, &answer)).await,
-    }
+    let line = if args.json { on_one_line(&answer.text) } else { told(&wish, &answer) };
+    output.result(&line).await
 }
 
 fn wish(args: &Args) -> Wish {

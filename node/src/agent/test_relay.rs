@@ -6,11 +6,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
+use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
@@ -22,8 +24,8 @@ use tokio_tungstenite::{
 
 /// What one connection meets.
 pub(super) enum Turn {
-    /// An HTTP request, answered with this text.
-    Http(&'static str),
+    /// An HTTP request, answered with this status line (and headers), and this body.
+    Http(&'static str, &'static str),
     /// A session: welcome, these acts, then silence until the client leaves.
     Session(Vec<Act>),
     /// No answer at all.
@@ -34,6 +36,8 @@ pub(super) enum Turn {
 pub(super) enum Act {
     /// The relay sends a text.
     Say(&'static str),
+    /// The relay pings and waits for the pong.
+    Ping,
     /// The relay waits for a message and keeps it.
     Hear,
     /// The relay closes.
@@ -43,7 +47,7 @@ pub(super) enum Act {
 /// The running relay; ends with its owner.
 pub(super) struct TestRelay {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    record: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -52,9 +56,9 @@ impl TestRelay {
     pub(super) async fn start(turns: Vec<Turn>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::default();
-        let task = tokio::spawn(play(listener, turns, Arc::clone(&heard)));
-        Self { address, heard, task }
+        let record = Arc::default();
+        let task = tokio::spawn(play(listener, turns, Arc::clone(&record)));
+        Self { address, record, task }
     }
 
     /// `host:port`, which a client takes for a relay without TLS on this machine.
@@ -64,7 +68,54 @@ impl TestRelay {
 
     /// Authorization headers, HTTP requests, messages and close codes so far.
     pub(super) fn heard(&self) -> Vec<String> {
-        self.heard.lock().clone()
+        self.record.lock().clone()
+    }
+}
+
+/// A TLS end in front of a relay, with a certificate that no authority of the web has signed.
+pub(super) struct TlsFront {
+    /// The certificate, to be trusted by those who shall.
+    pub(super) certificate_pem: String,
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl TlsFront {
+    /// Passes what comes over TLS to the relay at `inner`.
+    pub(super) async fn start(inner: String) -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Clients that do not trust the certificate leave here.
+                let Ok(mut outside) = acceptor.accept(stream).await else { continue };
+                let mut inside = TcpStream::connect(&inner).await.unwrap();
+                let _ = copy_bidirectional(&mut outside, &mut inside).await;
+            }
+        });
+        Self { certificate_pem: made.cert.pem(), address, task }
+    }
+
+    /// Where it listens.
+    pub(super) fn url(&self) -> String {
+        format!("wss://{}", self.address)
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -74,12 +125,12 @@ impl Drop for TestRelay {
     }
 }
 
-async fn play(listener: TcpListener, turns: Vec<Turn>, heard: Arc<Mutex<Vec<String>>>) {
+async fn play(listener: TcpListener, turns: Vec<Turn>, record: Arc<Mutex<Vec<String>>>) {
     for turn in turns {
         let (stream, _) = listener.accept().await.unwrap();
         match turn {
-            Turn::Http(answer) => http(stream, answer, &heard).await,
-            Turn::Session(acts) => session(stream, acts, &heard).await,
+            Turn::Http(head, body) => http(stream, head, body, &record).await,
+            Turn::Session(acts) => session(stream, acts, &record).await,
             Turn::Nothing => {
                 // Held open until the client gives up.
                 let mut stream = stream;
@@ -90,7 +141,7 @@ async fn play(listener: TcpListener, turns: Vec<Turn>, heard: Arc<Mutex<Vec<Stri
 }
 
 /// Takes a request whose body, if any, ends with `}`, which JSON's do.
-async fn http(mut stream: TcpStream, answer: &str, heard: &Mutex<Vec<String>>) {
+async fn http(mut stream: TcpStream, head: &str, body: &str, record: &Mutex<Vec<String>>) {
     let mut request = Vec::new();
     let is_whole = |request: &[u8]| {
         let text = String::from_utf8_lossy(request).to_lowercase();
@@ -102,16 +153,18 @@ async fn http(mut stream: TcpStream, answer: &str, heard: &Mutex<Vec<String>>) {
     while !is_whole(&request) {
         assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
     }
-    heard.lock().push(String::from_utf8(request).unwrap());
+    record.lock().push(String::from_utf8(request).unwrap());
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(answer.as_bytes()).await.unwrap();
 }
 
-async fn session(stream: TcpStream, acts: Vec<Act>, heard: &Mutex<Vec<String>>) {
+async fn session(stream: TcpStream, acts: Vec<Act>, record: &Mutex<Vec<String>>) {
     #[allow(clippy::result_large_err)] // the signature is tungstenite's
     let note_token = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         let authorization = request.headers().get("authorization").unwrap();
         assert!(request.uri().query().is_none(), "a token has no place in the query");
-        heard.lock().push(authorization.to_str().unwrap().to_owned());
+        record.lock().push(authorization.to_str().unwrap().to_owned());
         Ok(response)
     };
     let mut socket = accept_hdr_async(stream, note_token).await.unwrap();
@@ -121,9 +174,13 @@ async fn session(stream: TcpStream, acts: Vec<Act>, heard: &Mutex<Vec<String>>) 
     for act in acts {
         match act {
             Act::Say(text) => socket.send(Message::text(text)).await.unwrap(),
+            Act::Ping => {
+                socket.send(Message::Ping("still there?".into())).await.unwrap();
+                assert!(socket.next().await.unwrap().unwrap().is_pong());
+            }
             Act::Hear => {
                 let text = socket.next().await.unwrap().unwrap().into_text().unwrap();
-                heard.lock().push(text.to_string());
+                record.lock().push(text.to_string());
             }
             Act::Close(code, reason) => {
                 let frame = CloseFrame { code: code.into(), reason: reason.into() };
@@ -133,7 +190,7 @@ async fn session(stream: TcpStream, acts: Vec<Act>, heard: &Mutex<Vec<String>>) 
     }
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Close(frame) = message {
-            heard.lock().push(format!("close {}", frame.map_or(0, |f| u16::from(f.code))));
+            record.lock().push(format!("close {}", frame.map_or(0, |f| u16::from(f.code))));
         }
     }
 }

@@ -22,6 +22,11 @@ pub(super) fn escaped(text: &str) -> String {
     safe
 }
 
+/// JSON without line ends, which it may have between its tokens only, where a space says the same.
+pub(super) fn on_one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
+}
+
 /// `word` so that a POSIX shell reads it back as one word.
 pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);

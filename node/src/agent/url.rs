@@ -14,7 +14,7 @@ const OPS_PORT: u16 = 8081;
 /// An address as it was written: not checked yet, so that a complaint about it need not quote the
 /// token that somebody put into it.
 #[derive(Clone)]
-pub struct UrlText(String);
+pub(super) struct UrlText(String);
 
 impl FromStr for UrlText {
     type Err = Infallible;
@@ -107,9 +107,10 @@ impl fmt::Display for RelayUrl {
 impl fmt::Display for Endpoint {
     /// As in a `Host` header: the port only if it is not the scheme's own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]", self.host)?,
-            false => f.write_str(&self.host)?,
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
         }
         if self.port == default_port(self.tls) { Ok(()) } else { write!(f, ":{}", self.port) }
     }

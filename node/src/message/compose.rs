@@ -114,7 +114,7 @@ impl Fields<'_> {
     }
 
     /// Shows the parts that the text is made of, in order.
-    #[inline(always)] // once to add up lengths, once to copy
+    #[inline]
     fn each_part(&self, ts: &str, mut show: impl FnMut(&[u8])) {
         show(ID);
         show(self.stamp.id.as_bytes());
@@ -150,6 +150,83 @@ fn write_header(len: usize, out: &mut Vec<u8>) {
         _ => {
             out.push(LEN_64);
             out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::UnixMillis;
+
+    use super::*;
+    use crate::message::{ProcessTag, SessionTag, Stamper, scan};
+
+    fn stamp() -> Stamp {
+        Stamper::new(SessionTag::new(ProcessTag::from_random(0), 1)).next(UnixMillis(1_234))
+    }
+
+    fn agent(id: &str) -> AgentId {
+        id.parse().expect("a well-formed id")
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_stay_as_they_are() {
+        let text = br#"{"payload": [1],"x":1, "y":2,"to":["*"],"ref":"r","z":3,"type":"t"}"#;
+        let message = scan(text).expect("a valid message");
+        let mut out = b"before".to_vec();
+        compose(&Author::new(&agent("rawk-042")), &stamp(), &message, &mut out);
+        let body = concat!(
+            r#"{"id":"msg_000000016j000000000100000000","from":"rawk-042","to":["*"],"type":"t","ref":"r","#,
+            r#""x":1, "y":2,"z":3,"payload":[1],"ts":1234}"#,
+        );
+        let expected = [b"before".as_slice(), &[0x81, 126, 0, 134], body.as_bytes()].concat();
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn the_relays_own_messages_name_it() {
+        let to = agent("rawk-042");
+        let message = RelayMessage { to: &to, kind: "a\"b", reference: None, payload: Some("{}") };
+        let mut out = Vec::new();
+        compose_relay(&Author::relay(), &stamp(), &message, &mut out);
+        let body = concat!(
+            r#"{"id":"msg_000000016j000000000100000000","from":"relay","to":["rawk-042"],"#,
+            r#""type":"a\"b","payload":{},"ts":1234}"#,
+        );
+        assert_eq!(out, [&[0x81, 111], body.as_bytes()].concat());
+    }
+
+    #[test]
+    fn lengths_are_written_in_the_shortest_way() {
+        for (len, expected) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 0xff, 0xff]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            write_header(len, &mut out);
+            assert_eq!(out, expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_that_of_the_text() {
+        for payload_len in [1, 20, 30, 40, 126, 65_400, 65_500, 70_000] {
+            let text = format!(r#"{{"to":["*"],"payload":"{}"}}"#, "x".repeat(payload_len));
+            let message = scan(text.as_bytes()).expect("a valid message");
+            let mut out = Vec::new();
+            compose(&Author::new(&agent("rawk-042")), &stamp(), &message, &mut out);
+            let start = match out[1] {
+                LEN_16 => 4,
+                LEN_64 => 10,
+                _ => 2,
+            };
+            let mut header = Vec::new();
+            write_header(out.len() - start, &mut header);
+            assert_eq!(&out[..start], header);
         }
     }
 }

@@ -136,3 +136,71 @@ fn write_digits(to: &mut [u8], mut number: u64) {
         number /= 32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stamper(process: u64, session: u64) -> Stamper {
+        Stamper::new(SessionTag::new(ProcessTag::from_random(process), session))
+    }
+
+    #[test]
+    fn the_format_stays_as_it_is() {
+        let mut stamper = stamper(u64::MAX, 33);
+        let first = stamper.next(UnixMillis(1_760_000_000_123));
+        let second = stamper.next(UnixMillis(1_760_000_000_123));
+        assert_eq!(first.id.as_str(), "msg_01k742sg3v0000000011zzzzzzzz");
+        assert_eq!(second.id.as_str(), "msg_01k742sg3v0010000011zzzzzzzz");
+        assert_eq!(first.ts, UnixMillis(1_760_000_000_123));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_not_followed() {
+        let mut stamper = stamper(1, 1);
+        let before = stamper.next(UnixMillis(5_000));
+        let after = stamper.next(UnixMillis(4_000));
+        assert_eq!(after.ts, UnixMillis(5_000));
+        assert!(after.id > before.id);
+    }
+
+    #[test]
+    fn a_full_millisecond_flows_into_the_next() {
+        let mut stamper = stamper(1, 1);
+        let stamps: Vec<_> = (0..70_000).map(|_| stamper.next(UnixMillis(5_000))).collect();
+        assert!(stamps.windows(2).all(|pair| pair[0].id < pair[1].id));
+        let used = [stamps[32_767].ts, stamps[32_768].ts, stamps[65_536].ts];
+        assert_eq!(used, [UnixMillis(5_000), UnixMillis(5_001), UnixMillis(5_002)]);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_increase_and_times_never_decrease(clock in prop::collection::vec(0..1_u64 << 50, 2..50)) {
+            let mut stamper = stamper(1, 1);
+            let stamps: Vec<_> = clock.iter().map(|now| stamper.next(UnixMillis(*now))).collect();
+            for pair in stamps.windows(2) {
+                prop_assert!(pair[0].id < pair[1].id);
+                prop_assert!(pair[0].id.as_str() < pair[1].id.as_str());
+                prop_assert!(pair[0].ts <= pair[1].ts);
+            }
+        }
+
+        #[test]
+        fn ids_sort_by_time_across_senders(a in 1..1_u64 << 50, b in 1..1_u64 << 50, tags: [u64; 4]) {
+            let earlier = stamper(tags[0], tags[1]).next(UnixMillis(a));
+            let later = stamper(tags[2], tags[3]).next(UnixMillis(b));
+            prop_assume!(a != b);
+            prop_assert_eq!(earlier.id < later.id, a < b);
+        }
+
+        #[test]
+        fn ids_of_two_sessions_differ(sessions: [u32; 2], processes: [u32; 2]) {
+            prop_assume!((sessions[0], processes[0]) != (sessions[1], processes[1]));
+            let id = |n: usize| {
+                stamper(processes[n].into(), sessions[n].into()).next(UnixMillis(1)).id
+            };
+            prop_assert_ne!(id(0), id(1));
+        }
+    }
+}

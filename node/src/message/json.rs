@@ -1,6 +1,8 @@
 //! The grammar of JSON (RFC 8259), checked in one pass without recursion and without a tree.
 
-use super::strings::find_special;
+use std::borrow::Cow;
+
+use super::strings::{find_special, unescape_inner};
 
 /// What the grammar allows where the cursor stopped.
 #[derive(Clone, Copy, Debug)]
@@ -8,13 +10,19 @@ pub(super) struct Expected(pub(super) &'static str);
 
 /// A valid JSON string as written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RawString<'a> {
-    /// With its quotes.
-    pub(super) raw: &'a str,
-    /// Without its quotes.
-    pub(super) inner: &'a str,
+pub(super) struct Quoted<'a> {
+    /// What stands between the quotes.
+    inner: &'a str,
     /// Whether it has escapes, and so says something else than `inner`.
-    pub(super) escaped: bool,
+    escaped: bool,
+}
+
+impl<'a> Quoted<'a> {
+    /// What the string says.
+    #[inline]
+    pub(super) fn text(self) -> Cow<'a, str> {
+        if self.escaped { unescape_inner(self.inner) } else { Cow::Borrowed(self.inner) }
+    }
 }
 
 /// A place in a text that is JSON up to there; on an error, the place of the first bad byte.
@@ -63,30 +71,24 @@ impl<'a> Cursor<'a> {
         self.at += 1;
     }
 
-    /// Steps over the key of a field and its colon.
+    /// Steps over the name of a field and its colon.
     #[inline]
-    pub(super) fn key(&mut self) -> Result<RawString<'a>, Expected> {
-        if self.token() != b'"' {
-            return Err(Expected("a field's name in quotes"));
-        }
+    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Expected> {
+        self.begin_key()?;
         let key = self.string()?;
-        if self.token() != b':' {
-            return Err(Expected("':'"));
-        }
-        self.step();
+        self.end_key()?;
         Ok(key)
     }
 
     /// Steps over the string that begins here.
     #[inline]
-    pub(super) fn string(&mut self) -> Result<RawString<'a>, Expected> {
-        let start = self.at;
-        let escaped = self.skip_string()?;
-        Ok(RawString {
-            raw: self.slice(start, self.at),
-            inner: self.slice(start + 1, self.at - 1),
-            escaped,
-        })
+    pub(super) fn string(&mut self) -> Result<Quoted<'a>, Expected> {
+        let start = self.at + 1;
+        let escaped = !self.skip_plain_string();
+        if escaped {
+            self.skip_escapes()?;
+        }
+        Ok(Quoted { inner: self.slice(start, self.at - 1), escaped })
     }
 
     /// Steps over one value of any kind and depth, with the whitespace before it.
@@ -95,9 +97,7 @@ impl<'a> Cursor<'a> {
         let first = self.token();
         let start = self.at;
         match first {
-            b'"' => {
-                self.skip_string()?;
-            }
+            b'"' => self.skip_string()?,
             b'{' | b'[' => self.skip_nested()?,
             _ => self.skip_scalar(first)?,
         }
@@ -121,14 +121,12 @@ impl<'a> Cursor<'a> {
         loop {
             let first = self.token();
             match first {
-                b'"' => {
-                    self.skip_string()?;
-                }
+                b'"' => self.skip_string()?,
                 b'{' => {
                     self.step();
                     if self.token() != b'}' {
                         open.push(Kind::Object);
-                        self.key()?;
+                        self.skip_key()?;
                         continue;
                     }
                     self.step();
@@ -160,7 +158,7 @@ impl<'a> Cursor<'a> {
                 }
                 (b',', Kind::Object) => {
                     self.step();
-                    self.key()?;
+                    self.skip_key()?;
                     return Ok(false);
                 }
                 (b']', Kind::Array) | (b'}', Kind::Object) => {
@@ -174,18 +172,43 @@ impl<'a> Cursor<'a> {
         Ok(true)
     }
 
-    /// Steps over the string whose quote is here; says whether it has escapes.
     #[inline]
-    fn skip_string(&mut self) -> Result<bool, Expected> {
-        self.at = find_special(self.text.as_bytes(), self.at + 1);
-        if self.peek() == b'"' {
-            self.at += 1;
-            return Ok(false);
-        }
-        self.skip_escapes().map(|()| true)
+    fn skip_key(&mut self) -> Result<(), Expected> {
+        self.begin_key()?;
+        self.skip_string()?;
+        self.end_key()
     }
 
-    /// [`skip_string`](Self::skip_string) from the first byte that is not plain.
+    #[inline]
+    fn begin_key(&mut self) -> Result<(), Expected> {
+        if self.token() == b'"' { Ok(()) } else { Err(Expected("a field's name in quotes")) }
+    }
+
+    #[inline]
+    fn end_key(&mut self) -> Result<(), Expected> {
+        if self.token() != b':' {
+            return Err(Expected("':'"));
+        }
+        self.step();
+        Ok(())
+    }
+
+    /// Steps over the string whose quote is here.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), Expected> {
+        if self.skip_plain_string() { Ok(()) } else { self.skip_escapes() }
+    }
+
+    /// [`skip_string`](Self::skip_string), if it has no escapes; if not, up to what is not plain.
+    #[inline]
+    fn skip_plain_string(&mut self) -> bool {
+        self.at = find_special(self.text.as_bytes(), self.at + 1);
+        let closes = self.peek() == b'"';
+        self.at += usize::from(closes);
+        closes
+    }
+
+    /// The rest of [`skip_string`](Self::skip_string) from the first byte that is not plain.
     fn skip_escapes(&mut self) -> Result<(), Expected> {
         loop {
             match self.peek() {

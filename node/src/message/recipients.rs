@@ -7,8 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     ScanError,
-    json::{Cursor, RawString},
-    strings::unescape,
+    json::{Cursor, Quoted},
 };
 
 /// The most entries of `to`, repeated ones included (PROTOCOL section 4).
@@ -32,20 +31,40 @@ pub enum Targets<'a> {
 /// The entries of one `to` array, not judged yet: a later `to` may replace it.
 #[derive(Default)]
 pub(super) struct Recipients<'a> {
+    /// Well-formed ids as they came, while there are not too many entries.
+    pub(super) ids: SmallVec<[Cow<'a, str>; 4]>,
     count: usize,
     relay: bool,
     all: bool,
     /// Whether any entry was something else than `relay`.
     others: bool,
-    /// Well-formed ids as they came.
-    ids: SmallVec<[Cow<'a, str>; 4]>,
+}
+
+/// What the entries of a `to` array amount to.
+pub(super) enum Audience {
+    /// The relay itself.
+    Relay,
+    /// Everybody.
+    All,
+    /// The agents in [`Recipients::ids`].
+    Named,
 }
 
 impl<'a> Recipients<'a> {
-    /// Reads an array of strings. `None`, and a cursor that stands anywhere, if it is none, or no
-    /// JSON at all.
-    pub(super) fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
-        let mut recipients = Self::default();
+    /// Replaces the entries by those of the array that follows. `false`, and a cursor that stands
+    /// anywhere, if it is no array of strings or not even JSON.
+    // In place, since copying what was just written stalls for longer than reading a short array.
+    pub(super) fn read(&mut self, cursor: &mut Cursor<'a>) -> bool {
+        self.clear();
+        self.read_array(cursor).is_some()
+    }
+
+    fn clear(&mut self) {
+        self.ids.clear();
+        (self.count, self.relay, self.all, self.others) = (0, false, false, false);
+    }
+
+    fn read_array(&mut self, cursor: &mut Cursor<'a>) -> Option<()> {
         if cursor.token() != b'[' {
             return None;
         }
@@ -54,7 +73,7 @@ impl<'a> Recipients<'a> {
             if cursor.token() != b'"' {
                 return None;
             }
-            recipients.add(cursor.string().ok()?);
+            self.add(cursor.string().ok()?);
             match cursor.token() {
                 b',' => {}
                 b']' => break,
@@ -62,12 +81,12 @@ impl<'a> Recipients<'a> {
             }
         }
         cursor.step();
-        Some(recipients)
+        Some(())
     }
 
-    fn add(&mut self, entry: RawString<'a>) {
+    fn add(&mut self, entry: Quoted<'a>) {
         self.count += 1;
-        let id = if entry.escaped { unescape(entry.raw) } else { Cow::Borrowed(entry.inner) };
+        let id = entry.text();
         match &*id {
             "relay" => self.relay = true,
             "*" => {
@@ -83,18 +102,20 @@ impl<'a> Recipients<'a> {
         }
     }
 
-    /// Applies the rules of PROTOCOL section 4.
-    pub(super) fn judge(mut self) -> Result<Targets<'a>, ScanError> {
+    /// Applies the rules of PROTOCOL section 4; of ids named twice only the first stays.
+    pub(super) fn judge(&mut self) -> Result<Audience, ScanError> {
         if self.count > RECIPIENTS_MAX {
             return Err(ScanError::TooManyRecipients);
         }
         match (self.relay, self.others) {
             (true, true) => Err(ScanError::RelayBesideOthers),
-            (true, false) => Ok(Targets::Relay),
-            (false, _) if self.all => Ok(Targets::All),
+            (true, false) => Ok(Audience::Relay),
+            (false, _) if self.all => Ok(Audience::All),
             (false, _) => {
-                keep_first_of_each(&mut self.ids);
-                Ok(Targets::Agents(self.ids))
+                if self.ids.len() > 1 {
+                    keep_first_of_each(&mut self.ids);
+                }
+                Ok(Audience::Named)
             }
         }
     }

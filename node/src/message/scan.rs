@@ -1,12 +1,13 @@
 //! One client message: which fields it has, and whether they are what PROTOCOL section 4 asks for.
 
+use std::mem;
+
 use smallvec::SmallVec;
 
 use super::{
     ScanError, Scanned, Targets,
-    json::{Cursor, Expected, RawString},
-    recipients::Recipients,
-    strings::unescape,
+    json::{Cursor, Expected, Quoted},
+    recipients::{Audience, Recipients},
 };
 
 /// Reads one client message (PROTOCOL section 4): all of it is valid UTF-8 and JSON (RFC 8259), with
@@ -63,7 +64,9 @@ fn read_fields<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(),
 #[derive(Default)]
 struct Found<'a> {
     to: &'a str,
-    recipients: Option<Recipients<'a>>,
+    /// Whether there was a `to`, and the last one was an array of strings.
+    to_is_strings: bool,
+    recipients: Recipients<'a>,
     kind: Option<&'a str>,
     reference: Option<&'a str>,
     payload: Option<&'a str>,
@@ -79,9 +82,9 @@ impl<'a> Found<'a> {
         &mut self,
         cursor: &mut Cursor<'a>,
         start: usize,
-        key: RawString<'a>,
+        key: Quoted<'a>,
     ) -> Result<(), Expected> {
-        let name = if key.escaped { Name::of(&unescape(key.raw)) } else { Name::of(key.inner) };
+        let name = Name::of(&key.text());
         if let Name::Extra = name {
             cursor.value()?;
             let run_start = self.run.map_or(start, |(run_start, _)| run_start);
@@ -107,8 +110,8 @@ impl<'a> Found<'a> {
     fn read_to(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Expected> {
         cursor.token();
         let start = cursor.at();
-        self.recipients = Recipients::read(cursor);
-        if self.recipients.is_none() {
+        self.to_is_strings = self.recipients.read(cursor);
+        if !self.to_is_strings {
             cursor.rewind(start);
             cursor.value()?;
         }
@@ -123,25 +126,33 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn judge(self) -> Result<Scanned<'a>, ScanError> {
+    // By reference, since `self` is too large to be moved on the hot path.
+    fn judge(&mut self) -> Result<Scanned<'a>, ScanError> {
         let is_string = |raw: Option<&str>| raw.is_none_or(|raw| raw.starts_with('"'));
-        let targets = self.recipients.ok_or(ScanError::InvalidTo)?.judge()?;
+        if !self.to_is_strings {
+            return Err(ScanError::InvalidTo);
+        }
+        let audience = self.recipients.judge()?;
         if !is_string(self.kind) {
             return Err(ScanError::InvalidType);
         }
         if !is_string(self.reference) {
             return Err(ScanError::InvalidRef);
         }
-        if self.payload.is_none() && targets != Targets::Relay {
+        if self.payload.is_none() && !matches!(audience, Audience::Relay) {
             return Err(ScanError::MissingPayload);
         }
         Ok(Scanned {
-            targets,
+            targets: match audience {
+                Audience::Relay => Targets::Relay,
+                Audience::All => Targets::All,
+                Audience::Named => Targets::Agents(mem::take(&mut self.recipients.ids)),
+            },
             to: self.to,
             kind: self.kind,
             reference: self.reference,
             payload: self.payload,
-            extras: self.extras,
+            extras: mem::take(&mut self.extras),
         })
     }
 }
