@@ -59,17 +59,17 @@ mod tests {
     #[test]
     fn what_fits_is_left_alone() {
         assert_eq!(shortage(10_000, 1_048_576), None);
-        assert_eq!(shortage(1_000, 1_000 + RESERVED_FILES), None);
+        assert_eq!(shortage(10_000, 10_000 + RESERVED_FILES), None);
         assert_eq!(shortage(usize::MAX, u64::MAX).map(|short| short.asked), Some(usize::MAX));
     }
 
     #[test]
     fn one_too_many_is_cut_to_what_fits() {
-        let short = shortage(1_001, 1_000 + RESERVED_FILES);
-        assert_eq!(short, Some(FileShortage { asked: 1_001, fits: 1_000, file_limit: 2_152 }));
-        assert_eq!(RESERVED_FILES, 1_152);
-        let text = short.map(|short| short.to_string()).unwrap_or_default();
-        for part in ["1001", "2152", "LimitNOFILE=2153", "ulimit -n 2153"] {
+        let short = shortage(10_001, 10_000 + RESERVED_FILES);
+        let expected = FileShortage { asked: 10_001, fits: 10_000, file_limit: 11_152 };
+        assert_eq!(short, Some(expected));
+        let text = expected.to_string();
+        for part in ["10001", "11152", "LimitNOFILE=11153", "ulimit -n 11153"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
     }
