@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
     book::{Book, Decided, Issuer},
+    file::RegistryFile,
     standing::Standing,
-    store::{self, Identity, OpenError, RegistryFile, Source},
+    store::{self, Identity, OpenError, Source},
     writer::{Job, Request, Unavailable, Writer, unreadable},
 };
 use crate::{

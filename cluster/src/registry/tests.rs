@@ -253,7 +253,7 @@ async fn one_token_without_end_keeps_every_revocation() {
 /// What a registry that has just been closed would start with.
 fn standing_of(registry: LocalRegistry, dir: &Path) -> (u64, standing::Revoked) {
     drop(registry);
-    store::standing(&store::RegistryFile::new(dir).open().unwrap()).unwrap()
+    store::standing(&file::RegistryFile::new(dir).open().unwrap()).unwrap()
 }
 
 #[test]
