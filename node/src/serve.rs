@@ -41,7 +41,7 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 const REFUSALS_MAX: usize = 64;
 
 /// How long a connection may speak HTTP, however busy it is.
-const HTTP_LIFETIME: Duration = Duration::from_secs(300);
+const HTTP_LIFETIME: Duration = Duration::from_mins(5);
 
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -115,12 +115,10 @@ impl Server {
         let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
         let (mut handshake, mut refusal) = (None, None);
         if self.limited && !is_proxy {
-            match self.relay.addresses.handshake(peer) {
-                Ok(permit) => handshake = Some(permit),
-                Err(_) => {
-                    self.relay.metrics.limited.handshakes.increment(1);
-                    refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
-                }
+            handshake = self.relay.addresses.handshake(peer).ok();
+            if handshake.is_none() {
+                self.relay.metrics.limited.handshakes.increment(1);
+                refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
             }
         }
         Some(Place { _connection: connection, _handshake: handshake, refusal })

@@ -147,10 +147,8 @@ async fn become_session(
     address: ClientAddress,
     permits: Permits,
 ) {
-    let parts = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
-        Ok(Ok(parts)) => parts,
-        Ok(Err(_)) | Err(_) => return relay.metrics.handshakes.broken.increment(1),
-    };
+    let upgraded = upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>);
+    let Ok(Ok(parts)) = upgraded else { return relay.metrics.handshakes.broken.increment(1) };
     relay.metrics.handshakes.accepted.increment(1);
     let (reads, socket) = parts.io.into_inner().into_split();
     let (now, wall) = (relay.clock.elapsed(), relay.clock.wall());
