@@ -4,10 +4,15 @@
 //! the book. [`LocalRegistry`] is the book kept by one node alone.
 
 mod book;
+#[cfg(test)]
+mod disk_tests;
+mod file;
 mod local;
 mod record;
 mod standing;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use local::{LocalRegistry, Options};

@@ -8,7 +8,11 @@
 
 mod grant;
 mod narrowing;
+#[cfg(test)]
+mod property_tests;
 mod signer;
+#[cfg(test)]
+mod tests;
 mod verifier;
 mod vocabulary;
 

@@ -5,9 +5,11 @@
 
 use std::fmt;
 
-/// Descriptors for everything that is not a session: listeners, the registry's files, the runtime,
-/// and connections that are being refused or have not finished their handshake.
-pub const RESERVED_FILES: u64 = 128;
+use crate::serve::HTTP_CONNECTIONS_MAX;
+
+/// Descriptors for everything that is not a session: 128 for listeners, the registry's files and
+/// the runtime, the rest for connections that speak HTTP. Never more than half of all.
+pub const RESERVED_FILES: u64 = 128 + HTTP_CONNECTIONS_MAX as u64;
 
 /// What POSIX promises at the least on any machine where we would run; used if we may not ask.
 const LIMIT_UNKNOWN: u64 = 1_024;
@@ -32,7 +34,7 @@ pub struct FileShortage {
 
 /// Whether `max_connections` exceeds what fits under `file_limit`, and what does fit.
 pub fn shortage(max_connections: usize, file_limit: u64) -> Option<FileShortage> {
-    let room = file_limit.saturating_sub(RESERVED_FILES).max(1);
+    let room = (file_limit - RESERVED_FILES.min(file_limit / 2)).max(1);
     let fits = usize::try_from(room).unwrap_or(usize::MAX);
     (max_connections > fits).then_some(FileShortage { asked: max_connections, fits, file_limit })
 }
@@ -64,17 +66,18 @@ mod tests {
     #[test]
     fn one_too_many_is_cut_to_what_fits() {
         let short = shortage(1_001, 1_000 + RESERVED_FILES);
-        assert_eq!(short, Some(FileShortage { asked: 1_001, fits: 1_000, file_limit: 1_128 }));
+        assert_eq!(short, Some(FileShortage { asked: 1_001, fits: 1_000, file_limit: 2_152 }));
+        assert_eq!(RESERVED_FILES, 1_152);
         let text = short.map(|short| short.to_string()).unwrap_or_default();
-        for part in ["1001", "1128", "LimitNOFILE=1129", "ulimit -n 1129"] {
+        for part in ["1001", "2152", "LimitNOFILE=2153", "ulimit -n 2153"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
     }
 
     #[test]
-    fn a_tiny_limit_leaves_one_connection() {
-        for limit in [0, 1, RESERVED_FILES, RESERVED_FILES + 1] {
-            assert_eq!(shortage(500, limit).map(|short| short.fits), Some(1));
+    fn a_small_limit_leaves_half_of_itself() {
+        for (limit, fits) in [(0, 1), (1, 1), (256, 128), (RESERVED_FILES, 576)] {
+            assert_eq!(shortage(5_000, limit).map(|short| short.fits), Some(fits), "{limit}");
         }
     }
 

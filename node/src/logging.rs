@@ -98,6 +98,7 @@ mod tests {
     use super::*;
 
     /// What `work` logs.
+    #[allow(clippy::disallowed_types)] // the only mutex that the library writes through
     fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> String {
         let mut file = tempfile::tempfile().unwrap();
         let config = LogConfig { level: level.into(), format };

@@ -76,7 +76,10 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
 fn act(command: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
-    Ok(runtime.block_on(command))
+    let code = runtime.block_on(command);
+    // A write to a pipe that nobody reads may never end.
+    runtime.shutdown_background();
+    Ok(code)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -170,6 +170,8 @@ impl Relay {
             End::Draining => &closed.draining,
         };
         counter.increment(1);
+        let lasted = self.clock.elapsed().saturating_sub(session.opened());
+        tracing::debug!(?end, lasted_s = lasted.as_secs(), "session ended");
     }
 
     /// Closes a session with 1001 and the time after which its agent is to come back, which is

@@ -24,6 +24,7 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
+    logging::redact_query,
     relay::Relay,
 };
 
@@ -34,13 +35,13 @@ const HEAD_BYTES_MAX: usize = 16 * 1_024;
 const HEADERS_MAX: usize = 64;
 
 /// Connections that speak HTTP at a time, beside the sessions; each takes some 20 KiB.
-const HTTP_CONNECTIONS_MAX: usize = 1_024;
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 
 /// Of these, connections over their address' limit that are told so, instead of being dropped.
 const REFUSALS_MAX: usize = 64;
 
 /// How long a connection may speak HTTP, however busy it is.
-const HTTP_LIFETIME: Duration = Duration::from_secs(300);
+const HTTP_LIFETIME: Duration = Duration::from_mins(5);
 
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -114,12 +115,10 @@ impl Server {
         let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
         let (mut handshake, mut refusal) = (None, None);
         if self.limited && !is_proxy {
-            match self.relay.addresses.handshake(peer) {
-                Ok(permit) => handshake = Some(permit),
-                Err(_) => {
-                    self.relay.metrics.limited.handshakes.increment(1);
-                    refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
-                }
+            handshake = self.relay.addresses.handshake(peer).ok();
+            if handshake.is_none() {
+                self.relay.metrics.limited.handshakes.increment(1);
+                refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
             }
         }
         Some(Place { _connection: connection, _handshake: handshake, refusal })
@@ -174,8 +173,13 @@ async fn answer(
         relay.metrics.limited.handshakes.increment(1);
         return Ok(too_many_handshakes());
     };
+    let (method, path) = (request.method().clone(), redact_query(&request.uri().to_string()));
     request.extensions_mut().insert::<ClientAddress>(client);
-    router.call(request).await
+    let response = router.call(request).await;
+    if let Ok(response) = &response {
+        tracing::debug!(%method, path, status = response.status().as_u16(), from = %client.ip, "answered");
+    }
+    response
 }
 
 fn too_many_handshakes() -> Response {

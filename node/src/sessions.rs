@@ -147,3 +147,80 @@ impl Drop for Entry {
         self.sessions.remove(&self.session);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::time::Duration;
+
+    use cluster::token::{Serial, TokenSigner};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::session::{Opening, outbox::OutboxLimits};
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    async fn session(sessions: &Sessions, agent: &str) -> Arc<Session> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let signer = TokenSigner::generate();
+        let token = signer.issue(&agent.parse().unwrap(), Serial(1), NOW, None).unwrap();
+        let opening = Opening {
+            id: sessions.next_id(NOW),
+            grant: signer.verifier().verify(&token, NOW).unwrap(),
+            address: [127, 0, 0, 1].into(),
+            socket: stream.into_split().1,
+            limits: OutboxLimits { bytes: 1_000, messages: 10 },
+        };
+        Arc::new(Session::new(opening, Duration::ZERO, NOW))
+    }
+
+    #[tokio::test]
+    async fn ids_grow_even_if_the_clock_goes_back() {
+        let sessions = Sessions::default();
+        let first = sessions.next_id(NOW);
+        let second = sessions.next_id(UnixMillis(0));
+        assert!(first < second && second < sessions.next_id(NOW));
+    }
+
+    #[tokio::test]
+    async fn the_newest_session_wins_and_a_late_goodbye_disturbs_nobody() {
+        let sessions = Arc::new(Sessions::default());
+        let (old, new) = (session(&sessions, "bob").await, session(&sessions, "bob").await);
+        let Entered::Alone(old_entry) = sessions.enter(Arc::clone(&old)) else { panic!() };
+        let Entered::TookOver(new_entry, replaced) = sessions.enter(Arc::clone(&new)) else {
+            panic!()
+        };
+        assert_eq!(replaced.id(), old.id());
+        drop(old_entry);
+        assert_eq!(sessions.get("bob").unwrap().id(), new.id());
+        assert_eq!((sessions.len(), sessions.all().len()), (1, 1));
+        drop(new_entry);
+        assert!(sessions.get("bob").is_none() && sessions.is_empty() && sessions.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_enters_late_gives_way_to_a_newer_one() {
+        let sessions = Arc::new(Sessions::default());
+        let (old, new) = (session(&sessions, "bob").await, session(&sessions, "bob").await);
+        let entry = sessions.enter(Arc::clone(&new));
+        assert!(matches!(sessions.enter(old), Entered::Outdone));
+        assert_eq!(sessions.get("bob").unwrap().id(), new.id());
+        drop(entry);
+        assert!(sessions.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_list_of_all_is_as_new_as_the_map() {
+        let sessions = Arc::new(Sessions::default());
+        let mut entries = Vec::new();
+        for n in 0..20 {
+            entries.push(sessions.enter(session(&sessions, &format!("agent-{n}")).await));
+            assert_eq!(sessions.all().len(), n + 1);
+        }
+        assert!(Arc::ptr_eq(&sessions.all(), &sessions.all()), "made once per change");
+        entries.truncate(5);
+        assert_eq!(sessions.all().len(), 5);
+    }
+}

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn id(n: usize) -> AgentId {
         format!("agent-{n}").parse().unwrap()
@@ -182,7 +182,7 @@ mod tests {
         let mut subs = Subscriptions::default();
         subs.subscribe(&id(0), &ids(1..2)).unwrap();
         subs.left(&id(0), HOUR);
-        subs.sweep(HOUR * 2 - Duration::from_nanos(1), HOUR, |_| false);
+        subs.sweep(HOUR + HOUR / 2, HOUR, |_| false);
         assert_eq!(subs.total(), 1);
         subs.arrived(&id(0));
         subs.sweep(HOUR * 9, HOUR, |_| false);

@@ -1,6 +1,8 @@
 //! An agent as the tests play it: tokio-tungstenite, and the bare socket under it for what no
 //! decent client would send.
 
+use std::fmt;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -23,7 +25,6 @@ pub struct Client {
 }
 
 /// How a session was ended from the relay's side.
-#[derive(Debug)]
 pub struct Closed {
     /// The close code; none if the connection ended without a close frame.
     pub code: Option<u16>,
@@ -31,6 +32,16 @@ pub struct Closed {
     pub reason: String,
     /// The messages that came before.
     pub before: Vec<Value>,
+}
+
+impl fmt::Debug for Closed {
+    /// With the last message only: there may be thousands.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, reason, before } = self;
+        let last = before.last().map(|message| message.to_string().chars().take(300).collect());
+        let last: String = last.unwrap_or_default();
+        write!(f, "code {code:?}, reason {reason:?}, {} messages before, last {last}", before.len())
+    }
 }
 
 impl Client {

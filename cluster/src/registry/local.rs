@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
     book::{Book, Decided, Issuer},
+    file::RegistryFile,
     standing::Standing,
-    store::{self, Identity, OpenError, RegistryFile, Source},
+    store::{self, Identity, OpenError, Source},
     writer::{Job, Request, Unavailable, Writer, unreadable},
 };
 use crate::{
@@ -56,7 +57,7 @@ impl LocalRegistry {
         Self::open_source(RegistryFile::new(data_dir), options)
     }
 
-    fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
+    pub(super) fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
         let Options { token_ttl, now } = options;
         let database = source.open()?;
         let Identity { node, generation, signer } =

@@ -1,18 +1,15 @@
-//! The registry's file: opening it, founding it, and reading all of it that lives in memory.
+//! The registry's tables: founding them, and reading all of them that lives in memory.
 //!
-//! One redb file. Opening it checks every page's checksum, so what is damaged is refused instead of
-//! believed.
+//! Opening checks every page's checksum, so what is damaged is refused instead of believed.
 
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, WriteTransaction, backends::FileBackend,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use zeroize::Zeroizing;
 
@@ -21,7 +18,7 @@ use super::{
     standing::Revoked,
 };
 use crate::{
-    Generation, NodeId, UnixMillis, data_dir,
+    Generation, NodeId, UnixMillis,
     token::{Serial, SigningError, TokenSigner},
 };
 
@@ -48,9 +45,6 @@ const META_SIGNING_KEY: &str = "signing_key";
 pub(super) const META_SERIAL: &str = "serial";
 /// When the last of all tokens issued so far expires, `u64` Unix ms; the greatest number: never.
 pub(super) const META_TOKENS_END: &str = "tokens_end";
-
-/// The file's name in the data directory.
-const FILE: &str = "registry.redb";
 
 /// What redb may keep of the file in memory.
 const CACHE_BYTES: usize = 4 << 20;
@@ -126,59 +120,11 @@ pub(super) trait Source: Send + 'static {
     fn path(&self) -> &Path;
 }
 
-/// The registry's file in a data directory.
-pub(super) struct RegistryFile(PathBuf);
-
 /// What a node is, for as long as its data directory lasts.
 pub(super) struct Identity {
     pub(super) node: NodeId,
     pub(super) generation: Generation,
     pub(super) signer: TokenSigner,
-}
-
-impl RegistryFile {
-    pub(super) fn new(data_dir: &Path) -> Self {
-        Self(data_dir.join(FILE))
-    }
-
-    fn create_or_open(&self) -> io::Result<File> {
-        let dir = self.0.parent().unwrap_or(Path::new("."));
-        data_dir::create(dir)?;
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.0)?;
-        data_dir::sync(dir)?;
-        Ok(file)
-    }
-}
-
-impl Source for RegistryFile {
-    fn open(&self) -> Result<Database, OpenError> {
-        let dir = || self.0.parent().map(PathBuf::from).unwrap_or_default();
-        let file = self.create_or_open().map_err(|source| OpenError::Io { dir: dir(), source })?;
-        let opened =
-            FileBackend::new(file).and_then(|backend| builder().create_with_backend(backend));
-        opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                OpenError::InUse(dir())
-            }
-            DatabaseError::Storage(redb::StorageError::Io(source))
-                if source.kind() != io::ErrorKind::InvalidData =>
-            {
-                OpenError::Io { dir: dir(), source }
-            }
-            other => OpenError::Unreadable { file: self.0.clone(), reason: other.to_string() },
-        })
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
 }
 
 /// redb as this registry uses it.

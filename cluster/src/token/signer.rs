@@ -5,8 +5,8 @@ use std::fmt;
 use biscuit_auth::{
     Algorithm, Biscuit, KeyPair, PrivateKey,
     builder::{
-        Binary, Check, CheckKind, Expression, Op, Term, constrained_rule, fact, int, pred, string,
-        var,
+        Binary, Check, CheckKind, Expression, Op, Term, bytes, constrained_rule, fact, int, pred,
+        string, var,
     },
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -69,7 +69,8 @@ impl TokenSigner {
         let mut authority = Biscuit::builder()
             .fact(fact(facts::AGENT, &[string(agent.as_str())]))?
             .fact(fact(facts::SERIAL, &[int(serial)]))?
-            .fact(fact(facts::ISSUED, &[Term::Date(issued.0 / 1000)]))?;
+            .fact(fact(facts::ISSUED, &[Term::Date(issued.0 / 1000)]))?
+            .fact(fact(facts::SIGNER, &[bytes(&self.0.public().to_bytes())]))?;
         if let Some(expires) = expires {
             let date = Term::Date(seconds_rounded_up(expires));
             authority = authority

@@ -53,6 +53,7 @@ pub(super) struct TestRelay {
 
 impl TestRelay {
     /// Listens on a free port and plays `turns`, one after the other.
+    #[allow(clippy::disallowed_methods)] // the task is held, and ends with this
     pub(super) async fn start(turns: Vec<Turn>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,6 +83,7 @@ pub(super) struct TlsFront {
 
 impl TlsFront {
     /// Passes what comes over TLS to the relay at `inner`.
+    #[allow(clippy::disallowed_methods)] // the task is held, and ends with this
     pub(super) async fn start(inner: String) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());

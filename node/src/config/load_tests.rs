@@ -46,6 +46,7 @@ fn a_host_name_that_is_no_node_name_is_not_used() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // one line a setting
 fn every_setting_reaches_its_field() {
     let config = loaded(&[
         ("HOST", "::1"),

@@ -15,6 +15,7 @@ use cluster::token::{Grant, TokenError};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tracing::Instrument;
 
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
@@ -146,10 +147,8 @@ async fn become_session(
     address: ClientAddress,
     permits: Permits,
 ) {
-    let parts = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
-        Ok(Ok(parts)) => parts,
-        Ok(Err(_)) | Err(_) => return relay.metrics.handshakes.broken.increment(1),
-    };
+    let upgraded = upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>);
+    let Ok(Ok(parts)) = upgraded else { return relay.metrics.handshakes.broken.increment(1) };
     relay.metrics.handshakes.accepted.increment(1);
     let (reads, socket) = parts.io.into_inner().into_split();
     let (now, wall) = (relay.clock.elapsed(), relay.clock.wall());
@@ -160,11 +159,14 @@ async fn become_session(
     let id = relay.sessions.next_id(wall);
     let opening = Opening { id, grant, address: address.ip, socket, limits };
     let session = Arc::new(Session::new(opening, now, wall));
-    let actor = Actor::start(&relay, session, reads, &parts.read_buf, now, wall);
-    relay.tasks.spawn("session", async move {
+    let span =
+        tracing::debug_span!("session", id = id.0, agent = %session.agent(), from = %address.ip);
+    let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));
+    let life = async move {
         actor.run().await;
         drop(permits);
-    });
+    };
+    relay.tasks.spawn("session", life.instrument(span));
 }
 
 #[cfg(test)]

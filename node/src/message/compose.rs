@@ -3,15 +3,7 @@
 use cluster::AgentId;
 
 use super::{Scanned, Stamp, quote};
-
-/// FIN and the opcode of text (RFC 6455 section 5.2); a server's frames are not masked.
-const FINAL_TEXT: u8 = 0x81;
-/// The largest length that the second byte holds itself.
-const LEN_7_MAX: usize = 125;
-/// Says that the length follows in two bytes.
-const LEN_16: u8 = 126;
-/// Says that the length follows in eight bytes.
-const LEN_64: u8 = 127;
+use crate::ws::frame::{HEADER_BYTES_MAX, text_header};
 
 const ID: &[u8] = b"{\"id\":\"";
 const FROM: &str = "\",\"from\":\"";
@@ -108,8 +100,8 @@ impl Fields<'_> {
         let ts = digits.format(self.stamp.ts.0);
         let mut len = 0;
         self.each_part(ts, |part| len += part.len());
-        out.reserve(10 + len);
-        write_header(len, out);
+        out.reserve(HEADER_BYTES_MAX + len);
+        text_header(len, out);
         self.each_part(ts, |part| out.extend_from_slice(part));
     }
 
@@ -135,22 +127,6 @@ impl Fields<'_> {
         show(TS);
         show(ts.as_bytes());
         show(b"}");
-    }
-}
-
-/// The header of an unmasked text frame with the shortest encoding of its length.
-fn write_header(len: usize, out: &mut Vec<u8>) {
-    out.push(FINAL_TEXT);
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(short), _) if len <= LEN_7_MAX => out.push(short),
-        (_, Ok(medium)) => {
-            out.push(LEN_16);
-            out.extend_from_slice(&medium.to_be_bytes());
-        }
-        _ => {
-            out.push(LEN_64);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
     }
 }
 
@@ -198,21 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_written_in_the_shortest_way() {
-        for (len, expected) in [
-            (0, &[0x81, 0][..]),
-            (125, &[0x81, 125]),
-            (126, &[0x81, 126, 0, 126]),
-            (65_535, &[0x81, 126, 0xff, 0xff]),
-            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
-            let mut out = Vec::new();
-            write_header(len, &mut out);
-            assert_eq!(out, expected, "{len}");
-        }
-    }
-
-    #[test]
     fn the_length_is_that_of_the_text() {
         for payload_len in [1, 20, 30, 40, 126, 65_400, 65_500, 70_000] {
             let text = format!(r#"{{"to":["*"],"payload":"{}"}}"#, "x".repeat(payload_len));
@@ -220,12 +181,12 @@ mod tests {
             let mut out = Vec::new();
             compose(&Author::new(&agent("rawk-042")), &stamp(), &message, &mut out);
             let start = match out[1] {
-                LEN_16 => 4,
-                LEN_64 => 10,
+                126 => 4,
+                127 => 10,
                 _ => 2,
             };
             let mut header = Vec::new();
-            write_header(out.len() - start, &mut header);
+            text_header(out.len() - start, &mut header);
             assert_eq!(&out[..start], header);
         }
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    End, Session,
+    End, Life, Session, Waiting,
     inbound::{Inbound, Stop, Turn},
     outbox::Frame,
 };
@@ -122,6 +122,7 @@ impl Actor {
                 None
             }
         };
+        tracing::debug!("session opened");
         relay.arrived(&session);
         let reader = Reader::new(relay.config.limits.max_message_size);
         let mut actor = Self {
@@ -172,15 +173,15 @@ impl Actor {
 
     fn write_what_waits(&mut self, cx: &mut Context<'_>) {
         loop {
-            let state = self.session.writing();
-            if state.closing && self.listening == Listening::Open {
-                self.listening = Listening::ForGoodbye;
-            }
-            if state.closing {
+            let (life, waiting) = self.session.state();
+            if life != Life::Open {
                 self.leave();
             }
-            let writable =
-                state.untried || state.blocked && self.session.poll_writable(cx).is_ready();
+            let writable = match waiting {
+                Waiting::Nothing => false,
+                Waiting::Untried => true,
+                Waiting::Blocked => self.session.poll_writable(cx).is_ready(),
+            };
             if !writable {
                 return;
             }
@@ -190,6 +191,9 @@ impl Actor {
 
     /// Gives up the session's place: messages go elsewhere, or nowhere, from now on.
     fn leave(&mut self) {
+        if self.listening == Listening::Open {
+            self.listening = Listening::ForGoodbye;
+        }
         if self.entry.take().is_some() {
             self.relay.left(&self.session);
         }
@@ -199,12 +203,16 @@ impl Actor {
     }
 
     fn is_over(&self) -> bool {
-        let state = self.session.writing();
-        if state.finished && self.listening == Listening::Deaf {
-            // The agent's goodbye would not be understood: the end of the stream tells it to go.
-            self.session.shut_down_writing();
+        match self.session.state().0 {
+            Life::Open | Life::Closing => false,
+            Life::Dead => true,
+            Life::Closed if self.listening == Listening::Deaf => {
+                // The agent's goodbye would not be understood: the end of the stream tells it to go.
+                self.session.shut_down_writing();
+                false
+            }
+            Life::Closed => self.listening == Listening::Over,
         }
-        state.dead || state.finished && self.listening == Listening::Over
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -69,7 +69,7 @@ impl Inbound {
 
     /// The first message of a session (PROTOCOL section 3).
     pub(super) fn welcome(&mut self, wall: UnixMillis) -> Vec<u8> {
-        let payload = self.relay.welcome.to_string();
+        let payload = self.relay.welcome.clone();
         let mut frame = Vec::new();
         self.compose_answer("welcome", None, Some(&payload), wall, &mut frame);
         frame
@@ -95,7 +95,7 @@ impl Inbound {
         let max = self.relay.config.limits.max_message_size;
         self.relay.metrics.dropped.invalid.increment(1);
         let message = format!("a message may have {max} bytes at most: send less");
-        self.refuse(Refusal { code: "message_too_large", message, retry_ms: None }, None, turn);
+        self.refuse(&Refusal { code: "message_too_large", message, retry_ms: None }, None, turn);
     }
 
     fn message(&mut self, bytes: &[u8], text: bool, turn: &mut Turn<'_>) -> Result<(), Stop> {
@@ -109,7 +109,7 @@ impl Inbound {
             Err(error) => {
                 self.relay.metrics.dropped.invalid.increment(1);
                 let message = error.to_string();
-                self.refuse(Refusal { code: error.code(), message, retry_ms: None }, None, turn);
+                self.refuse(&Refusal { code: error.code(), message, retry_ms: None }, None, turn);
                 return Ok(());
             }
         };
@@ -149,7 +149,7 @@ impl Inbound {
             limits.rate_per_min, limits.rate_per_hour
         );
         let refusal = Refusal { code: "rate_limit", message, retry_ms: Some(retry_ms) };
-        self.refuse(refusal, None, turn);
+        self.refuse(&refusal, None, turn);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Inbound {
             Err(error) => {
                 let text = error.to_string();
                 let refusal = Refusal { code: error.code(), message: text, retry_ms: None };
-                return self.refuse(refusal, message.reference, turn);
+                return self.refuse(&refusal, message.reference, turn);
             }
         };
         match command {
@@ -195,7 +195,7 @@ impl Inbound {
                 let text = error.to_string();
                 let refusal =
                     Refusal { code: "too_many_subscriptions", message: text, retry_ms: None };
-                self.refuse(refusal, message.reference, turn);
+                self.refuse(&refusal, message.reference, turn);
             }
         }
     }
@@ -215,10 +215,10 @@ impl Inbound {
     fn forbid(&mut self, why: &str, message: &Scanned<'_>, turn: &mut Turn<'_>) {
         let text = format!("{why}: use one that was not narrowed so far");
         let refusal = Refusal { code: "not_permitted", message: text, retry_ms: None };
-        self.refuse(refusal, message.reference, turn);
+        self.refuse(&refusal, message.reference, turn);
     }
 
-    fn refuse(&mut self, refusal: Refusal<'_>, reference: Option<&str>, turn: &mut Turn<'_>) {
+    fn refuse(&mut self, refusal: &Refusal<'_>, reference: Option<&str>, turn: &mut Turn<'_>) {
         let retry = refusal.retry_ms.map_or_else(String::new, |ms| format!(",\"retry_ms\":{ms}"));
         let (code, message) = (quote(refusal.code), quote(&refusal.message));
         let payload = format!("{{\"code\":{code},\"message\":{message}{retry}}}");

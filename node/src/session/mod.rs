@@ -117,19 +117,28 @@ pub enum End {
     Draining,
 }
 
-/// How far the writing of a session is.
+/// How far the life of a session is, as its outbox knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct WriteState {
-    /// Bytes wait that nobody tried to write.
-    untried: bool,
-    /// Bytes wait that the socket did not take.
-    blocked: bool,
-    /// A close frame waits, or has left.
-    closing: bool,
-    /// The close frame has left, or never will.
-    finished: bool,
+enum Life {
+    /// It takes messages.
+    Open,
+    /// A close frame is the last that waits.
+    Closing,
+    /// The close frame has left.
+    Closed,
     /// The socket failed, or was given up.
-    dead: bool,
+    Dead,
+}
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Nothing, or somebody is at it.
+    Nothing,
+    /// Bytes that nobody tried to write.
+    Untried,
+    /// Bytes that the socket did not take.
+    Blocked,
 }
 
 /// What a look at a session's clocks asks for.
@@ -155,7 +164,7 @@ impl Session {
             address,
             opened: now,
             socket,
-            outbox: Mutex::new(Outbox::new()),
+            outbox: Mutex::new(Outbox::default()),
             limits,
             waker: AtomicWaker::new(),
             heard: AtomicU32::new(seconds(now)),
@@ -250,8 +259,7 @@ impl Session {
         let dropped = self.outbox.lock().close(&frame, hurry, now);
         if dropped.is_some() {
             self.note_end(End::of(code));
-            tracing::debug!(agent = %self.agent, session = self.id.0, code = u16::from(code), reason,
-                "closing a session");
+            self.log_close(code, reason);
             self.wake();
         }
         dropped
@@ -331,19 +339,33 @@ impl Session {
         self.outbox.lock().bytes()
     }
 
+    fn log_close(&self, code: CloseCode, reason: &str) {
+        let (id, agent, code) = (self.id.0, &self.agent, u16::from(code));
+        if code == u16::from(CloseCode::SlowConsumer) {
+            tracing::info!(id, %agent, code, reason, "cut off a slow consumer");
+        } else {
+            tracing::debug!(id, %agent, code, reason, "closing a session");
+        }
+    }
+
     fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    fn writing(&self) -> WriteState {
+    fn state(&self) -> (Life, Waiting) {
         let outbox = self.outbox.lock();
-        WriteState {
-            untried: outbox.wants_write(),
-            blocked: outbox.is_blocked(),
-            closing: !outbox.is_open(),
-            finished: outbox.is_finished(),
-            dead: outbox.is_dead(),
-        }
+        let life = match () {
+            () if outbox.is_open() => Life::Open,
+            () if outbox.is_dead() => Life::Dead,
+            () if outbox.is_finished() => Life::Closed,
+            () => Life::Closing,
+        };
+        let waiting = match () {
+            () if outbox.wants_write() => Waiting::Untried,
+            () if outbox.blocked_since().is_some() => Waiting::Blocked,
+            () => Waiting::Nothing,
+        };
+        (life, waiting)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -69,9 +69,10 @@ pub enum Offer {
     Closed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Writing {
     /// Nobody writes.
+    #[default]
     Idle,
     /// A thread holds a [`Batch`].
     Busy,
@@ -79,13 +80,12 @@ enum Writing {
     Blocked { since: Duration },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
+    #[default]
     Open,
     /// A close frame is the last that waits.
-    Closing {
-        since: Duration,
-    },
+    Closing { since: Duration },
     /// The socket failed or its time is over: nothing is written any more.
     Dead,
 }
@@ -112,8 +112,8 @@ pub enum WriteOutcome {
     Failed,
 }
 
-/// The queue of one session.
-#[derive(Debug)]
+/// The queue of one session; empty, it allocates nothing.
+#[derive(Debug, Default)]
 pub struct Outbox {
     /// Chunks of whole frames, but that the first may start inside a frame.
     chunks: VecDeque<Bytes>,
@@ -142,19 +142,6 @@ pub struct Batch {
 }
 
 impl Outbox {
-    /// An empty outbox; it allocates nothing until a frame waits.
-    pub const fn new() -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            run: Vec::new(),
-            bytes: 0,
-            messages: 0,
-            begun: 0,
-            writing: Writing::Idle,
-            phase: Phase::Open,
-        }
-    }
-
     /// Offers a message.
     pub fn offer(&mut self, frame: &Frame<'_>, limits: OutboxLimits) -> Offer {
         if self.phase != Phase::Open {
@@ -240,11 +227,6 @@ impl Outbox {
     /// Whether bytes wait that nobody has tried to write.
     pub fn wants_write(&self) -> bool {
         self.bytes > 0 && self.writing == Writing::Idle
-    }
-
-    /// Whether the socket took no more when it was tried last.
-    pub fn is_blocked(&self) -> bool {
-        matches!(self.writing, Writing::Blocked { .. })
     }
 
     /// Since when the socket takes nothing at all, if it is blocked.
@@ -469,7 +451,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_obliges_its_bringer_to_write() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let a = frame(10, b'a');
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::First);
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued);
@@ -480,7 +462,7 @@ mod tests {
 
     #[test]
     fn what_comes_during_a_write_is_written_after_it() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let (a, b) = (frame(10, b'a'), frame(10, b'b'));
         outbox.offer(&Frame::Small(&a), LIMITS);
         let mut batch = outbox.begin_write().unwrap();
@@ -493,7 +475,7 @@ mod tests {
 
     #[test]
     fn full_before_any_write_is_not_slow() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let a = frame(100, b'a');
         for _ in 0..9 {
             outbox.offer(&Frame::Small(&a), LIMITS);
@@ -506,7 +488,7 @@ mod tests {
 
     #[test]
     fn messages_are_bounded_in_number_too() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let a = frame(1, b'a');
         outbox.offer(&Frame::Small(&a), LIMITS);
         take(&mut outbox, 0, WriteOutcome::Blocked);
@@ -521,7 +503,7 @@ mod tests {
 
     #[test]
     fn a_hurried_close_keeps_the_frame_that_is_half_written() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let (a, b, close) = (frame(10, b'a'), frame(10, b'b'), frame(2, b'x'));
         outbox.offer(&Frame::Small(&a), LIMITS);
         outbox.offer(&Frame::Small(&b), LIMITS);
@@ -536,7 +518,7 @@ mod tests {
 
     #[test]
     fn a_calm_close_comes_last() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let (a, close) = (frame(10, b'a'), frame(2, b'x'));
         outbox.offer(&Frame::Small(&a), LIMITS);
         assert_eq!(outbox.close(&close, false, T0), Some(0));
@@ -549,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_block_lasts_from_the_last_byte_taken() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         outbox.offer(&Frame::Small(&frame(50, b'a')), LIMITS);
         let mut write = |at_most, now| {
             let mut batch = outbox.begin_write().unwrap();
@@ -564,7 +546,7 @@ mod tests {
 
     #[test]
     fn a_failed_socket_ends_it_all() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         outbox.offer(&Frame::Small(&frame(10, b'a')), LIMITS);
         let batch = outbox.begin_write().unwrap();
         outbox.offer(&Frame::Small(&frame(10, b'b')), LIMITS);
@@ -574,7 +556,7 @@ mod tests {
 
     #[test]
     fn idle_outboxes_hold_no_memory() {
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         outbox.offer(&Frame::Small(&frame(100, b'a')), LIMITS);
         take(&mut outbox, usize::MAX, WriteOutcome::Open);
         assert_eq!((outbox.run.capacity(), outbox.chunks.capacity()), (0, 0));
@@ -589,7 +571,7 @@ mod tests {
             hurry in any::<bool>(),
         ) {
             let limits = OutboxLimits { bytes: 2_000, messages: 12 };
-            let (mut outbox, mut wire, mut accepted) = (Outbox::new(), Vec::new(), Vec::new());
+            let (mut outbox, mut wire, mut accepted) = (Outbox::default(), Vec::new(), Vec::new());
             for (i, (len, large, cut)) in steps.into_iter().enumerate() {
                 let bytes = frame(len, u8::try_from(i).unwrap());
                 let shared = Bytes::from(bytes.clone());

@@ -63,9 +63,10 @@ async fn while_it_drains_it_is_not_ready_and_takes_nobody_in() {
     relay.terminate();
     sender.expect_close(1001).await;
 
-    http::get(relay.ops, "/ready").await.expect_error(503, "draining");
-    let health = http::get(relay.ops, "/health").await.expect_status(503).json();
-    assert_eq!(health["status"], "draining", "{health}");
+    for path in ["/ready", "/health"] {
+        let answer = http::get(relay.ops, path).await.expect_status(503).json();
+        assert_eq!(answer["status"], "draining", "{path}: {answer}");
+    }
     assert_newcomer_is_turned_away(&relay, &token).await;
 
     lags.expect_close(1001).await;
