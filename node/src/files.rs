@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use crate::serve::HTTP_CONNECTIONS_MAX;
+use crate::serve::{OPS_CONNECTIONS_MAX, PUBLIC_CONNECTIONS_MAX};
 
-/// Descriptors for everything that is not a session: 128 for listeners, the registry's files and
-/// the runtime, the rest for connections that speak HTTP. Never more than half of all.
-pub const RESERVED_FILES: u64 = 128 + HTTP_CONNECTIONS_MAX as u64;
+/// Descriptors for everything that is not a session: 64 for listeners, the registry's files and the
+/// runtime, the rest for connections that speak HTTP. Never more than half of all.
+pub const RESERVED_FILES: u64 = 64 + (PUBLIC_CONNECTIONS_MAX + OPS_CONNECTIONS_MAX) as u64;
 
 /// What POSIX promises at the least on any machine where we would run; used if we may not ask.
 const LIMIT_UNKNOWN: u64 = 1_024;

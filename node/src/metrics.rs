@@ -177,6 +177,8 @@ labelled!(
     handshakes => "handshakes",
     /// Sessions of the node.
     sessions => "sessions",
+    /// Connections that speak HTTP.
+    http => "http",
 });
 
 impl Metrics {
@@ -229,7 +231,7 @@ fn describe() {
     describe_gauge!("arc_sessions", "live sessions on this node");
     describe_gauge!("arc_registered_agents", "agent ids in the registry");
     describe_gauge!("arc_subscriptions", "subscriptions of all agents");
-    describe_gauge!("arc_outbox_bytes", "bytes waiting in all outboxes, once a second");
+    describe_gauge!("arc_outbox_bytes", "bytes waiting in all outboxes");
     describe_gauge!("arc_uptime_seconds", "seconds since this node started");
     describe_counter!("arc_messages_received_total", "messages accepted from agents, by kind");
     describe_counter!("arc_messages_delivered_total", "messages put into outboxes, by kind");

@@ -8,11 +8,11 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
-use cluster::{AgentId, registry::Registry};
+use cluster::{AgentId, UnixMillis, registry::Registry};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -21,9 +21,9 @@ use crate::{
     clock::Clock,
     config::Config,
     limits::{AddressLimits, AgentLimiter},
-    message::{Author, ProcessTag, SessionTag},
+    message::{Author, ProcessTag, SessionTag, Stamper},
     metrics::Metrics,
-    session::{End, Session, SessionId},
+    session::{End, Session},
     sessions::Sessions,
     subscriptions::Subscriptions,
     tasks::Tasks,
@@ -62,6 +62,9 @@ pub struct Relay {
     pub welcome: String,
     limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
     process: ProcessTag,
+    sessions_so_far: AtomicU64,
+    /// The latest time that a session which ended gave a message.
+    last_stamped: AtomicU64,
     phase: AtomicU8,
 }
 
@@ -96,6 +99,8 @@ impl Relay {
             welcome: welcome(&config),
             limiters: Mutex::default(),
             process: ProcessTag::from_random(rand::random()),
+            sessions_so_far: AtomicU64::new(0),
+            last_stamped: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Joining as u8),
             config,
             clock,
@@ -118,9 +123,12 @@ impl Relay {
         self.phase.store(phase as u8, Ordering::SeqCst);
     }
 
-    /// What tells the message ids of one session from all others.
-    pub fn session_tag(&self, session: SessionId) -> SessionTag {
-        SessionTag::new(self.process, session.0)
+    /// What stamps the messages of one more session: with ids that no other session gives, and, if
+    /// the clock was set back, not before the sessions that ended.
+    pub fn stamper(&self) -> Stamper {
+        let number = self.sessions_so_far.fetch_add(1, Ordering::Relaxed);
+        let floor = UnixMillis(self.last_stamped.load(Ordering::Relaxed));
+        Stamper::not_before(floor, SessionTag::new(self.process, number))
     }
 
     /// The agent's rate limit, which outlives its sessions; none if nothing is limited.
@@ -154,8 +162,9 @@ impl Relay {
         }
     }
 
-    /// A session's task is at its end.
-    pub fn ended(&self, session: &Session) {
+    /// A session's task is at its end; its last message had this time.
+    pub fn ended(&self, session: &Session, last_stamped: UnixMillis) {
+        self.last_stamped.fetch_max(last_stamped.0, Ordering::Relaxed);
         let closed = &self.metrics.closed;
         let end = session.end().unwrap_or(End::Lost);
         let counter = match end {

@@ -35,10 +35,10 @@ const LAST_STEPS: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The registry could not be opened.
-    #[error("cannot open the registry: {0}")]
+    #[error("cannot open the registry")]
     Registry(#[from] OpenError),
     /// The admin token could not be read or made.
-    #[error("cannot read or make the admin token in {dir}: {source}")]
+    #[error("cannot read or make the admin token in {dir}")]
     AdminToken {
         /// Where it is kept.
         dir: PathBuf,
@@ -46,7 +46,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// An address could not be listened on.
-    #[error("cannot listen on {address} ({variable}): {source}; is another relay running there?")]
+    #[error("cannot listen on {address} (set by {variable})")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -56,8 +56,8 @@ pub enum RunError {
         source: io::Error,
     },
     /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(io::Error),
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
     /// The metrics could not be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -82,12 +82,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let stop = CancellationToken::new();
     let mut essential = Essential::default();
-    let server = |router, limited| Server::new(Arc::clone(&relay), router, limited, stop.clone());
     let admin = AdminToken::new(&admin_token);
-    essential
-        .spawn("the public listener", server(public_router(Arc::clone(&relay)), true).run(public));
-    essential
-        .spawn("the ops listener", server(ops_router(Arc::clone(&relay), admin), false).run(ops));
+    essential.spawn(
+        "the public listener",
+        Server::public(Arc::clone(&relay), public_router(Arc::clone(&relay)), stop.clone())
+            .run(public),
+    );
+    essential.spawn(
+        "the ops listener",
+        Server::ops(Arc::clone(&relay), ops_router(Arc::clone(&relay), admin), stop.clone())
+            .run(ops),
+    );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     essential.spawn("watching revocations", watch_revocations(Arc::clone(&relay), stop.clone()));
     relay.enter_phase(Phase::Serving);

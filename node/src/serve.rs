@@ -24,7 +24,6 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
-    logging::redact_query,
     relay::Relay,
 };
 
@@ -34,8 +33,12 @@ const HEAD_BYTES_MAX: usize = 16 * 1_024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// Connections that speak HTTP at a time, beside the sessions; each takes some 20 KiB.
-pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// Connections that speak HTTP on the public listener at a time, beside the sessions; each takes
+/// some 20 KiB.
+pub const PUBLIC_CONNECTIONS_MAX: usize = 1_024;
+
+/// Connections on the ops listener at a time.
+pub const OPS_CONNECTIONS_MAX: usize = 64;
 
 /// Of these, connections over their address' limit that are told so, instead of being dropped.
 const REFUSALS_MAX: usize = 64;
@@ -68,17 +71,27 @@ struct Place {
 }
 
 impl Server {
-    /// A server that ends when `stop` is cancelled. With `limited`, addresses may have only so many
+    /// The server of agents, which ends when `stop` is cancelled. Addresses may have only so many
     /// connections that are no sessions yet.
-    pub fn new(relay: Arc<Relay>, router: Router, limited: bool, stop: CancellationToken) -> Self {
-        Self {
-            relay,
-            router,
-            limited,
-            connections: Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX)),
-            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            stop,
-        }
+    pub fn public(relay: Arc<Relay>, router: Router, stop: CancellationToken) -> Self {
+        Self::new(relay, router, true, PUBLIC_CONNECTIONS_MAX, stop)
+    }
+
+    /// The server of operators, which ends when `stop` is cancelled.
+    pub fn ops(relay: Arc<Relay>, router: Router, stop: CancellationToken) -> Self {
+        Self::new(relay, router, false, OPS_CONNECTIONS_MAX, stop)
+    }
+
+    fn new(
+        relay: Arc<Relay>,
+        router: Router,
+        limited: bool,
+        connections_max: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        let connections = Arc::new(Semaphore::new(connections_max));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { relay, router, limited, connections, refusals, stop }
     }
 
     /// Accepts until it is stopped.
@@ -101,7 +114,9 @@ impl Server {
 
     /// Starts the connection's task, or drops the connection.
     fn admit(&self, stream: TcpStream, peer: IpAddr) {
-        let Some(place) = self.place(peer) else { return };
+        let Some(place) = self.place(peer) else {
+            return self.relay.metrics.limited.http.increment(1);
+        };
         // Only delays small frames if it fails.
         let _ = stream.set_nodelay(true);
         let (relay, router, stop) =
@@ -173,13 +188,8 @@ async fn answer(
         relay.metrics.limited.handshakes.increment(1);
         return Ok(too_many_handshakes());
     };
-    let (method, path) = (request.method().clone(), redact_query(&request.uri().to_string()));
     request.extensions_mut().insert::<ClientAddress>(client);
-    let response = router.call(request).await;
-    if let Ok(response) = &response {
-        tracing::debug!(%method, path, status = response.status().as_u16(), from = %client.ip, "answered");
-    }
-    response
+    router.call(request).await
 }
 
 fn too_many_handshakes() -> Response {

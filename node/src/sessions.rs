@@ -32,10 +32,11 @@ pub struct Sessions {
     snapshot: Mutex<Snapshot>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Snapshot {
     version: u64,
-    sessions: Arc<[Arc<Session>]>,
+    /// None while it is out of date, so that it keeps no ended session's socket open.
+    sessions: Option<Arc<[Arc<Session>]>>,
 }
 
 /// A session's place in the map; given back when dropped.
@@ -64,7 +65,7 @@ impl Default for Sessions {
             len: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             version: AtomicU64::new(0),
-            snapshot: Mutex::new(Snapshot { version: 0, sessions: Arc::from([]) }),
+            snapshot: Mutex::default(),
         }
     }
 }
@@ -117,14 +118,18 @@ impl Sessions {
     pub fn all(&self) -> Arc<[Arc<Session>]> {
         let mut snapshot = self.snapshot.lock();
         let version = self.version.load(Ordering::Acquire);
-        if snapshot.version != version {
-            let mut sessions = Vec::with_capacity(self.len());
-            for shard in &self.shards {
-                sessions.extend(shard.read().values().cloned());
-            }
-            *snapshot = Snapshot { version, sessions: sessions.into() };
+        if let Some(sessions) = &snapshot.sessions
+            && snapshot.version == version
+        {
+            return Arc::clone(sessions);
         }
-        Arc::clone(&snapshot.sessions)
+        let mut sessions = Vec::with_capacity(self.len());
+        for shard in &self.shards {
+            sessions.extend(shard.read().values().cloned());
+        }
+        let sessions: Arc<[_]> = sessions.into();
+        *snapshot = Snapshot { version, sessions: Some(Arc::clone(&sessions)) };
+        sessions
     }
 
     fn remove(&self, session: &Session) {
@@ -134,6 +139,8 @@ impl Sessions {
             self.len.fetch_sub(1, Ordering::Relaxed);
             self.version.fetch_add(1, Ordering::Release);
         }
+        drop(shard);
+        self.snapshot.lock().sessions = None;
     }
 
     fn shard(&self, agent: &str) -> &RwLock<HashMap<AgentId, Arc<Session>>> {

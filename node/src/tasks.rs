@@ -34,13 +34,6 @@ impl Tasks {
             }
         });
     }
-
-    /// Returns when no task is left.
-    pub async fn all_ended(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
-        self.tracker.reopen();
-    }
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

@@ -53,7 +53,7 @@ const CACHE_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory or file cannot be made, read or written.
-    #[error("cannot use the data directory {dir}: {source}", dir = dir.display())]
+    #[error("cannot use the data directory {dir}", dir = dir.display())]
     Io {
         /// The data directory.
         dir: PathBuf,

@@ -1,5 +1,6 @@
 //! The relay over HTTP: who may register, who becomes a session, what operators read.
 
+mod access_log;
 mod admin;
 pub mod client_address;
 mod cors;

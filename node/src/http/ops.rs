@@ -6,13 +6,14 @@ use axum::{
     Json, Router,
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
 
 use super::{
-    ApiError,
+    ApiError, access_log,
     admin::{self, AdminToken},
     public::health,
     register::register,
@@ -51,6 +52,7 @@ pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
         .merge(admin::routes(token))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn(access_log::log))
         .with_state(relay)
 }
 

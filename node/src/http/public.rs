@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{ApiError, cors, landing, register::register, upgrade::upgrade};
+use super::{ApiError, access_log, cors, landing, register::register, upgrade::upgrade};
 use crate::relay::{Phase, Relay};
 
 /// The public listener's paths.
@@ -25,6 +25,7 @@ pub fn public_router(relay: Arc<Relay>) -> Router {
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn_with_state(Arc::clone(&relay), cors::cors))
+        .layer(middleware::from_fn(access_log::log))
         .with_state(relay)
 }
 

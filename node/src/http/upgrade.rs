@@ -87,18 +87,17 @@ fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Adm
         outcomes.origin.increment(1);
         return Err(cors::refusal());
     }
-    let grant = authenticate(relay, request.headers(), request.uri()).map_err(|error| {
-        outcomes.unauthorized.increment(1);
-        unauthorized(&error)
-    })?;
+    let grant = authenticate(relay, request.headers(), request.uri())
+        .inspect_err(|_| outcomes.unauthorized.increment(1))?;
     let permits = take_permits(relay, address).inspect_err(|_| outcomes.limited.increment(1))?;
     Ok(Admitted { key, grant, permits })
 }
 
 /// The token's grant; the header wins over the query.
-fn authenticate(relay: &Relay, headers: &HeaderMap, uri: &Uri) -> Result<Grant, TokenError> {
+fn authenticate(relay: &Relay, headers: &HeaderMap, uri: &Uri) -> Result<Grant, ApiError> {
     let token = bearer(headers).map(Cow::Borrowed).or_else(|| token_in_query(uri));
-    relay.registry.verify(&token.ok_or(TokenError::Invalid)?, relay.clock.wall())
+    let token = token.ok_or_else(no_token)?;
+    relay.registry.verify(&token, relay.clock.wall()).map_err(|error| unauthorized(&error))
 }
 
 fn token_in_query(uri: &Uri) -> Option<Cow<'_, str>> {
@@ -122,13 +121,24 @@ fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, ApiErr
     Ok(Permits { _session: session, _address: address })
 }
 
+fn no_token() -> ApiError {
+    refuse_token(
+        "unauthorized",
+        "send your token: as Authorization: Bearer tok_…, or as ?token=tok_…",
+    )
+}
+
 fn unauthorized(error: &TokenError) -> ApiError {
     let code = match error {
         TokenError::Invalid | TokenError::Unsupported(_) => "unauthorized",
         TokenError::Expired => "token_expired",
         TokenError::Revoked => "token_revoked",
     };
-    ApiError::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    refuse_token(code, error.to_string())
+}
+
+fn refuse_token(code: &'static str, message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, code, message)
         .header("www-authenticate", HeaderValue::from_static("Bearer"))
 }
 

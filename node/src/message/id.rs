@@ -96,7 +96,17 @@ pub struct Stamper {
 impl Stamper {
     /// For a sender that nobody else stamps for.
     pub fn new(tag: SessionTag) -> Self {
-        Self { last: UnixMillis(0), counter: 0, tag }
+        Self::not_before(UnixMillis(0), tag)
+    }
+
+    /// The same, for a sender whose earlier session was stamped until `floor`.
+    pub fn not_before(floor: UnixMillis, tag: SessionTag) -> Self {
+        Self { last: floor, counter: 0, tag }
+    }
+
+    /// The time of the last stamp.
+    pub fn last(&self) -> UnixMillis {
+        self.last
     }
 
     /// The stamp of a message accepted at `now`. If the clock went back, the last time stays; if a

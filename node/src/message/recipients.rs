@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use cluster::AgentId;
 use smallvec::SmallVec;
 
 use super::{
@@ -23,8 +22,8 @@ pub enum Targets<'a> {
     Relay,
     /// Every connected agent but the sender.
     All,
-    /// The named agents, each once, in the order in which they were first named. Texts that are no
-    /// well-formed agent id are left out, since they reach nobody; so there may be none at all.
+    /// The named agents, each once, in the order in which they were first named. Whether there are
+    /// such agents, and whether the texts could be agent ids at all, is not asked here.
     Agents(SmallVec<[Cow<'a, str>; 4]>),
 }
 
@@ -95,7 +94,7 @@ impl<'a> Recipients<'a> {
             }
             _ => {
                 self.others = true;
-                if self.count <= RECIPIENTS_MAX && AgentId::is_well_formed(&id) {
+                if self.count <= RECIPIENTS_MAX {
                     self.ids.push(id);
                 }
             }

@@ -148,10 +148,6 @@ impl Actor {
     /// Runs until the session has ended.
     pub async fn run(mut self) {
         poll_fn(|cx| self.poll_turn(cx)).await;
-        let lost = self.session.kill(End::Lost);
-        self.relay.metrics.dropped.session_lost.increment(lost as u64);
-        self.leave();
-        self.relay.ended(&self.session);
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -194,11 +190,15 @@ impl Actor {
         if self.listening == Listening::Open {
             self.listening = Listening::ForGoodbye;
         }
-        if self.entry.take().is_some() {
-            self.relay.left(&self.session);
-        }
+        self.give_back_entry();
         if self.deadline.is_none() {
             self.deadline = Some(Box::pin(sleep(CLOSING_DEADLINE)));
+        }
+    }
+
+    fn give_back_entry(&mut self) {
+        if self.entry.take().is_some() {
+            self.relay.left(&self.session);
         }
     }
 
@@ -328,6 +328,22 @@ impl Actor {
                 self.listening = Listening::ForGoodbye;
             }
         }
+    }
+}
+
+/// However the task ends, what it took is given back and the end is counted.
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let now = self.relay.clock.elapsed();
+            self.session.close(CloseCode::InternalError, "internal error", now);
+            self.session.flush(now);
+        }
+        let lost = self.session.kill(End::Lost);
+        self.relay.metrics.dropped.session_lost.increment(lost as u64);
+        self.session.shut_down_writing();
+        self.give_back_entry();
+        self.relay.ended(&self.session, self.inbound.last_stamped());
     }
 }
 

@@ -61,10 +61,15 @@ struct Refusal<'a> {
 
 impl Inbound {
     pub(super) fn new(relay: Arc<Relay>, session: Arc<Session>) -> Self {
-        let stamper = Stamper::new(relay.session_tag(session.id()));
+        let stamper = relay.stamper();
         let author = Author::new(session.agent());
         let limiter = relay.limiter(session.agent());
         Self { relay, session, author, stamper, limiter, permission: Permission::default() }
+    }
+
+    /// The time of the last message, the agent's or the relay's to it.
+    pub(super) fn last_stamped(&self) -> UnixMillis {
+        self.stamper.last()
     }
 
     /// The first message of a session (PROTOCOL section 3).
@@ -99,7 +104,9 @@ impl Inbound {
     }
 
     fn message(&mut self, bytes: &[u8], text: bool, turn: &mut Turn<'_>) -> Result<(), Stop> {
-        self.judge_rate(turn)?;
+        if !self.has_room(turn)? {
+            return Ok(());
+        }
         let message = match scan(bytes) {
             Ok(message) => message,
             Err(ScanError::NotUtf8) if text => {
@@ -129,10 +136,11 @@ impl Inbound {
         Ok(())
     }
 
-    fn judge_rate(&mut self, turn: &mut Turn<'_>) -> Result<(), Stop> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
+    /// Whether the agent's rate has room for one more message; if not, the agent is told.
+    fn has_room(&mut self, turn: &mut Turn<'_>) -> Result<bool, Stop> {
+        let Some(limiter) = &self.limiter else { return Ok(true) };
         let retry = match limiter.judge() {
-            Verdict::Pass => return Ok(()),
+            Verdict::Pass => return Ok(true),
             Verdict::Refused { retry } => Some(retry),
             Verdict::CutOff => None,
         };
@@ -150,7 +158,7 @@ impl Inbound {
         );
         let refusal = Refusal { code: "rate_limit", message, retry_ms: Some(retry_ms) };
         self.refuse(&refusal, None, turn);
-        Ok(())
+        Ok(false)
     }
 
     fn command(&mut self, message: &Scanned<'_>, turn: &mut Turn<'_>) {

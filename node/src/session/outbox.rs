@@ -20,14 +20,17 @@ pub const SHARE_FROM: usize = 4_096;
 const RUN_MAX: usize = 65_536;
 
 /// While a write call is under way the socket may well be healthy and only this process slow: until
-/// the call returns, this many times the limits may wait.
-const OVERSHOOT: usize = 4;
+/// the call returns, this many times the bytes may wait, those being written included …
+const BYTES_OVERSHOOT: usize = 4;
+
+/// … and this many times the messages, since a busy sender brings a thousand in a millisecond.
+const MESSAGES_OVERSHOOT: usize = 16;
 
 /// How many buffers one write call carries at most.
 pub const SLICES_MAX: usize = 32;
 
-/// What may wait for one session; at the default of 1 MiB a thousand sessions that all stopped
-/// reading hold 1 GiB.
+/// What may wait for one session that does not read; at the default of 1 MiB a thousand such
+/// sessions hold 1 GiB. While a write call is under way more may wait for as long as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
     /// Bytes of frames.
@@ -74,8 +77,8 @@ enum Writing {
     /// Nobody writes.
     #[default]
     Idle,
-    /// A thread holds a [`Batch`].
-    Busy,
+    /// A thread holds a [`Batch`] of this many bytes.
+    Busy { bytes: usize },
     /// The socket took no more at this time; it is tried again when it is writable.
     Blocked { since: Duration },
 }
@@ -147,10 +150,7 @@ impl Outbox {
         if self.phase != Phase::Open {
             return Offer::Closed;
         }
-        let factor = if self.writing == Writing::Busy { OVERSHOOT } else { 1 };
-        let room = self.bytes + frame.len() <= limits.bytes.saturating_mul(factor)
-            && self.messages < limits.messages.saturating_mul(factor);
-        if !room {
+        if !self.has_room(frame.len(), limits) {
             let untried = self.writing == Writing::Idle && self.bytes > 0;
             return if untried { Offer::Full } else { Offer::TooSlow };
         }
@@ -183,11 +183,11 @@ impl Outbox {
 
     /// Hands out what waits, unless somebody writes already or there is nothing.
     pub fn begin_write(&mut self) -> Option<Batch> {
-        if self.bytes == 0 || self.writing == Writing::Busy || self.phase == Phase::Dead {
+        if self.bytes == 0 || self.is_busy() || self.phase == Phase::Dead {
             return None;
         }
         let blocked_since = self.blocked_since();
-        self.writing = Writing::Busy;
+        self.writing = Writing::Busy { bytes: self.bytes };
         let batch = Batch {
             chunks: std::mem::take(&mut self.chunks),
             run: std::mem::take(&mut self.run),
@@ -233,7 +233,7 @@ impl Outbox {
     pub fn blocked_since(&self) -> Option<Duration> {
         match self.writing {
             Writing::Blocked { since } => Some(since),
-            Writing::Idle | Writing::Busy => None,
+            Writing::Idle | Writing::Busy { .. } => None,
         }
     }
 
@@ -267,6 +267,21 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self.writing, Writing::Busy { .. })
+    }
+
+    fn has_room(&self, len: usize, limits: OutboxLimits) -> bool {
+        let (bytes, messages) = match self.writing {
+            Writing::Busy { bytes } => (
+                limits.bytes.saturating_mul(BYTES_OVERSHOOT).saturating_sub(bytes),
+                limits.messages.saturating_mul(MESSAGES_OVERSHOOT),
+            ),
+            Writing::Idle | Writing::Blocked { .. } => (limits.bytes, limits.messages),
+        };
+        self.bytes + len <= bytes && self.messages < messages
     }
 
     fn push(&mut self, frame: &Frame<'_>) {
@@ -498,6 +513,20 @@ mod tests {
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
         take(&mut outbox, 4, WriteOutcome::Blocked);
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued, "one whole frame left");
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+    }
+
+    #[test]
+    fn during_a_write_more_may_wait_but_not_without_end() {
+        let mut outbox = Outbox::default();
+        let a = frame(100, b'a');
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        let batch = outbox.begin_write().unwrap();
+        let took =
+            (0..100).take_while(|_| outbox.offer(&Frame::Small(&a), LIMITS) == Offer::Queued);
+        assert_eq!(took.count(), 4_000 / 102 - 1);
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+        assert_eq!(outbox.end_write(batch, WriteOutcome::Blocked, T0), AfterWrite::Blocked);
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
     }
 

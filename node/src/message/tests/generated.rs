@@ -126,7 +126,7 @@ fn expected_targets(to: &str) -> Result<Vec<String>, ScanError> {
     }
     let mut ids: Vec<String> = Vec::new();
     for text in texts {
-        if AgentId::is_well_formed(&text) && !ids.contains(&text) {
+        if !ids.contains(&text) {
             ids.push(text);
         }
     }
