@@ -103,14 +103,14 @@ fn message() -> impl Strategy<Value = (Vec<(String, String)>, String)> {
 
 /// The rules of PROTOCOL section 4 in their plainest form, on a `to` that `serde_json` has read.
 fn expected_targets(to: &str) -> Result<Vec<String>, ScanError> {
-    // Not all that is JSON is Unicode: such strings become something that equals nothing.
+    // Not all that is JSON is Unicode, and `serde_json` reads no such strings.
     let entries: Vec<&serde_json::value::RawValue> =
         serde_json::from_str(to).map_err(|_| ScanError::InvalidTo)?;
     let texts: Vec<String> = entries
         .iter()
         .map(|entry| match (entry.get().starts_with('"'), serde_json::from_str(entry.get())) {
             (true, Ok(text)) => Ok(text),
-            (true, Err(_)) => Ok("lone surrogate".to_owned()),
+            (true, Err(_)) => Ok(unescape(entry.get()).into_owned()),
             (false, _) => Err(ScanError::InvalidTo),
         })
         .collect::<Result<_, _>>()?;
