@@ -8,6 +8,7 @@
 use std::io::{self, IsTerminal};
 
 use tracing::Dispatch;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 use crate::config::{LogConfig, LogFormat};
@@ -23,6 +24,10 @@ const LEVELS: [(&str, &str); 7] = [
     ("trace", "trace"),
 ];
 
+/// Lines that may wait for a stdout which nobody reads; further ones are dropped, so that the relay
+/// goes on. Some 2 MB.
+const LINES_MAX: usize = 8_192;
+
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,11 +39,21 @@ pub enum Error {
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sends everything logged from now on to stdout, shaped as `config` says; once per process.
-pub fn init(config: &LogConfig) -> Result<(), Error> {
+/// Sends everything logged from now on to stdout, shaped as `config` says, until the writer is
+/// dropped; once per process.
+pub fn init(config: &LogConfig) -> Result<Writer, Error> {
     let colours = io::stdout().is_terminal();
-    dispatch(config, io::stdout, colours)?.try_init().map_err(|error| Error::Twice(error.into()))
+    let (stdout, writer) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .thread_name("log")
+        .finish(io::stdout());
+    let initialised = dispatch(config, stdout, colours)?.try_init();
+    initialised.map(|()| Writer(writer)).map_err(|error| Error::Twice(error.into()))
 }
+
+/// The thread that writes the log; what waits is written when this is dropped.
+#[derive(Debug)]
+pub struct Writer(#[allow(dead_code)] WorkerGuard); // held for its drop
 
 fn dispatch<W>(config: &LogConfig, writer: W, colours: bool) -> Result<Dispatch, Error>
 where

@@ -55,7 +55,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
-    logging::init(&config.log)?;
+    let _log = logging::init(&config.log)?;
     for notice in notices {
         if notice.is_warning() { warn!("{notice}") } else { info!("{notice}") }
     }

@@ -154,13 +154,11 @@ impl Actor {
         self.session.register(cx.waker());
         for _ in 0..READS_PER_TURN {
             self.write_what_waits(cx);
-            if self.is_over() {
+            if self.is_over() || self.poll_deadline(cx).is_ready() {
                 return Poll::Ready(());
             }
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return self.poll_deadline(cx),
+            if ready!(self.poll_read(cx)).is_err() {
+                return Poll::Ready(());
             }
         }
         cx.waker().wake_by_ref();

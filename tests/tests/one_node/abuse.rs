@@ -32,6 +32,24 @@ async fn wait_for_hang_up(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn whoever_broke_the_rules_cannot_stay_by_talking_on() {
+    let mut relay = Relay::start();
+    let token = relay.register("talker-1").await;
+    let mut stream = dial(&relay).await;
+    stream.write_all(handshake(&token).as_bytes()).await.expect("the relay reads");
+    stream.write_all(&frame::unmasked(frame::TEXT, b"{}")).await.expect("the relay reads");
+    let (mut reads, mut writes) = stream.into_split();
+    let talk = async { while writes.write_all(&[b'x'; 65_536]).await.is_ok() {} };
+    let listen = async {
+        let mut sink = [0; 4_096];
+        while reads.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+    };
+    within("the relay hanging up", async { tokio::join!(talk, listen) }).await;
+    relay.wait_for_connections(0).await;
+    relay.assert_healthy().await;
+}
+
+#[tokio::test]
 async fn frames_that_break_the_rules_end_their_session_only() {
     use frame::{BINARY, CLOSE, ENDS, GOES_ON, PING, TEXT, TEXT_BEGINS, masked, unmasked};
     let text = br#"{"to":["bob-1"],"payload":1}"#;
