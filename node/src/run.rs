@@ -1,8 +1,15 @@
 //! The life of a relay process: start, serve, look after its sessions, drain, stop.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -27,6 +34,9 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// Every so many rounds what is not needed any more is forgotten.
 const ROUNDS_TO_FORGET: u64 = 10;
+
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 1_024;
 
 /// What is left of the drain deadline for the last steps, once the sessions' time is over.
 const LAST_STEPS: Duration = Duration::from_millis(500);
@@ -75,8 +85,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
     let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
-    let public = listen((config.host, config.port).into(), "PORT").await?;
-    let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT").await?;
+    let public = listen((config.host, config.port).into(), "PORT")?;
+    let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT")?;
     let addresses = (public.local_addr(), ops.local_addr());
     let relay = Arc::new(Relay::new(config, clock, registry, metrics));
 
@@ -124,12 +134,33 @@ fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<dyn Registry>, Ru
     Ok(Arc::new(LocalRegistry::open(&config.data_dir, options)?))
 }
 
-async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen {
-        address,
-        variable,
-        source,
-    })
+fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
+    let listener = match bind(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !is_refused(&error) => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        listener => listener,
+    };
+    listener.map_err(|source| RunError::Listen { address, variable, source })
+}
+
+/// Listens; on all IPv6 addresses means on all IPv4 addresses, too, whatever the system's default.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted relay need not wait until the old one's connections are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Whether the port may not be had; any other error may mean that the system has no IPv6.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
 /// Takes no new sessions, tells the old ones when to come back, and returns when all have ended or

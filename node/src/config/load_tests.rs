@@ -207,7 +207,7 @@ fn production_refuses_plain_text_on_public_addresses() {
         loaded(&[production, ("HOST", host), ("BEHIND_PROXY", "true")]);
         loaded(&[("HOST", host)]);
     }
-    one_problem(&[production], &["HOST = \"0.0.0.0\" (default)"]);
+    one_problem(&[production], &["HOST = \"::\" (default)"]);
     for host in [
         "127.0.0.1",
         "10.1.2.3",

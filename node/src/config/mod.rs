@@ -12,7 +12,11 @@ mod secret;
 mod settings;
 mod written;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -135,7 +139,7 @@ pub struct Timing {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            host: IpAddr::from([0, 0, 0, 0]),
+            host: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port: 8080,
             stats_host: IpAddr::from([127, 0, 0, 1]),
             stats_port: 8081,

@@ -178,7 +178,7 @@ fn listening() -> Vec<Setting> {
     let row = Group::Listening;
     vec![
         setting(row, "HOST", address(), |c| &mut c.host,
-            "Address that agents connect to"),
+            "Address that agents connect to; :: is every one, of IPv4 too"),
         setting(row, "PORT", number(PORT), |c| &mut c.port,
             "Port that agents connect to; 0 lets the system choose"),
         setting(row, "STATS_HOST", address(), |c| &mut c.stats_host,
