@@ -41,12 +41,12 @@ const FOLLOWING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("follow
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory or file cannot be made, read or written.
-    #[error("cannot use {file}", file = file.display())]
+    #[error("cannot use {file}: {reason}", file = file.display())]
     Io {
         /// The subscriptions' file.
         file: PathBuf,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another process has the file open.
     #[error("another process has {file} open", file = .0.display())]
@@ -82,10 +82,10 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// After an earlier failure the file could not be opened again.
-    #[error("cannot open the file again")]
+    #[error(transparent)]
     Open(#[from] OpenError),
-    /// The disk took them not.
-    #[error("cannot write")]
+    /// The disk did not take them.
+    #[error(transparent)]
     Write(#[from] Box<redb::Error>),
 }
 
@@ -150,7 +150,7 @@ pub fn set_aside(data_dir: &Path) -> io::Result<PathBuf> {
 fn open_checked(source: &dyn Source) -> Result<Database, OpenError> {
     let file = || source.path().to_owned();
     let database = source.open().map_err(|error| match error {
-        FileError::Io(source) => OpenError::Io { file: file(), source },
+        FileError::Io(reason) => OpenError::Io { file: file(), reason },
         FileError::InUse => OpenError::InUse(file()),
         FileError::Unreadable(reason) => OpenError::Unreadable { file: file(), reason },
     })?;
@@ -163,7 +163,7 @@ fn open_checked(source: &dyn Source) -> Result<Database, OpenError> {
 
 fn reading(source: &dyn Source, error: redb::Error) -> OpenError {
     match error {
-        redb::Error::Io(error) => OpenError::Io { file: source.path().to_owned(), source: error },
+        redb::Error::Io(reason) => OpenError::Io { file: source.path().to_owned(), reason },
         other => unreadable(source, &other.to_string()),
     }
 }
