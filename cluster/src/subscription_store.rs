@@ -367,7 +367,35 @@ mod tests {
         transaction.open_table(TableDefinition::<u64, u64>::new("meta")).unwrap();
         transaction.commit().unwrap();
         drop(database);
-        assert!(matches!(refused(dir.path()), OpenError::Unreadable { .. }));
+        let error = refused(dir.path());
+        assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
+        assert!(error.to_string().contains("something else"), "{error}");
+    }
+
+    #[test]
+    fn whatever_is_damaged_is_told_from_a_disk_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let store = SubscriptionStore::open(dir.path()).unwrap();
+        for n in 0..40 {
+            store.save([follows(&format!("ann-{n}"), &["bob", "cid"])]).unwrap();
+        }
+        drop(store);
+        let sound = fs::read(&file).unwrap();
+        let cut = (0..sound.len()).step_by(sound.len() / 20).map(|end| sound[..end].to_vec());
+        // All that redb's header uses, and some of the pages.
+        let changed = (0..320).chain((320..sound.len()).step_by(1_023).take(100)).map(|at| {
+            let mut content = sound.clone();
+            content[at] ^= 0xff;
+            content
+        });
+        for content in cut.chain(changed) {
+            fs::write(&file, content).unwrap();
+            match SubscriptionStore::open(dir.path()).and_then(|store| store.load()) {
+                Ok(_) | Err(OpenError::Unreadable { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 
     #[test]
