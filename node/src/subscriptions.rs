@@ -291,7 +291,7 @@ mod tests {
         assert_eq!((subs.total(), subs.unsaved()), (3, 0));
         assert_eq!(subs.followers(&id(1)).count(), 2);
         subs.arrived(&id(3));
-        subs.sweep(HOUR * 2 - Duration::from_millis(1), HOUR, |_| false);
+        subs.sweep(HOUR + HOUR / 2, HOUR, |_| false);
         assert_eq!(subs.total(), 3);
         subs.sweep(HOUR * 2, HOUR, |_| false);
         assert_eq!(subs.followers(&id(1)).collect::<Vec<_>>(), [&id(3)]);
