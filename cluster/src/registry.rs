@@ -6,7 +6,6 @@
 mod book;
 #[cfg(test)]
 mod disk_tests;
-mod file;
 mod local;
 mod record;
 mod standing;

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod relay;
 pub mod router;
 pub mod run;
+pub mod saving;
 pub mod serve;
 pub mod session;
 pub mod sessions;

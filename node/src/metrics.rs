@@ -21,6 +21,12 @@ pub struct Metrics {
     pub registered_agents: Gauge,
     /// Subscriptions of all agents.
     pub subscriptions: Gauge,
+    /// Agents whose subscriptions are not on disk as they are.
+    pub subscriptions_unsaved: Gauge,
+    /// 1 if the subscriptions on disk could not be read at start.
+    pub subscriptions_lost: Gauge,
+    /// Attempts to save subscriptions that failed.
+    pub subscription_save_failures: Counter,
     /// Bytes that wait in all outboxes.
     pub outbox_bytes: Gauge,
     /// Seconds since the start.
@@ -197,6 +203,9 @@ impl Metrics {
             sessions: gauge!("arc_sessions"),
             registered_agents: gauge!("arc_registered_agents"),
             subscriptions: gauge!("arc_subscriptions"),
+            subscriptions_unsaved: gauge!("arc_subscriptions_unsaved"),
+            subscriptions_lost: gauge!("arc_subscriptions_lost"),
+            subscription_save_failures: counter!("arc_subscription_save_failures_total"),
             outbox_bytes: gauge!("arc_outbox_bytes"),
             uptime: gauge!("arc_uptime_seconds"),
             received: Received::new(),
@@ -231,6 +240,8 @@ fn describe() {
     describe_gauge!("arc_sessions", "live sessions on this node");
     describe_gauge!("arc_registered_agents", "agent ids in the registry");
     describe_gauge!("arc_subscriptions", "subscriptions of all agents");
+    describe_gauge!("arc_subscriptions_unsaved", "agents with subscriptions not on disk yet");
+    describe_gauge!("arc_subscriptions_lost", "1 if those on disk could not be read at start");
     describe_gauge!("arc_outbox_bytes", "bytes waiting in all outboxes");
     describe_gauge!("arc_uptime_seconds", "seconds since this node started");
     describe_counter!("arc_messages_received_total", "messages accepted from agents, by kind");
@@ -241,6 +252,7 @@ fn describe() {
     describe_counter!("arc_registrations_total", "requests for a name, by outcome");
     describe_counter!("arc_rate_limited_total", "what ran into a limit, by limit");
     describe_counter!("arc_task_panics_total", "tasks that panicked; each is a bug");
+    describe_counter!("arc_subscription_save_failures_total", "attempts to save that failed");
     describe_histogram!("arc_handshake_seconds", "from a request for a session to its answer");
     describe_histogram!("arc_registration_seconds", "from a request for a name to its answer");
     describe_histogram!(

@@ -199,7 +199,10 @@ impl Relay {
         metrics.sessions.set(float(self.sessions.len() as u64));
         metrics.outbox_bytes.set(float(waiting as u64));
         metrics.registered_agents.set(float(self.registry.registered_agents()));
-        metrics.subscriptions.set(float(self.subscriptions.read().total() as u64));
+        let subscriptions = self.subscriptions.read();
+        metrics.subscriptions.set(float(subscriptions.total() as u64));
+        metrics.subscriptions_unsaved.set(float(subscriptions.unsaved() as u64));
+        drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
     }
 

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
+use cluster::{
+    registry::{LocalRegistry, OpenError, Options, Registry},
+    subscription_store,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
@@ -24,6 +27,7 @@ use crate::{
     http::{AdminToken, ops_router, public_router},
     metrics::Metrics,
     relay::{Phase, Relay, VERSION},
+    saving,
     serve::Server,
     session::{Due, End, Session},
     ws::CloseCode,
@@ -47,6 +51,9 @@ pub enum RunError {
     /// The registry could not be opened.
     #[error("cannot open the registry")]
     Registry(#[from] OpenError),
+    /// The subscriptions on disk could not be opened.
+    #[error("cannot open the subscriptions")]
+    Subscriptions(#[from] subscription_store::OpenError),
     /// The admin token could not be read or made.
     #[error("cannot read or make the admin token in {dir}")]
     AdminToken {
@@ -89,6 +96,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT")?;
     let addresses = (public.local_addr(), ops.local_addr());
     let relay = Arc::new(Relay::new(config, clock, registry, metrics));
+    let store = saving::restore(&relay)?;
 
     let stop = CancellationToken::new();
     let mut essential = Essential::default();
@@ -105,6 +113,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     essential.spawn("watching revocations", watch_revocations(Arc::clone(&relay), stop.clone()));
+    essential.spawn(
+        "saving subscriptions",
+        saving::save_changes(Arc::clone(&relay), store, stop.clone()),
+    );
     relay.enter_phase(Phase::Serving);
     if let (Ok(public), Ok(ops)) = addresses {
         tracing::info!(

@@ -1,10 +1,12 @@
 //! Who follows whom.
 //!
 //! Subscriptions belong to the agent, not to its connection: they last until they are taken back,
-//! or for a time after the agent left (PROTOCOL section 3). Pure: time is an argument.
+//! or for a time after the agent left (PROTOCOL section 3). Notes whose lists have changed, so that
+//! they can be saved, and never saves them itself. Pure: time is an argument.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    mem,
     time::Duration,
 };
 
@@ -22,6 +24,10 @@ pub struct Subscriptions {
     followers: HashMap<AgentId, HashSet<AgentId>>,
     following: HashMap<AgentId, Following>,
     total: usize,
+    /// Whose lists have changed since they were taken to be saved.
+    changed: HashSet<AgentId>,
+    /// Whose lists were taken, and are not known to be saved.
+    taken: Vec<AgentId>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +49,22 @@ pub enum TooMany {
 }
 
 impl Subscriptions {
+    /// What was saved in an earlier life of the relay. Its agents count as having left at `now`,
+    /// until they connect.
+    pub fn restored(saved: Vec<(AgentId, Vec<AgentId>)>, now: Duration) -> Self {
+        let mut subscriptions = Self::default();
+        for (follower, agents) in saved {
+            for agent in &agents {
+                let followers = subscriptions.followers.entry(agent.clone()).or_default();
+                followers.insert(follower.clone());
+            }
+            let agents: BTreeSet<_> = agents.into_iter().collect();
+            subscriptions.total += agents.len();
+            subscriptions.following.insert(follower, Following { agents, left: Some(now) });
+        }
+        subscriptions
+    }
+
     /// Lets `follower` follow all of `agents`, and returns how many it follows now.
     pub fn subscribe(
         &mut self,
@@ -58,10 +80,12 @@ impl Subscriptions {
         if self.total + new > TOTAL_MAX {
             return Err(TooMany::OfRelay);
         }
-        if !agents.is_empty() {
-            let following = self.following.entry(follower.clone()).or_default();
-            following.agents.extend(agents.iter().cloned());
+        if new == 0 {
+            return Ok(known);
         }
+        let following = self.following.entry(follower.clone()).or_default();
+        following.agents.extend(agents.iter().cloned());
+        self.changed.insert(follower.clone());
         for agent in agents {
             self.followers.entry(agent.clone()).or_default().insert(follower.clone());
         }
@@ -76,6 +100,9 @@ impl Subscriptions {
         let left = following.agents.len();
         if left == 0 {
             self.following.remove(follower);
+        }
+        if !ended.is_empty() {
+            self.changed.insert(follower.clone());
         }
         self.total -= ended.len();
         for agent in ended {
@@ -123,7 +150,29 @@ impl Subscriptions {
             for agent in &following.agents {
                 self.unlink(&follower, agent);
             }
+            self.changed.insert(follower);
         }
+    }
+
+    /// The agents whose lists have changed since they were saved, for the caller to save what
+    /// [`of`](Self::of) then says of each. Who is not reported as [`saved`](Self::saved) is among
+    /// those of the next call.
+    pub fn take_changed(&mut self) -> Vec<AgentId> {
+        let mut changed = mem::take(&mut self.changed);
+        changed.extend(mem::take(&mut self.taken));
+        self.taken = changed.into_iter().collect();
+        self.taken.clone()
+    }
+
+    /// What was taken last has been saved.
+    pub fn saved(&mut self) {
+        self.taken = Vec::new();
+    }
+
+    /// How many agents' lists are not known to be saved as they are. One that changes while it is
+    /// being saved counts twice.
+    pub fn unsaved(&self) -> usize {
+        self.changed.len() + self.taken.len()
     }
 
     /// How many subscriptions there are in all.
@@ -143,6 +192,8 @@ impl Subscriptions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -194,19 +245,73 @@ mod tests {
         assert_eq!((subs.total(), subs.followers(&id(1)).count()), (0, 0));
     }
 
+    /// Saves what has changed to `disk`, as the relay does.
+    fn save(subs: &mut Subscriptions, disk: &mut BTreeMap<AgentId, BTreeSet<AgentId>>) {
+        for follower in subs.take_changed() {
+            let agents: BTreeSet<_> = subs.of(&follower).cloned().collect();
+            if agents.is_empty() {
+                disk.remove(&follower)
+            } else {
+                disk.insert(follower, agents)
+            };
+        }
+    }
+
+    #[test]
+    fn only_what_changes_is_to_be_saved_and_again_until_it_is() {
+        let mut subs = Subscriptions::default();
+        subs.subscribe(&id(0), &ids(1..3)).unwrap();
+        assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
+        assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]), "it was not saved");
+        subs.saved();
+        subs.subscribe(&id(0), &ids(1..3)).unwrap();
+        subs.unsubscribe(&id(0), &ids(3..9));
+        subs.subscribe(&id(3), &ids(0..0)).unwrap();
+        subs.subscribe(&id(3), &ids(0..1_001)).unwrap_err();
+        subs.left(&id(0), HOUR);
+        assert_eq!(subs.unsaved(), 0, "nothing has changed");
+        subs.sweep(HOUR * 2, HOUR, |_| false);
+        assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
+    }
+
+    #[test]
+    fn a_change_while_its_agent_is_being_saved_is_saved_too() {
+        let mut subs = Subscriptions::default();
+        subs.subscribe(&id(0), &ids(1..3)).unwrap();
+        subs.take_changed();
+        subs.unsubscribe(&id(0), &ids(1..2));
+        subs.saved();
+        assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
+    }
+
+    #[test]
+    fn what_is_restored_lasts_as_if_its_agents_had_just_left() {
+        let saved = vec![(id(0), vec![id(1), id(2)]), (id(3), vec![id(1)])];
+        let mut subs = Subscriptions::restored(saved, HOUR);
+        assert_eq!((subs.total(), subs.unsaved()), (3, 0));
+        assert_eq!(subs.followers(&id(1)).count(), 2);
+        subs.arrived(&id(3));
+        subs.sweep(HOUR + HOUR / 2, HOUR, |_| false);
+        assert_eq!(subs.total(), 3);
+        subs.sweep(HOUR * 2, HOUR, |_| false);
+        assert_eq!(subs.followers(&id(1)).collect::<Vec<_>>(), [&id(3)]);
+    }
+
     proptest! {
         #[test]
-        fn both_sides_of_the_book_agree(
-            steps in proptest::collection::vec((0_usize..4, 0_usize..4, 0_usize..8, 0_usize..4), 0..80)
+        fn both_sides_of_the_book_agree_and_what_is_saved_with_them(
+            steps in proptest::collection::vec((0_usize..6, 0_usize..4, 0_usize..8, 0_usize..4), 0..80)
         ) {
-            let mut subs = Subscriptions::default();
+            let (mut subs, mut disk) = (Subscriptions::default(), BTreeMap::new());
             for (step, (kind, who, from, n)) in steps.into_iter().enumerate() {
                 let now = HOUR * u32::try_from(step).unwrap();
                 match kind {
                     0 => { subs.subscribe(&id(who), &ids(from..from + n)).unwrap(); }
                     1 => { subs.unsubscribe(&id(who), &ids(from..from + n)); }
                     2 => subs.left(&id(who), now),
-                    _ => subs.sweep(now, HOUR * 3, |_| false),
+                    3 => subs.sweep(now, HOUR * 3, |_| false),
+                    4 => save(&mut subs, &mut disk),
+                    _ => subs.saved(),
                 }
                 let forward: BTreeSet<_> = subs.following.iter()
                     .flat_map(|(f, to)| to.agents.iter().map(move |a| (f.clone(), a.clone()))).collect();
@@ -217,6 +322,14 @@ mod tests {
                 prop_assert!(subs.following.values().all(|f| !f.agents.is_empty()));
                 prop_assert!(subs.followers.values().all(|f| !f.is_empty()));
             }
+            save(&mut subs, &mut disk);
+            let kept: BTreeMap<_, _> =
+                subs.following.iter().map(|(f, to)| (f.clone(), to.agents.clone())).collect();
+            prop_assert_eq!(&kept, &disk);
+            let saved = disk.into_iter().map(|(f, to)| (f, to.into_iter().collect())).collect();
+            let restored = Subscriptions::restored(saved, HOUR);
+            prop_assert_eq!(&restored.followers, &subs.followers);
+            prop_assert_eq!(restored.total(), subs.total());
         }
     }
 }

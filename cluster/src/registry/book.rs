@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     AgentId, UnixMillis,
+    database::META,
     token::{Serial, TokenSigner},
 };
 
@@ -64,7 +65,7 @@ impl<'t> Book<'t> {
             agents: transaction.open_table(store::AGENTS)?,
             revoked_tokens: transaction.open_table(store::REVOKED_TOKENS)?,
             revoked_agents: transaction.open_table(store::REVOKED_AGENTS)?,
-            meta: transaction.open_table(store::META)?,
+            meta: transaction.open_table(META)?,
             issuer,
             now,
             newly_revoked: Revoked::default(),

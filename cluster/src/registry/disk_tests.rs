@@ -2,22 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
 
 use std::{
-    io,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::{Mutex, RwLock};
-use redb::{Database, StorageBackend};
+use parking_lot::RwLock;
 
-use super::{
-    store::{self, Source},
-    *,
-};
+use super::*;
+use crate::test_disk::TestDisk;
 
 const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
 
@@ -56,66 +48,6 @@ fn enqueue<F: Future + Unpin>(request: &mut F) -> Option<F::Output> {
     match std::pin::Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => None,
-    }
-}
-
-/// A disk in memory that outlives the database on it, counts its flushes, and fails when told.
-#[derive(Clone, Debug, Default)]
-struct TestDisk {
-    content: Arc<Mutex<Vec<u8>>>,
-    full: Arc<AtomicBool>,
-    flushes: Arc<AtomicUsize>,
-}
-
-impl TestDisk {
-    fn check(&self) -> io::Result<()> {
-        if self.full.load(Ordering::SeqCst) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"));
-        }
-        Ok(())
-    }
-}
-
-impl StorageBackend for TestDisk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.content.lock().len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        out.copy_from_slice(&self.content.lock()[offset..offset + out.len()]);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
-        self.content.lock().resize(usize::try_from(len).unwrap(), 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.flushes.fetch_add(1, Ordering::SeqCst);
-        self.check()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        let offset = usize::try_from(offset).unwrap();
-        self.content.lock()[offset..offset + data.len()].copy_from_slice(data);
-        Ok(())
-    }
-}
-
-impl Source for TestDisk {
-    fn open(&self) -> Result<Database, OpenError> {
-        store::builder().create_with_backend(self.clone()).map_err(|error| OpenError::Unreadable {
-            file: "disk".into(),
-            reason: error.to_string(),
-        })
-    }
-
-    fn path(&self) -> &Path {
-        Path::new("disk")
     }
 }
 

@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 use super::{
     AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
     book::{Book, Decided, Issuer},
-    file::RegistryFile,
     standing::Standing,
-    store::{self, Identity, OpenError, Source},
+    store::{self, Identity, OpenError},
     writer::{Job, Request, Unavailable, Writer, unreadable},
 };
 use crate::{
     AgentId, Generation, NodeId, UnixMillis,
+    database::Source,
     token::{Grant, TokenError, TokenVerifier},
 };
 
@@ -54,12 +54,12 @@ impl LocalRegistry {
     ///
     /// Directory and file are created for their owner alone. Blocks on the disk.
     pub fn open(data_dir: &Path, options: Options) -> Result<Self, OpenError> {
-        Self::open_source(RegistryFile::new(data_dir), options)
+        Self::open_source(store::file(data_dir), options)
     }
 
     pub(super) fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
         let Options { token_ttl, now } = options;
-        let database = source.open()?;
+        let database = store::open(&source)?;
         let Identity { node, generation, signer } =
             store::start(&database, now()).map_err(|error| unreadable(&source, &error))?;
         let (registered, revoked) =
@@ -67,7 +67,7 @@ impl LocalRegistry {
         let standing = Arc::new(Standing::new(registered, revoked));
         let verifier = signer.verifier();
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let dir = source.path().parent().unwrap_or(Path::new("")).to_owned();
+        let dir = source.dir().to_owned();
         let issuer = Issuer { signer, token_ttl };
         let writer =
             Writer { source, database: Some(database), issuer, standing: standing.clone(), now };

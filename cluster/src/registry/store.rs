@@ -1,6 +1,4 @@
 //! The registry's tables: founding them, and reading all of them that lives in memory.
-//!
-//! Opening checks every page's checksum, so what is damaged is refused instead of believed.
 
 use std::{
     io,
@@ -19,6 +17,7 @@ use super::{
 };
 use crate::{
     Generation, NodeId, UnixMillis,
+    database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
     token::{Serial, SigningError, TokenSigner},
 };
 
@@ -30,11 +29,9 @@ pub(super) const REVOKED_TOKENS: TableDefinition<'_, u64, &[u8]> =
 /// Agent id → [`RevokedEntry`].
 pub(super) const REVOKED_AGENTS: TableDefinition<'_, &str, &[u8]> =
     TableDefinition::new("revoked_agents");
-/// One of the names below → big-endian bytes.
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// Version of all that is stored, `u32`.
-const META_SCHEMA: &str = "schema";
+// What stands in `META` beside the schema:
+
 /// This node's id, `u64`.
 const META_NODE: &str = "node";
 /// How often this file was opened by a starting node, `u64`.
@@ -46,8 +43,11 @@ pub(super) const META_SERIAL: &str = "serial";
 /// When the last of all tokens issued so far expires, `u64` Unix ms; the greatest number: never.
 pub(super) const META_TOKENS_END: &str = "tokens_end";
 
+/// The file's name in the data directory.
+const FILE: &str = "registry.redb";
+
 /// What redb may keep of the file in memory.
-const CACHE_BYTES: usize = 4 << 20;
+pub(super) const CACHE_BYTES: usize = 4 << 20;
 
 /// Why the registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -112,14 +112,6 @@ pub(super) enum StoreError {
     Schema(u32),
 }
 
-/// Gives the database, again and again: after an I/O error redb wants to be opened anew.
-pub(super) trait Source: Send + 'static {
-    fn open(&self) -> Result<Database, OpenError>;
-
-    /// Where it is, for error texts.
-    fn path(&self) -> &Path;
-}
-
 /// What a node is, for as long as its data directory lasts.
 pub(super) struct Identity {
     pub(super) node: NodeId,
@@ -127,17 +119,31 @@ pub(super) struct Identity {
     pub(super) signer: TokenSigner,
 }
 
-/// redb as this registry uses it.
-pub(super) fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
+/// The registry's file in a data directory.
+pub(super) fn file(data_dir: &Path) -> DatabaseFile {
+    DatabaseFile::new(data_dir, FILE, CACHE_BYTES)
+}
+
+/// Opens what should hold a registry.
+pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
+    source.open().map_err(|error| match error {
+        FileError::Io(error) => OpenError::Io { dir: source.dir().to_owned(), source: error },
+        FileError::InUse => OpenError::InUse(source.dir().to_owned()),
+        FileError::Unreadable(reason) => {
+            OpenError::Unreadable { file: source.path().to_owned(), reason }
+        }
+    })
 }
 
 /// Makes the file a registry if it is empty, counts this start, and forgets what may be forgotten.
 pub(super) fn start(database: &Database, now: UnixMillis) -> Result<Identity, StoreError> {
     let transaction = database.begin_write()?;
-    found_if_empty(&transaction)?;
+    match Content::of(&transaction)? {
+        Content::Nothing => found(&transaction)?,
+        Content::Schema(SCHEMA) => {}
+        Content::Schema(found) => return Err(StoreError::Schema(found)),
+        Content::Foreign => return Err(StoreError::Foreign),
+    }
     let identity = count_start(&transaction)?;
     forget(&transaction, now)?;
     transaction.commit()?;
@@ -172,10 +178,7 @@ pub(super) fn number(
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn found_if_empty(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    if transaction.list_tables()?.next().is_some() {
-        return Ok(());
-    }
+fn found(transaction: &WriteTransaction) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(META)?;
     meta.insert(META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
     meta.insert(META_NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
@@ -190,11 +193,7 @@ fn found_if_empty(transaction: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 fn count_start(transaction: &WriteTransaction) -> Result<Identity, StoreError> {
-    if !transaction.list_tables()?.any(|table| redb::TableHandle::name(&table) == "meta") {
-        return Err(StoreError::Foreign);
-    }
-    let mut meta = transaction.open_table(META).map_err(|_| StoreError::Foreign)?;
-    check_schema(&meta)?;
+    let mut meta = transaction.open_table(META)?;
     let node = NodeId(number(&meta, META_NODE)?);
     let generation = number(&meta, META_GENERATION)?.saturating_add(1);
     meta.insert(META_GENERATION, generation.to_be_bytes().as_slice())?;
@@ -202,15 +201,6 @@ fn count_start(transaction: &WriteTransaction) -> Result<Identity, StoreError> {
     let secret = Zeroizing::new(stored.value().to_vec());
     let signer = TokenSigner::from_secret(&secret)?;
     Ok(Identity { node, generation: Generation(generation), signer })
-}
-
-fn check_schema(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<(), StoreError> {
-    let stored = meta.get(META_SCHEMA)?.ok_or(StoreError::Foreign)?;
-    let bytes = stored.value().try_into().map_err(|_| StoreError::Foreign)?;
-    match u32::from_be_bytes(bytes) {
-        SCHEMA => Ok(()),
-        found => Err(StoreError::Schema(found)),
-    }
 }
 
 /// Drops the revocations of tokens that have all expired.

@@ -15,10 +15,7 @@ use std::{
 use redb::Database;
 use tokio::task::JoinSet;
 
-use super::{
-    store::{self, Source},
-    *,
-};
+use super::{store, *};
 
 const NOW: u64 = 1_795_341_600_000;
 const HOUR: Duration = Duration::from_hours(1);
@@ -253,7 +250,7 @@ async fn one_token_without_end_keeps_every_revocation() {
 /// What a registry that has just been closed would start with.
 fn standing_of(registry: LocalRegistry, dir: &Path) -> (u64, standing::Revoked) {
     drop(registry);
-    store::standing(&file::RegistryFile::new(dir).open().unwrap()).unwrap()
+    store::standing(&store::open(&store::file(dir)).unwrap()).unwrap()
 }
 
 #[test]
@@ -320,7 +317,11 @@ fn another_releases_file_is_refused() {
     let database = Database::open(dir.path().join("registry.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
     let newer = 2_u32.to_be_bytes();
-    transaction.open_table(store::META).unwrap().insert("schema", newer.as_slice()).unwrap();
+    transaction
+        .open_table(crate::database::META)
+        .unwrap()
+        .insert("schema", newer.as_slice())
+        .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();

@@ -13,9 +13,9 @@ use super::{
     AdminError, RegisterError,
     book::{Book, Change, Decided, Issuer},
     standing::Standing,
-    store::{self, OpenError, Source, StoreError},
+    store::{self, OpenError, StoreError},
 };
-use crate::UnixMillis;
+use crate::{UnixMillis, database::Source};
 
 /// The most requests decided in one transaction: bounds what one failed commit can refuse, and how
 /// long the first waits for the signatures of the rest (about 20 ms).
@@ -128,7 +128,7 @@ impl<S: Source> Writer<S> {
 
     /// A failed commit may have reached the disk after all, so memory is filled from it anew.
     fn reopen(&self) -> Result<Database, OpenError> {
-        let database = self.source.open()?;
+        let database = store::open(&self.source)?;
         let (registered, revoked) =
             store::standing(&database).map_err(|error| unreadable(&self.source, &error))?;
         self.standing.replace(registered, revoked);

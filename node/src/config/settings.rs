@@ -197,7 +197,7 @@ fn identity() -> Vec<Setting> {
     let row = Group::Identity;
     vec![
         setting(row, "DATA_DIR", folder(), |c| &mut c.data_dir,
-            "Folder for what survives a restart: registered names and the token key"),
+            "Folder for what survives a restart: names, the token key, subscriptions"),
         setting(row, "RELAY_NAME", title(), |c| &mut c.relay_name,
             "Public name of the relay, shown to every agent that connects"),
         setting(row, "NODE_NAME", label(), |c| &mut c.node_name,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{Client, Relay, eventually, field, fields};
 
 /// Sends a command and takes its answer.
-async fn command(agent: &mut Client, kind: &str, payload: Value) -> Value {
+pub(crate) async fn command(agent: &mut Client, kind: &str, payload: Value) -> Value {
     agent.send(json!({"to": ["relay"], "type": kind, "payload": payload})).await;
     let answer = agent.next().await;
     assert_eq!(answer["from"], "relay", "{answer}");
@@ -13,7 +13,7 @@ async fn command(agent: &mut Client, kind: &str, payload: Value) -> Value {
 }
 
 /// The agents that `agent` follows, in alphabetical order.
-async fn following(agent: &mut Client) -> Vec<String> {
+pub(crate) async fn following(agent: &mut Client) -> Vec<String> {
     agent.send(json!({"to": ["relay"], "type": "list_subscriptions"})).await;
     let answer = agent.next().await;
     assert_eq!(answer["type"], "subscriptions", "{answer}");

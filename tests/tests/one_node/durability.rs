@@ -1,10 +1,12 @@
-//! What survives: names, tokens and revocations, through orderly stops and crashes.
+//! What survives: names, tokens, revocations and subscriptions, through orderly stops and crashes.
 
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tests::{Client, Relay, http, process};
+use tests::{Client, Relay, eventually, http, process};
+
+use crate::commands::{command, following};
 
 /// Fails unless `agent` is taken and `token` still speaks for it.
 async fn assert_kept(relay: &Relay, agent: &str, token: &str) {
@@ -68,6 +70,111 @@ async fn a_revocation_survives_a_crash_in_the_next_moment() {
     let request = http::upgrade("/arc").header("authorization", format!("Bearer {token}"));
     http::send(relay.public, request, "").await.expect_error(401, "token_revoked");
     assert_kept(&relay, "bob-1", &kept).await;
+}
+
+/// Has three agents subscribe and unsubscribe, and returns their tokens.
+async fn make_subscriptions(relay: &Relay) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for name in ["ann-1", "bob-1", "cid-1"] {
+        let mut agent = relay.agent(name).await;
+        command(&mut agent, "subscribe", json!({"agents": ["dan-1", "eve-1"]})).await;
+        tokens.push(agent.token.clone());
+        if name == "ann-1" {
+            continue;
+        }
+        wait_until_saved(relay).await;
+        let ended = if name == "bob-1" { json!(["dan-1"]) } else { json!(["dan-1", "eve-1"]) };
+        command(&mut agent, "unsubscribe", json!({ "agents": ended })).await;
+    }
+    tokens
+}
+
+/// Fails unless what [`make_subscriptions`] made is still the case.
+async fn assert_subscriptions(relay: &Relay, tokens: &[String]) {
+    let kept: [&[&str]; 3] = [&["dan-1", "eve-1"], &["eve-1"], &[]];
+    for (token, kept) in tokens.iter().zip(kept) {
+        let mut agent = Client::connect(relay, token).await;
+        assert_eq!(following(&mut agent).await, kept, "{}", agent.id);
+    }
+}
+
+async fn wait_until_saved(relay: &Relay) {
+    eventually("all subscriptions are on disk", || async {
+        let metrics = relay.metrics().await;
+        assert!(metrics.names().contains("arc_subscriptions_unsaved"));
+        metrics.count("arc_subscriptions_unsaved", &[]) == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn subscriptions_survive_a_restart_in_the_next_moment() {
+    let mut relay = Relay::with(&[("SUBSCRIBE_SCOPE", "all")]);
+    let tokens = make_subscriptions(&relay).await;
+    relay.terminate();
+    assert!(relay.wait_exit().success());
+    relay.start_again();
+    assert_eq!(relay.metrics().await.count("arc_subscriptions", &[]), 3);
+    assert_subscriptions(&relay, &tokens).await;
+    let mut follower = Client::connect(&relay, &tokens[0]).await;
+    let mut eve = relay.agent("eve-1").await;
+    eve.send(json!({"to": ["nobody-1"], "payload": "still followed"})).await;
+    assert_eq!(follower.next().await["payload"], "still followed");
+}
+
+#[tokio::test]
+async fn subscriptions_on_disk_survive_a_crash() {
+    let mut relay = Relay::start();
+    let tokens = make_subscriptions(&relay).await;
+    wait_until_saved(&relay).await;
+    relay.kill9();
+    relay.start_again();
+    assert_subscriptions(&relay, &tokens).await;
+}
+
+#[tokio::test]
+async fn subscriptions_that_were_restored_end_if_their_agent_does_not_come_back() {
+    let mut relay = Relay::with(&[("SUBSCRIPTION_TTL", "1s")]);
+    let mut agent = relay.agent("ann-1").await;
+    command(&mut agent, "subscribe", json!({"agents": ["dan-1"]})).await;
+    wait_until_saved(&relay).await;
+    relay.kill9();
+    for left in [1, 0] {
+        relay.start_again();
+        assert_eq!(relay.metrics().await.count("arc_subscriptions", &[]), left);
+        eventually("the subscriptions are forgotten", || async {
+            relay.metrics().await.count("arc_subscriptions", &[]) == 0
+        })
+        .await;
+        wait_until_saved(&relay).await;
+        relay.kill9();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_subscriptions_stops_no_relay_and_is_set_aside() {
+    let mut relay = Relay::start();
+    let tokens = make_subscriptions(&relay).await;
+    relay.terminate();
+    relay.wait_exit();
+    let file = relay.data_dir().join("subscriptions.redb");
+    let damaged = "Dear diary,\n".repeat(1_000);
+    std::fs::write(&file, &damaged).expect("the file can be written");
+    relay.start_again();
+    let aside = relay.data_dir().join("subscriptions.redb.damaged");
+    assert_eq!(std::fs::read_to_string(aside).expect("it was set aside"), damaged);
+    assert!(relay.log.text().contains("subscriptions of all agents are lost"));
+    assert_eq!(relay.metrics().await.count("arc_subscriptions_lost", &[]), 1);
+
+    let mut agent = Client::connect(&relay, &tokens[0]).await;
+    assert_eq!(following(&mut agent).await, Vec::<String>::new());
+    command(&mut agent, "subscribe", json!({"agents": ["eve-1"]})).await;
+    relay.terminate();
+    assert!(relay.wait_exit().success());
+    relay.start_again();
+    assert_eq!(relay.metrics().await.count("arc_subscriptions_lost", &[]), 0);
+    let mut agent = Client::connect(&relay, &tokens[0]).await;
+    assert_eq!(following(&mut agent).await, ["eve-1"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,75 @@
+//! A disk for tests of what is stored: it can be full, and is looked at.
+#![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use redb::{Database, StorageBackend};
+
+use crate::database::{self, FileError, Source};
+
+/// A disk in memory that outlives the database on it, counts its flushes, and fails when told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestDisk {
+    content: Arc<Mutex<Vec<u8>>>,
+    /// Whether every write fails.
+    pub(crate) full: Arc<AtomicBool>,
+    pub(crate) flushes: Arc<AtomicUsize>,
+}
+
+impl TestDisk {
+    fn check(&self) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for TestDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.content.lock().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let offset = usize::try_from(offset).unwrap();
+        out.copy_from_slice(&self.content.lock()[offset..offset + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.content.lock().resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.check()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        let offset = usize::try_from(offset).unwrap();
+        self.content.lock()[offset..offset + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Source for TestDisk {
+    fn open(&self) -> Result<Database, FileError> {
+        let opened = database::builder(1 << 20).create_with_backend(self.clone());
+        opened.map_err(|error| FileError::Unreadable(error.to_string()))
+    }
+
+    fn path(&self) -> &Path {
+        Path::new("disk")
+    }
+}
