@@ -39,9 +39,10 @@ async fn whoever_broke_the_rules_cannot_stay_by_talking_on() {
     stream.write_all(handshake(&token).as_bytes()).await.expect("the relay reads");
     stream.write_all(&frame::unmasked(frame::TEXT, b"{}")).await.expect("the relay reads");
     let (mut reads, mut writes) = stream.into_split();
-    let talk = async { while writes.write_all(&[b'x'; 65_536]).await.is_ok() {} };
+    let noise = vec![b'x'; 65_536];
+    let talk = async { while writes.write_all(&noise).await.is_ok() {} };
     let listen = async {
-        let mut sink = [0; 4_096];
+        let mut sink = vec![0; 4_096];
         while reads.read(&mut sink).await.is_ok_and(|read| read > 0) {}
     };
     within("the relay hanging up", async { tokio::join!(talk, listen) }).await;
