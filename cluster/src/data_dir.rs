@@ -9,7 +9,17 @@ use std::{
 
 /// Creates the directory, with mode 0700, unless it exists; one that exists is left as it is.
 pub(crate) fn create(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for parent in path.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        // So that the new directory's own name is durable. A parent that may not be read was not
+        // made just now.
+        let _ = sync(parent);
+    }
+    Ok(())
 }
 
 /// Makes the names in the directory durable. A file's own `sync` does not.

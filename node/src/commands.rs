@@ -32,6 +32,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Of what is wrong with a payload not more is said than a line, however long the payload.
+    fn payload(why: &str) -> Self {
+        Self::Payload(why.chars().take(WHY_CHARS_MAX).collect())
+    }
+
     /// The error's code, as agents see it.
     pub fn code(&self) -> &'static str {
         match self {
@@ -40,6 +45,9 @@ impl CommandError {
         }
     }
 }
+
+/// Characters said about a payload that is wrong.
+const WHY_CHARS_MAX: usize = 160;
 
 #[derive(Deserialize)]
 struct Agents {
@@ -63,9 +71,9 @@ impl Command {
 
 fn read_agents(payload: &str) -> Result<BTreeSet<AgentId>, CommandError> {
     let read: Agents =
-        serde_json::from_str(payload).map_err(|error| CommandError::Payload(error.to_string()))?;
+        serde_json::from_str(payload).map_err(|error| CommandError::payload(&error.to_string()))?;
     let parse = |id: &String| {
-        id.parse().map_err(|error| CommandError::Payload(format!("{id:?} is no agent id: {error}")))
+        id.parse().map_err(|error| CommandError::payload(&format!("{error}; not {id:?}")))
     };
     read.agents.iter().map(parse).collect()
 }

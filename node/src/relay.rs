@@ -145,10 +145,13 @@ impl Relay {
     }
 
     /// A session was entered: whatever happened between its admission and now is made up for.
-    pub fn arrived(&self, session: &Session) {
+    pub fn arrived(&self, session: &Session, wall: UnixMillis) {
         self.subscriptions.write().arrived(session.agent());
         if self.registry.is_revoked(session.grant()) {
-            session.close(CloseCode::TokenInvalid, "token revoked", self.clock.elapsed());
+            session.close(CloseCode::TokenInvalid, "token revoked");
+        }
+        if let Err(error) = session.grant().check_time(wall) {
+            session.close(CloseCode::TokenInvalid, &error.to_string());
         }
         if self.phase() == Phase::Draining {
             self.send_away(session);
@@ -189,7 +192,7 @@ impl Relay {
         let spread = 4_000_u64.max(self.sessions.len() as u64);
         let retry_ms = 1_000 + rand::random_range(0..spread);
         let reason = format!("the relay is stopping: reconnect; retry_ms={retry_ms}");
-        session.close(CloseCode::GoingAway, &reason, self.clock.elapsed());
+        session.close(CloseCode::GoingAway, &reason);
     }
 
     /// Brings the gauges up to date.
@@ -218,7 +221,6 @@ impl Relay {
             self.config.subscription_ttl,
             connected,
         );
-        self.addresses.sweep();
     }
 }
 
@@ -249,4 +251,69 @@ fn welcome(config: &Config) -> String {
 #[allow(clippy::cast_precision_loss)] // exact up to 2^53, which no gauge here reaches
 fn float(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::time::Duration;
+
+    use cluster::registry::{LocalRegistry, Options, Revocation};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::session::{Opening, outbox::OutboxLimits};
+
+    /// A relay whose tokens are good for a minute, the clock it goes by, and where it keeps names.
+    fn relay() -> (Relay, Clock, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(UnixMillis(1_800_000_000_000));
+        let now = clock.clone();
+        let minute = Some(Duration::from_mins(1));
+        let options = Options { token_ttl: minute, now: Arc::new(move || now.wall()) };
+        let registry = Arc::new(LocalRegistry::open(folder.path(), options).unwrap());
+        let metrics = Metrics::new().unwrap();
+        (Relay::new(Config::default(), clock.clone(), registry, metrics), clock, folder)
+    }
+
+    async fn session(relay: &Relay) -> Session {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let token = relay.registry.register(None).await.unwrap().token;
+        let opening = Opening {
+            id: relay.sessions.next_id(relay.clock.wall()),
+            grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
+            socket: stream.into_split().1,
+            limits: OutboxLimits { bytes: 1_000, messages: 10 },
+        };
+        Session::new(opening, relay.clock.elapsed(), relay.clock.wall())
+    }
+
+    #[tokio::test]
+    async fn a_good_session_stays() {
+        let (relay, clock, _folder) = relay();
+        let session = session(&relay).await;
+        relay.enter_phase(Phase::Serving);
+        relay.arrived(&session, clock.wall());
+        assert_eq!(session.end(), None);
+        clock.advance(Duration::from_mins(2));
+        assert!(session.recheck(clock.wall()).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_happened_between_admission_and_arrival_is_made_up_for() {
+        let (relay, clock, _folder) = relay();
+        relay.enter_phase(Phase::Serving);
+        let (late, revoked) = (session(&relay).await, session(&relay).await);
+        relay.registry.revoke(Revocation::Agent(revoked.agent().clone())).await.unwrap();
+        relay.arrived(&revoked, clock.wall());
+        assert_eq!(revoked.end(), Some(End::Token), "revoked meanwhile");
+        clock.advance(Duration::from_mins(2));
+        relay.arrived(&late, clock.wall());
+        assert_eq!(late.end(), Some(End::Token), "expired meanwhile");
+        let another = session(&relay).await;
+        relay.enter_phase(Phase::Draining);
+        relay.arrived(&another, clock.wall());
+        assert_eq!(another.end(), Some(End::Draining), "the relay is stopping");
+    }
 }

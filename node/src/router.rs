@@ -92,20 +92,6 @@ impl<'r> Outgoing<'r> {
         self.counts.command += 1;
     }
 
-    /// Sees to the writing of all that was delivered, and counts it.
-    pub fn finish(self) {
-        if self.unwritten.len() <= WRITTEN_AT_ONCE_MAX {
-            for session in self.unwritten.drain(..) {
-                session.flush(self.now);
-            }
-        } else {
-            for session in self.unwritten.drain(..) {
-                session.wake();
-            }
-        }
-        self.counts.add_to(self.relay);
-    }
-
     fn direct(&mut self, from: &Arc<Session>, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
         self.counts.direct += 1;
         for agent in agents {
@@ -164,6 +150,17 @@ impl<'r> Outgoing<'r> {
             Delivery::CutOff(messages) => self.counts.slow_consumer += messages as u64,
         }
         false
+    }
+}
+
+/// Sees to the writing of all that was delivered, and counts it, on every path: nobody else would.
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        let at_once = self.unwritten.len() <= WRITTEN_AT_ONCE_MAX && !std::thread::panicking();
+        for session in self.unwritten.drain(..) {
+            if at_once { session.flush(self.now) } else { session.wake() }
+        }
+        self.counts.add_to(self.relay);
     }
 }
 

@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -43,7 +44,7 @@ const ROUNDS_TO_FORGET: u64 = 10;
 const BACKLOG: i32 = 1_024;
 
 /// What is left of the drain deadline for the last steps, once the sessions' time is over.
-const LAST_STEPS: Duration = Duration::from_millis(500);
+const LAST_STEPS: Duration = Duration::from_millis(250);
 
 /// Why a relay did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             .run(ops),
     );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
-    essential.spawn("watching revocations", watch_revocations(Arc::clone(&relay), stop.clone()));
+    let revocations = relay.registry.revocations();
+    essential.spawn(
+        "watching revocations",
+        watch_revocations(Arc::clone(&relay), revocations, stop.clone()),
+    );
     essential.spawn(
         "saving subscriptions",
         saving::save_changes(Arc::clone(&relay), store, stop.clone()),
@@ -135,6 +140,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
     }
     stop.cancel();
+    // Requests under way are answered still: a registration that is decided must reach its agent.
+    let _ = timeout(LAST_STEPS, relay.tasks.all_ended()).await;
     essential.all_ended(LAST_STEPS).await;
     tracing::info!("stopped");
     ended
@@ -185,7 +192,7 @@ async fn drain(relay: &Relay) {
         relay.send_away(session);
     }
     drop(sessions);
-    let time = relay.config.timing.drain_deadline.saturating_sub(LAST_STEPS);
+    let time = relay.config.timing.drain_deadline.saturating_sub(LAST_STEPS * 2);
     let empty = async {
         let mut tick = interval(Duration::from_millis(10));
         while relay.permits.available_permits() < relay.config.limits.max_connections {
@@ -209,6 +216,7 @@ async fn look_after(relay: Arc<Relay>, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         relay.traffic.second();
+        relay.addresses.sweep();
         for session in relay.sessions.all().iter() {
             look_after_session(&relay, session);
         }
@@ -225,34 +233,33 @@ fn look_after_session(relay: &Relay, session: &Session) {
     let dropped = &relay.metrics.dropped;
     match session.due(now, &relay.config.timing) {
         Due::Nothing => {}
-        Due::Ping => session.ping(now),
+        Due::Ping => dropped.slow_consumer.increment(session.ping(now) as u64),
         Due::Silent => dropped.session_lost.increment(session.kill(End::Silent) as u64),
         Due::Stuck => {
-            let lost = session.close(
-                CloseCode::SlowConsumer,
-                "slow consumer: a write waited for too long",
-                now,
-            );
+            let lost = session
+                .close(CloseCode::SlowConsumer, "slow consumer: a write waited for too long");
             dropped.slow_consumer.increment(lost.unwrap_or_default() as u64);
         }
     }
     if let Err(error) = session.recheck(relay.clock.wall()) {
-        session.close(CloseCode::TokenInvalid, &error.to_string(), now);
+        session.close(CloseCode::TokenInvalid, &error.to_string());
     }
 }
 
 /// Closes open sessions whose tokens were revoked.
-async fn watch_revocations(relay: Arc<Relay>, stop: CancellationToken) {
-    let mut revocations = relay.registry.revocations();
+async fn watch_revocations(
+    relay: Arc<Relay>,
+    mut revocations: watch::Receiver<u64>,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = revocations.changed() => if changed.is_err() { return },
         }
-        let now = relay.clock.elapsed();
         for session in relay.sessions.all().iter() {
             if relay.registry.is_revoked(session.grant()) {
-                session.close(CloseCode::TokenInvalid, "token revoked", now);
+                session.close(CloseCode::TokenInvalid, "token revoked");
             }
         }
     }

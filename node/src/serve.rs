@@ -1,6 +1,6 @@
 //! Accepting connections and speaking HTTP on them, until they end or become sessions.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -43,8 +43,9 @@ pub const OPS_CONNECTIONS_MAX: usize = 64;
 /// Of these, connections over their address' limit that are told so, instead of being dropped.
 const REFUSALS_MAX: usize = 64;
 
-/// How long a connection may speak HTTP, however busy it is.
-const HTTP_LIFETIME: Duration = Duration::from_mins(5);
+/// How many handshake deadlines a connection may speak HTTP, however busy it is: so long can a
+/// stranger hold a place that others need.
+const LIFETIME_DEADLINES: u32 = 3;
 
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -161,12 +162,16 @@ async fn speak(
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let connection = timeout(HTTP_LIFETIME, connection);
+    let mut connection = pin!(connection);
+    // However it ended, the client knows: it broke off, was too slow, or broke the rules.
     tokio::select! {
+        _ = &mut connection => return drop(place),
         () = stop.cancelled() => {}
-        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
-        _ = connection => {}
+        () = sleep(deadline * LIFETIME_DEADLINES) => {}
     }
+    // What was asked already is answered.
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(deadline, connection).await;
     drop(place);
 }
 

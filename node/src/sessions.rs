@@ -176,7 +176,6 @@ mod tests {
         let opening = Opening {
             id: sessions.next_id(NOW),
             grant: signer.verifier().verify(&token, NOW).unwrap(),
-            address: [127, 0, 0, 1].into(),
             socket: stream.into_split().1,
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
         };

@@ -20,6 +20,12 @@ impl Tasks {
         Self { tracker: TaskTracker::new(), panics }
     }
 
+    /// Returns when no task is left; none may be spawned from then on.
+    pub async fn all_ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
     /// Runs `task` until it ends.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let panics = self.panics.clone();

@@ -249,7 +249,7 @@ fn limits() -> Vec<Setting> {
             "Unfinished handshakes per address"),
         setting(row, "MAX_MESSAGE_SIZE", bytes(256..=16 << 20), |c| &mut c.limits.max_message_size,
             "Size of one message from an agent"),
-        setting(row, "OUTBOX_BYTES_MAX", bytes(4 << 10..=1 << 30),
+        setting(row, "OUTBOX_BYTES_MAX", bytes(128 << 10..=1 << 30),
             |c| &mut c.limits.outbox_bytes_max,
             "Bytes that may wait for one slow agent before it is cut off"),
         setting(row, "OUTBOX_MESSAGES_MAX", number(1..=1_000_000),

@@ -8,7 +8,8 @@ use axum::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ORIGIN, VARY,
+            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+            ORIGIN, VARY,
         },
     },
     middleware::Next,
@@ -68,7 +69,9 @@ fn allow(response: &mut Response, allowed: Option<&[String]>, origin: Option<Hea
         (Some(_), origin) => origin,
     };
     if let Some(value) = value {
+        let exposed = HeaderValue::from_static("retry-after");
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, value);
+        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
     if allowed.is_some() {
         response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));

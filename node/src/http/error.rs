@@ -49,6 +49,13 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message).retry_after(wait)
     }
 
+    /// The relay is stopping, or not started yet.
+    pub fn draining() -> Self {
+        let message = "this node is stopping: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+            .retry_after(Duration::from_secs(1))
+    }
+
     /// No such path.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")

@@ -13,7 +13,7 @@ use cluster::{AgentId, admin::same_secret, registry::RegisterError};
 use serde_json::{Value, json};
 
 use super::{ApiError, client_address::ClientAddress, cors};
-use crate::relay::Relay;
+use crate::relay::{Phase, Relay};
 
 /// Bytes of a request's body.
 const BODY_MAX: usize = 4_096;
@@ -65,6 +65,9 @@ async fn answer(
 
 /// Whether this client may ask at all.
 fn admit(relay: &Relay, address: ClientAddress, headers: &HeaderMap) -> Result<(), ApiError> {
+    if relay.phase() != Phase::Serving {
+        return Err(ApiError::draining());
+    }
     if !cors::allows(relay.config.allowed_origins.as_deref(), headers) {
         return Err(cors::refusal());
     }

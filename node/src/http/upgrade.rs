@@ -73,7 +73,7 @@ fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Adm
     let outcomes = &relay.metrics.handshakes;
     if relay.phase() != Phase::Serving {
         outcomes.draining.increment(1);
-        return Err(draining());
+        return Err(ApiError::draining());
     }
     let key =
         check_upgrade(request.method(), request.version(), request.headers()).map_err(|error| {
@@ -142,12 +142,6 @@ fn refuse_token(code: &'static str, message: impl Into<String>) -> ApiError {
         .header("www-authenticate", HeaderValue::from_static("Bearer"))
 }
 
-fn draining() -> ApiError {
-    let message = "this node is stopping: connect again";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
-        .retry_after(Duration::from_secs(1))
-}
-
 /// Waits until the answer is on its way, then starts the session as a task of its own, so that the
 /// memory of this one is freed.
 async fn become_session(
@@ -167,7 +161,7 @@ async fn become_session(
         messages: relay.config.limits.outbox_messages_max,
     };
     let id = relay.sessions.next_id(wall);
-    let opening = Opening { id, grant, address: address.ip, socket, limits };
+    let opening = Opening { id, grant, socket, limits };
     let session = Arc::new(Session::new(opening, now, wall));
     let span =
         tracing::debug_span!("session", id = id.0, agent = %session.agent(), from = %address.ip);

@@ -114,16 +114,16 @@ impl Actor {
         let entry = match relay.sessions.enter(Arc::clone(&session)) {
             Entered::Alone(entry) => Some(entry),
             Entered::TookOver(entry, older) => {
-                older.close(CloseCode::Replaced, REPLACED, now);
+                older.close(CloseCode::Replaced, REPLACED);
                 Some(entry)
             }
             Entered::Outdone => {
-                session.close(CloseCode::Replaced, REPLACED, now);
+                session.close(CloseCode::Replaced, REPLACED);
                 None
             }
         };
         tracing::debug!("session opened");
-        relay.arrived(&session);
+        relay.arrived(&session, wall);
         let reader = Reader::new(relay.config.limits.max_message_size);
         let mut actor = Self {
             relay: Arc::clone(relay),
@@ -243,7 +243,8 @@ impl Actor {
     /// Reads no more than the rest of a large unfinished frame, right behind its beginning.
     fn poll_read_rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Poll<io::Result<()>> {
         let start = self.unfinished.len();
-        self.unfinished.resize(self.needed.max(start + 1), 0);
+        let end = self.needed.clamp(start + 1, start + READ_BYTES);
+        self.unfinished.resize(end, 0);
         let mut buf = ReadBuf::new(&mut self.unfinished[start..]);
         let polled = Pin::new(&mut self.reads).poll_read(cx, &mut buf);
         let got = buf.filled().len();
@@ -271,8 +272,8 @@ impl Actor {
         let relay = Arc::clone(&self.relay);
         let outgoing = Outgoing::new(&relay, now, &mut work.unwritten);
         let mut turn = Turn { wall, outgoing, frame: &mut work.frame };
-        self.frames(bytes, &mut turn, now);
-        turn.outgoing.finish();
+        self.frames(bytes, &mut turn);
+        drop(turn);
         self.reads_done = self.reads_done.wrapping_add(1);
         if self.reads_done % TIMED_READS == 1 {
             let spent = relay.clock.elapsed().saturating_sub(now);
@@ -280,7 +281,7 @@ impl Actor {
         }
     }
 
-    fn frames(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>, now: Duration) {
+    fn frames(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (consumed, stop) = match self.reader.next(rest) {
@@ -297,32 +298,35 @@ impl Actor {
                     self.needed = total;
                     return;
                 }
-                Err(violation) => return self.violated(violation, turn, now),
+                Err(violation) => return self.violated(violation, turn),
             };
             if let Some(stop) = stop {
-                return self.stop(&stop, now);
+                self.stop(&stop);
+            }
+            if self.listening == Listening::Over {
+                return;
             }
             rest = rest.get_mut(consumed..).unwrap_or_default();
         }
     }
 
-    fn violated(&mut self, violation: Violation, turn: &mut Turn<'_>, now: Duration) {
+    fn violated(&mut self, violation: Violation, turn: &mut Turn<'_>) {
         if violation == Violation::TooLarge && self.listening == Listening::Open {
             self.inbound.too_large(turn);
         }
-        self.session.close(violation.close_code(), &violation.to_string(), now);
+        self.session.close(violation.close_code(), &violation.to_string());
         self.listening = Listening::Deaf;
         self.unfinished = Vec::new();
     }
 
-    fn stop(&mut self, stop: &Stop, now: Duration) {
+    fn stop(&mut self, stop: &Stop) {
         match *stop {
             Stop::Goodbye(code) => {
-                self.session.answer_close(code, now);
+                self.session.answer_close(code);
                 self.listening = Listening::Over;
             }
             Stop::Close(code, reason) => {
-                self.session.close(code, reason, now);
+                self.session.close(code, reason);
                 self.listening = Listening::ForGoodbye;
             }
         }
@@ -333,9 +337,8 @@ impl Actor {
 impl Drop for Actor {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let now = self.relay.clock.elapsed();
-            self.session.close(CloseCode::InternalError, "internal error", now);
-            self.session.flush(now);
+            self.session.close(CloseCode::InternalError, "internal error");
+            self.session.flush(self.relay.clock.elapsed());
         }
         let lost = self.session.kill(End::Lost);
         self.relay.metrics.dropped.session_lost.increment(lost as u64);

@@ -151,11 +151,7 @@ impl Inbound {
             return Err(Stop::Close(CloseCode::RateLimited, reason));
         };
         let retry_ms = retry.as_millis().max(1);
-        let limits = &self.relay.config.limits;
-        let message = format!(
-            "over the rate limit of {} messages a minute and {} an hour: wait {retry_ms} ms",
-            limits.rate_per_min, limits.rate_per_hour
-        );
+        let message = format!("over the rate limit: wait {retry_ms} ms");
         let refusal = Refusal { code: "rate_limit", message, retry_ms: Some(retry_ms) };
         self.refuse(&refusal, None, turn);
         Ok(false)
@@ -170,6 +166,9 @@ impl Inbound {
                 return self.refuse(&refusal, message.reference, turn);
             }
         };
+        if command != Command::Ping && !self.session.may_receive() {
+            return self.forbid("your token does not allow receiving", message, turn);
+        }
         match command {
             Command::Ping => self.answer("pong", message.reference, message.payload, turn),
             Command::Subscribe(agents) => self.subscribe(&agents, message, turn),
@@ -193,9 +192,6 @@ impl Inbound {
         message: &Scanned<'_>,
         turn: &mut Turn<'_>,
     ) {
-        if !self.session.may_receive() {
-            return self.forbid("your token does not allow receiving", message, turn);
-        }
         let subscribed = self.relay.subscriptions.write().subscribe(self.session.agent(), agents);
         match subscribed {
             Ok(count) => self.answer_following("subscribed", agents, count, message, turn),

@@ -12,7 +12,7 @@ mod permission;
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::{IpAddr, Shutdown},
+    net::Shutdown,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -39,6 +39,12 @@ use outbox::{AfterWrite, Batch, Frame, Offer, Outbox, OutboxLimits, SLICES_MAX, 
 /// Why a slow consumer is cut off, as its close frame says.
 const SLOW_READER: &str = "slow consumer: messages waited for too long; read faster";
 
+/// How often an outbox is emptied for one message, when others fill it at the same time.
+const OFFERS_MAX: usize = 4;
+
+/// Write calls in a row by whoever came by; then the session's own task goes on.
+const WRITES_MAX: usize = 8;
+
 /// Names a session; grows with each session of a node, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
@@ -47,7 +53,6 @@ pub struct SessionId(pub u64);
 pub struct Session {
     id: SessionId,
     agent: AgentId,
-    address: IpAddr,
     grant: Grant,
     opened: Duration,
     socket: OwnedWriteHalf,
@@ -71,8 +76,6 @@ pub struct Opening {
     pub id: SessionId,
     /// What its token allows, and for whom.
     pub grant: Grant,
-    /// Where the agent connects from.
-    pub address: IpAddr,
     /// The socket's writing half.
     pub socket: OwnedWriteHalf,
     /// What may wait for it.
@@ -157,11 +160,10 @@ pub enum Due {
 impl Session {
     /// A session with an empty outbox, heard of `now`.
     pub fn new(opening: Opening, now: Duration, wall: UnixMillis) -> Self {
-        let Opening { id, grant, address, socket, limits } = opening;
+        let Opening { id, grant, socket, limits } = opening;
         let session = Self {
             id,
             agent: grant.agent().clone(),
-            address,
             opened: now,
             socket,
             outbox: Mutex::new(Outbox::default()),
@@ -188,11 +190,6 @@ impl Session {
         &self.agent
     }
 
-    /// Where the agent connects from.
-    pub fn address(&self) -> IpAddr {
-        self.address
-    }
-
     /// What the session's token allows.
     pub fn grant(&self) -> &Grant {
         &self.grant
@@ -211,7 +208,10 @@ impl Session {
     /// Puts one of the relay's own messages into the outbox, whatever the token allows.
     pub fn post(&self, frame: &Frame<'_>, now: Duration) -> Delivery {
         let mut offer = self.outbox.lock().offer(frame, self.limits);
-        if offer == Offer::Full {
+        for _ in 0..OFFERS_MAX {
+            if offer != Offer::Full {
+                break;
+            }
             self.flush(now);
             offer = self.outbox.lock().offer(frame, self.limits);
         }
@@ -220,7 +220,7 @@ impl Session {
             Offer::First => Delivery::Unwritten,
             Offer::Closed => Delivery::Refused,
             Offer::Full | Offer::TooSlow => {
-                let dropped = self.close(CloseCode::SlowConsumer, SLOW_READER, now);
+                let dropped = self.close(CloseCode::SlowConsumer, SLOW_READER);
                 Delivery::CutOff(dropped.unwrap_or_default() + 1)
             }
         }
@@ -228,7 +228,7 @@ impl Session {
 
     /// Writes what waits, as far as the socket takes it. Never blocks; any thread may call it.
     pub fn flush(&self, now: Duration) {
-        loop {
+        for _ in 0..WRITES_MAX {
             let Some(mut batch) = self.outbox.lock().begin_write() else { return };
             let outcome = self.write(&mut batch);
             let mut outbox = self.outbox.lock();
@@ -242,6 +242,7 @@ impl Session {
                 return;
             }
         }
+        self.wake();
     }
 
     /// Lets the session's own actor look after it: write what waits, or end.
@@ -252,11 +253,11 @@ impl Session {
     /// Starts to close the session: nothing more is taken, and a close frame is the last that its
     /// agent gets, behind what waits. A slow consumer does not get what waits. Returns the number of
     /// messages dropped, or none if the session was closing already.
-    pub fn close(&self, code: CloseCode, reason: &str, now: Duration) -> Option<usize> {
+    pub fn close(&self, code: CloseCode, reason: &str) -> Option<usize> {
         let mut frame = Vec::new();
         close_frame(code, reason, &mut frame);
         let hurry = code == CloseCode::SlowConsumer;
-        let dropped = self.outbox.lock().close(&frame, hurry, now);
+        let dropped = self.outbox.lock().close(&frame, hurry);
         if dropped.is_some() {
             self.note_end(End::of(code));
             self.log_close(code, reason);
@@ -267,10 +268,10 @@ impl Session {
 
     /// Answers the agent's close frame with its own code (RFC 6455 section 5.5.1), behind what
     /// waits.
-    pub fn answer_close(&self, code: Option<u16>, now: Duration) {
+    pub fn answer_close(&self, code: Option<u16>) {
         let mut frame = Vec::new();
         close_frame(code.unwrap_or(CloseCode::Normal.into()), "", &mut frame);
-        if self.outbox.lock().close(&frame, false, now).is_some() {
+        if self.outbox.lock().close(&frame, false).is_some() {
             self.note_end(End::Client);
         }
     }
@@ -315,13 +316,18 @@ impl Session {
         }
     }
 
-    /// Sends a ping; the actor writes it.
-    pub fn ping(&self, now: Duration) {
+    /// Sends a ping; the actor writes it. Returns how many messages are lost because there was no
+    /// room for it.
+    pub fn ping(&self, now: Duration) -> usize {
         self.pinged.store(seconds(now), Ordering::Relaxed);
         let mut frame = Vec::new();
         ping_frame(&[], &mut frame);
-        if self.post(&Frame::Small(&frame), now) == Delivery::Unwritten {
-            self.wake();
+        let delivery = self.post(&Frame::Small(&frame), now);
+        self.wake();
+        match delivery {
+            // The ping itself is no message.
+            Delivery::CutOff(lost) => lost - 1,
+            Delivery::Queued | Delivery::Unwritten | Delivery::Refused => 0,
         }
     }
 

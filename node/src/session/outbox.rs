@@ -77,8 +77,8 @@ enum Writing {
     /// Nobody writes.
     #[default]
     Idle,
-    /// A thread holds a [`Batch`] of this many bytes.
-    Busy { bytes: usize },
+    /// A thread holds a [`Batch`] of this size.
+    Busy { bytes: usize, messages: usize },
     /// The socket took no more at this time; it is tried again when it is writable.
     Blocked { since: Duration },
 }
@@ -88,7 +88,7 @@ enum Phase {
     #[default]
     Open,
     /// A close frame is the last that waits.
-    Closing { since: Duration },
+    Closing,
     /// The socket failed or its time is over: nothing is written any more.
     Dead,
 }
@@ -123,7 +123,10 @@ pub struct Outbox {
     /// Small frames behind the chunks.
     run: Vec<u8>,
     bytes: usize,
+    /// Messages among the frames that wait; a close frame is none.
     messages: usize,
+    /// Messages that were lost to a failed write and not reported yet.
+    lost: usize,
     /// How much is left of a frame of which the socket took the beginning; it leads the queue.
     begun: usize,
     writing: Writing,
@@ -162,23 +165,28 @@ impl Outbox {
     /// Queues a close frame as the last thing that this session gets, behind what waits or, if
     /// `hurry` (the reader is too slow to get the rest), right behind the frame that is half
     /// written. Returns the number of messages dropped, or none if the session was closing already.
-    pub fn close(&mut self, close_frame: &[u8], hurry: bool, now: Duration) -> Option<usize> {
+    pub fn close(&mut self, close_frame: &[u8], hurry: bool) -> Option<usize> {
         if self.phase != Phase::Open {
             return None;
         }
         let dropped = if hurry { self.drop_waiting() } else { 0 };
         self.push(&Frame::Small(close_frame));
-        self.phase = Phase::Closing { since: now };
+        self.messages -= 1;
+        self.phase = Phase::Closing;
         Some(dropped)
     }
 
-    /// Nothing is written from now on; returns the number of messages dropped.
+    /// Nothing is written from now on; returns the number of messages lost, those included that are
+    /// being written, or were lost to a failed write before.
     pub fn kill(&mut self) -> usize {
-        let closing = usize::from(matches!(self.phase, Phase::Closing { .. }) && self.bytes > 0);
-        let dropped = self.messages.saturating_sub(closing);
+        let written = match self.writing {
+            Writing::Busy { messages, .. } if self.phase != Phase::Dead => messages,
+            _ => 0,
+        };
+        let lost = std::mem::take(&mut self.lost) + self.messages + written;
         self.clear();
         self.phase = Phase::Dead;
-        dropped
+        lost
     }
 
     /// Hands out what waits, unless somebody writes already or there is nothing.
@@ -187,7 +195,7 @@ impl Outbox {
             return None;
         }
         let blocked_since = self.blocked_since();
-        self.writing = Writing::Busy { bytes: self.bytes };
+        self.writing = Writing::Busy { bytes: self.bytes, messages: self.messages };
         let batch = Batch {
             chunks: std::mem::take(&mut self.chunks),
             run: std::mem::take(&mut self.run),
@@ -204,8 +212,10 @@ impl Outbox {
     /// Takes back what is left of a batch.
     pub fn end_write(&mut self, batch: Batch, outcome: WriteOutcome, now: Duration) -> AfterWrite {
         self.writing = Writing::Idle;
-        if outcome == WriteOutcome::Failed {
-            self.kill();
+        if outcome == WriteOutcome::Failed && self.phase != Phase::Dead {
+            self.lost = batch.messages + self.messages;
+            self.clear();
+            self.phase = Phase::Dead;
         }
         if self.phase == Phase::Dead {
             return AfterWrite::Drained;
@@ -237,14 +247,6 @@ impl Outbox {
         }
     }
 
-    /// Since when the session is closing, if it is.
-    pub fn closing_since(&self) -> Option<Duration> {
-        match self.phase {
-            Phase::Closing { since } => Some(since),
-            Phase::Open | Phase::Dead => None,
-        }
-    }
-
     /// Whether messages are still taken.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
@@ -254,7 +256,7 @@ impl Outbox {
     pub fn is_finished(&self) -> bool {
         match self.phase {
             Phase::Open => false,
-            Phase::Closing { .. } => self.bytes == 0 && self.writing == Writing::Idle,
+            Phase::Closing => self.bytes == 0 && self.writing == Writing::Idle,
             Phase::Dead => true,
         }
     }
@@ -275,7 +277,7 @@ impl Outbox {
 
     fn has_room(&self, len: usize, limits: OutboxLimits) -> bool {
         let (bytes, messages) = match self.writing {
-            Writing::Busy { bytes } => (
+            Writing::Busy { bytes, .. } => (
                 limits.bytes.saturating_mul(BYTES_OVERSHOOT).saturating_sub(bytes),
                 limits.messages.saturating_mul(MESSAGES_OVERSHOOT),
             ),
@@ -538,7 +540,7 @@ mod tests {
         outbox.offer(&Frame::Small(&b), LIMITS);
         outbox.offer(&Frame::Small(&b), LIMITS);
         take(&mut outbox, 12 + 5, WriteOutcome::Blocked);
-        assert_eq!(outbox.close(&close, true, T0), Some(1));
+        assert_eq!(outbox.close(&close, true), Some(1));
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Closed);
         let (bytes, _) = take(&mut outbox, usize::MAX, WriteOutcome::Open);
         assert_eq!(bytes, [&b[5..], &close].concat());
@@ -550,12 +552,11 @@ mod tests {
         let mut outbox = Outbox::default();
         let (a, close) = (frame(10, b'a'), frame(2, b'x'));
         outbox.offer(&Frame::Small(&a), LIMITS);
-        assert_eq!(outbox.close(&close, false, T0), Some(0));
-        assert_eq!(outbox.close(&close, false, T0), None);
+        assert_eq!(outbox.close(&close, false), Some(0));
+        assert_eq!(outbox.close(&close, false), None);
         assert!(!outbox.is_finished());
         assert_eq!(take(&mut outbox, usize::MAX, WriteOutcome::Open).0, [a, close].concat());
         assert!(outbox.is_finished());
-        assert_eq!(outbox.closing_since(), Some(T0));
     }
 
     #[test]
@@ -581,6 +582,19 @@ mod tests {
         outbox.offer(&Frame::Small(&frame(10, b'b')), LIMITS);
         assert_eq!(outbox.end_write(batch, WriteOutcome::Failed, T0), AfterWrite::Drained);
         assert!(outbox.is_dead() && outbox.is_finished() && outbox.bytes() == 0);
+        assert_eq!((outbox.kill(), outbox.kill()), (2, 0), "what was lost is reported once");
+    }
+
+    #[test]
+    fn an_end_during_a_write_counts_what_is_being_written() {
+        let mut outbox = Outbox::default();
+        outbox.offer(&Frame::Small(&frame(10, b'a')), LIMITS);
+        let batch = outbox.begin_write().unwrap();
+        outbox.offer(&Frame::Small(&frame(10, b'b')), LIMITS);
+        outbox.close(&frame(2, b'x'), false);
+        assert_eq!(outbox.kill(), 2, "a close frame is no message");
+        assert_eq!(outbox.end_write(batch, WriteOutcome::Failed, T0), AfterWrite::Drained);
+        assert_eq!(outbox.kill(), 0);
     }
 
     #[test]
@@ -620,7 +634,7 @@ mod tests {
                     prop_assert_eq!(outbox.messages, accepted.len() - written.count());
                 }
             }
-            outbox.close(&frame(2, 0xff), hurry, T0);
+            outbox.close(&frame(2, 0xff), hurry);
             while !outbox.is_finished() {
                 wire.extend(take(&mut outbox, 700, WriteOutcome::Open).0);
             }

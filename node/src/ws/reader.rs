@@ -152,11 +152,6 @@ impl Reader {
         Ok(Step::Event { event, consumed })
     }
 
-    /// Whether the reader is inside a fragmented message.
-    pub const fn is_mid_message(&self) -> bool {
-        self.partial.is_some()
-    }
-
     /// Judges a header against what came before it, and gives its payload's length.
     fn admit(&self, head: &Head) -> Result<usize, Violation> {
         let taken = match (head.opcode, &self.partial) {

@@ -315,7 +315,7 @@ fn fragments_never_take_room_beyond_the_limit() {
     }
     assert_eq!(session.feed(&frame(LAST, b"x", MASK)), Ok(()));
     assert_eq!(session.seen, [Seen::Text(vec![b'x'; 1_000])]);
-    assert!(!session.reader.is_mid_message());
+    assert!(session.reader.partial.is_none());
 }
 
 #[test]
