@@ -103,11 +103,13 @@ const scenarios = {
     const bytes = Buffer.from(JSON.stringify({ to: ['bob-1'], payload: '€uro' }));
     const cut = bytes.indexOf('€') + 1;
     for (const binary of [false, true]) {
+      const between = once(ann.socket, 'pong');
       ann.socket.send(bytes.subarray(0, cut), { binary, fin: false });
       ann.socket.ping('among the fragments');
       ann.socket.send(bytes.subarray(cut, cut + 1), { binary, fin: false });
       ann.socket.send(bytes.subarray(cut + 1), { binary, fin: true });
       assert.equal((await bob.receive()).payload, '€uro');
+      assert.equal((await between)[0].toString(), 'among the fragments');
     }
     const pong = once(ann.socket, 'pong');
     ann.socket.ping('anybody there?');
