@@ -22,7 +22,7 @@ use crate::{
 pub type Following = (AgentId, Vec<AgentId>);
 
 /// The file's name in the data directory, and the name of one that could not be read.
-const FILE: &str = "subscriptions.redb";
+pub(crate) const FILE: &str = "subscriptions.redb";
 const SET_ASIDE: &str = "subscriptions.redb.damaged";
 
 /// What redb may keep of the file in memory.

@@ -14,6 +14,13 @@ pub const RESERVED_FILES: u64 = 64 + (PUBLIC_CONNECTIONS_MAX + OPS_CONNECTIONS_M
 /// What POSIX promises at the least on any machine where we would run; used if we may not ask.
 const LIMIT_UNKNOWN: u64 = 1_024;
 
+/// Connections that may speak HTTP on the public and on the ops listener under this limit: fewer than
+/// usual where there are few files, so that sessions and operators keep theirs.
+pub fn http_places(file_limit: u64) -> (usize, usize) {
+    let limit = usize::try_from(file_limit).unwrap_or(usize::MAX);
+    (PUBLIC_CONNECTIONS_MAX.min(limit / 4).max(1), OPS_CONNECTIONS_MAX.min(limit / 16).max(1))
+}
+
 /// Raises the soft limit on open files to the hard one and returns the limit that now holds.
 pub fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX)
@@ -53,6 +60,7 @@ impl fmt::Display for FileShortage {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
 
@@ -78,6 +86,16 @@ mod tests {
     fn a_small_limit_leaves_half_of_itself() {
         for (limit, fits) in [(0, 1), (1, 1), (256, 128), (RESERVED_FILES, 576)] {
             assert_eq!(shortage(5_000, limit).map(|short| short.fits), Some(fits), "{limit}");
+        }
+    }
+
+    #[test]
+    fn with_few_files_few_connections_speak_http() {
+        assert_eq!(http_places(1_048_576), (1_024, 64));
+        for limit in [64, 256, 1_024, 2_000] {
+            let (public, ops) = http_places(limit);
+            let sessions = shortage(usize::MAX, limit).unwrap().fits;
+            assert!(public + ops + sessions < usize::try_from(limit).unwrap(), "{limit}");
         }
     }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     config::Config,
+    files,
     http::{AdminToken, ops_router, public_router},
     metrics::Metrics,
     relay::{Phase, Relay, VERSION},
@@ -86,7 +87,7 @@ pub enum RunError {
 
 /// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
 /// stops it at once.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(mut config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let clock = Clock::system();
     let registry = open_registry(&config, &clock)?;
@@ -96,6 +97,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let public = listen((config.host, config.port).into(), "PORT")?;
     let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT")?;
     let addresses = (public.local_addr(), ops.local_addr());
+    let (places, ops_places) = files::http_places(files::raise_file_limit());
+    // No single address gets more than half of the places.
+    let per_address = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
+    let limits = &mut config.limits;
+    limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
     let relay = Arc::new(Relay::new(config, clock, registry, metrics));
     let store = saving::restore(&relay)?;
 
@@ -104,13 +110,18 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let admin = AdminToken::new(&admin_token);
     essential.spawn(
         "the public listener",
-        Server::public(Arc::clone(&relay), public_router(Arc::clone(&relay)), stop.clone())
+        Server::public(Arc::clone(&relay), public_router(Arc::clone(&relay)), places, stop.clone())
             .run(public),
     );
     essential.spawn(
         "the ops listener",
-        Server::ops(Arc::clone(&relay), ops_router(Arc::clone(&relay), admin), stop.clone())
-            .run(ops),
+        Server::ops(
+            Arc::clone(&relay),
+            ops_router(Arc::clone(&relay), admin),
+            ops_places,
+            stop.clone(),
+        )
+        .run(ops),
     );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     let revocations = relay.registry.revocations();

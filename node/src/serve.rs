@@ -5,7 +5,10 @@ use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration}
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, header::CONNECTION},
+    http::{
+        HeaderValue, StatusCode, Version,
+        header::{CONNECTION, HOST},
+    },
     response::{IntoResponse, Response},
 };
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -47,6 +50,9 @@ const REFUSALS_MAX: usize = 64;
 /// stranger hold a place that others need.
 const LIFETIME_DEADLINES: u32 = 3;
 
+/// A lack of room is spoken of at most this often.
+const WARN_EVERY: Duration = Duration::from_mins(1);
+
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -73,14 +79,19 @@ struct Place {
 
 impl Server {
     /// The server of agents, which ends when `stop` is cancelled. Addresses may have only so many
-    /// connections that are no sessions yet.
-    pub fn public(relay: Arc<Relay>, router: Router, stop: CancellationToken) -> Self {
-        Self::new(relay, router, true, PUBLIC_CONNECTIONS_MAX, stop)
+    /// connections that are no sessions yet, and all together `places`.
+    pub fn public(
+        relay: Arc<Relay>,
+        router: Router,
+        places: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::new(relay, router, true, places, stop)
     }
 
     /// The server of operators, which ends when `stop` is cancelled.
-    pub fn ops(relay: Arc<Relay>, router: Router, stop: CancellationToken) -> Self {
-        Self::new(relay, router, false, OPS_CONNECTIONS_MAX, stop)
+    pub fn ops(relay: Arc<Relay>, router: Router, places: usize, stop: CancellationToken) -> Self {
+        Self::new(relay, router, false, places, stop)
     }
 
     fn new(
@@ -97,6 +108,7 @@ impl Server {
 
     /// Accepts until it is stopped.
     pub async fn run(self, listener: TcpListener) {
+        let mut warned: Option<Duration> = None;
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -106,7 +118,11 @@ impl Server {
                 Ok((stream, peer)) => self.admit(stream, peer.ip()),
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections: is the open-file limit reached?");
+                    let now = self.relay.clock.elapsed();
+                    if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
+                        warned = Some(now);
+                        tracing::warn!(%error, "cannot accept connections: is the open-file limit reached?");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -186,6 +202,13 @@ async fn answer(
     let client = client_address(peer, request.headers(), &relay.config.trusted_proxies);
     if refused {
         return Ok(too_many_handshakes());
+    }
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
+    {
+        // RFC 9112 section 3.2.
+        let message = "a request has one host header";
+        let refusal = ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message);
+        return Ok(refusal.into_response());
     }
     let permit =
         if client.forwarded { relay.addresses.handshake(client.ip).map(Some) } else { Ok(None) };

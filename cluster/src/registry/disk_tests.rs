@@ -34,7 +34,7 @@ impl Bench {
             NOW
         });
         let options = Options { token_ttl: None, now };
-        let registry = LocalRegistry::open_source(disk.clone(), options).unwrap();
+        let registry = LocalRegistry::open_source(disk.clone(), false, options).unwrap();
         Self { disk, gate, registry }
     }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     AgentId, Generation, NodeId, UnixMillis,
     database::Source,
+    subscription_store,
     token::{Grant, TokenError, TokenVerifier},
 };
 
@@ -54,14 +55,20 @@ impl LocalRegistry {
     ///
     /// Directory and file are created for their owner alone. Blocks on the disk.
     pub fn open(data_dir: &Path, options: Options) -> Result<Self, OpenError> {
-        Self::open_source(store::file(data_dir), options)
+        // Every start makes the subscriptions' file after the registry.
+        let had_one = data_dir.join(subscription_store::FILE).exists();
+        Self::open_source(store::file(data_dir), had_one, options)
     }
 
-    pub(super) fn open_source<S: Source>(source: S, options: Options) -> Result<Self, OpenError> {
+    pub(super) fn open_source<S: Source>(
+        source: S,
+        had_one: bool,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         let Options { token_ttl, now } = options;
         let database = store::open(&source)?;
         let Identity { node, generation, signer } =
-            store::start(&database, now()).map_err(|error| unreadable(&source, &error))?;
+            store::start(&database, had_one, now()).map_err(|error| unreadable(&source, &error))?;
         let (registered, revoked) =
             store::standing(&database).map_err(|error| unreadable(&source, &error))?;
         let standing = Arc::new(Standing::new(registered, revoked));
@@ -69,8 +76,14 @@ impl LocalRegistry {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let dir = source.dir().to_owned();
         let issuer = Issuer { signer, token_ttl };
-        let writer =
-            Writer { source, database: Some(database), issuer, standing: standing.clone(), now };
+        let writer = Writer {
+            source,
+            database: Some(database),
+            issuer,
+            standing: standing.clone(),
+            now,
+            failing: false,
+        };
         let writer = thread::Builder::new()
             .name("registry".to_owned())
             .spawn(move || writer.run(queue))

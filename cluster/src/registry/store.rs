@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Generation, NodeId, UnixMillis,
     database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
+    subscription_store,
     token::{Serial, SigningError, TokenSigner},
 };
 
@@ -108,6 +109,12 @@ pub(super) enum StoreError {
     Damaged(&'static str),
     #[error("it holds something else")]
     Foreign,
+    #[error(
+        "it is empty or was missing, though {} beside it shows that there was a registry; to start \
+         anew, move that away too",
+        subscription_store::FILE
+    )]
+    Lost,
     #[error("schema {0}")]
     Schema(u32),
 }
@@ -136,9 +143,16 @@ pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
 }
 
 /// Makes the file a registry if it is empty, counts this start, and forgets what may be forgotten.
-pub(super) fn start(database: &Database, now: UnixMillis) -> Result<Identity, StoreError> {
+///
+/// Where there was one before, none is founded: names would be given twice.
+pub(super) fn start(
+    database: &Database,
+    had_one: bool,
+    now: UnixMillis,
+) -> Result<Identity, StoreError> {
     let transaction = database.begin_write()?;
     match Content::of(&transaction)? {
+        Content::Nothing if had_one => return Err(StoreError::Lost),
         Content::Nothing => found(&transaction)?,
         Content::Schema(SCHEMA) => {}
         Content::Schema(found) => return Err(StoreError::Schema(found)),

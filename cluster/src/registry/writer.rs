@@ -97,6 +97,8 @@ pub(super) struct Writer<S> {
     pub(super) issuer: Issuer,
     pub(super) standing: Arc<Standing>,
     pub(super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    /// Whether the last write failed, which has been said.
+    pub(super) failing: bool,
 }
 
 impl<S: Source> Writer<S> {
@@ -105,6 +107,7 @@ impl<S: Source> Writer<S> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while jobs.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             let outcome = self.write(&mut batch);
+            self.tell(outcome.as_ref().err());
             for job in batch.drain(..) {
                 job.settle(outcome.clone());
             }
@@ -114,11 +117,11 @@ impl<S: Source> Writer<S> {
     fn write(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Unavailable> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => self.reopen().map_err(|error| self.unavailable(&error))?,
+            None => self.reopen().map_err(|error| Unavailable(error.to_string()))?,
         };
         let now = (self.now)();
         let change = commit(&database, batch, &self.issuer, now)
-            .map_err(|error| self.unavailable(&error))?;
+            .map_err(|error| Unavailable(error.to_string()))?;
         if let Some(Change { registered, newly_revoked }) = change {
             self.standing.follow(registered, newly_revoked);
         }
@@ -132,14 +135,20 @@ impl<S: Source> Writer<S> {
         let (registered, revoked) =
             store::standing(&database).map_err(|error| unreadable(&self.source, &error))?;
         self.standing.replace(registered, revoked);
-        tracing::info!("the registry can be written again");
         Ok(database)
     }
 
-    fn unavailable(&self, error: &dyn std::error::Error) -> Unavailable {
+    /// Says when writing begins to fail, and when it succeeds again.
+    fn tell(&mut self, failure: Option<&Unavailable>) {
         let file = self.source.path().display();
-        tracing::error!(%error, %file, "the registry cannot be written");
-        Unavailable(error.to_string())
+        match failure {
+            Some(Unavailable(error)) if !self.failing => {
+                tracing::error!(error, %file, "the registry cannot be written");
+            }
+            None if self.failing => tracing::info!(%file, "the registry can be written again"),
+            _ => {}
+        }
+        self.failing = failure.is_some();
     }
 }
 

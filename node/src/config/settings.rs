@@ -220,7 +220,7 @@ fn security() -> Vec<Setting> {
              list of processes").hidden(),
         setting(row, "TOKEN_TTL", duration(Duration::from_secs(1)..=10 * YEAR).or("never"),
             |c| &mut c.token_ttl,
-            "How long a new token is good, such as 30d; never means it does not expire"),
+            "How long a new token is good, such as 30d; never, or 0, means it does not expire"),
         setting(row, "SUBSCRIBE_SCOPE", subscribe_scope(), |c| &mut c.subscribe_scope,
             "What followers of an agent receive: its broadcasts, or all it sends"),
         setting(row, "SUBSCRIPTION_TTL", duration(Duration::ZERO..=YEAR), |c| &mut c.subscription_ttl,

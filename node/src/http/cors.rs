@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
@@ -40,7 +40,8 @@ pub(super) async fn cors(
 ) -> Response {
     let allowed = relay.config.allowed_origins.as_deref();
     let origin = request.headers().get(ORIGIN).cloned();
-    let preflight = request.method() == Method::OPTIONS;
+    let is_route = request.extensions().get::<MatchedPath>().is_some();
+    let preflight = request.method() == Method::OPTIONS && is_route;
     let mut response = if !allows(allowed, request.headers()) {
         refusal().into_response()
     } else if preflight {

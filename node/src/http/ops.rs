@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, access_log,
     admin::{self, AdminToken},
+    cors,
     public::health,
     register::register,
 };
@@ -41,6 +42,7 @@ POST /tokens/{serial}/revoke  revoke one token
 
 /// The ops listener's paths; `token` guards those that change something or name agents.
 pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
+    let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/health", get(health))
@@ -48,7 +50,7 @@ pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
-        .route("/register", post(register))
+        .route("/register", post(register).options(no_content).layer(cors))
         .merge(admin::routes(token))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
@@ -56,14 +58,19 @@ pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
         .with_state(relay)
 }
 
+/// A preflight, which the layer above answers in full.
+async fn no_content() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 async fn ready(State(relay): State<Arc<Relay>>) -> Response {
-    match relay.phase() {
-        Phase::Serving => Json(json!({ "status": "ready" })).into_response(),
-        phase => {
-            let text = if phase == Phase::Joining { "joining" } else { "draining" };
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": text }))).into_response()
-        }
-    }
+    let text = match relay.phase() {
+        Phase::Joining => "joining",
+        Phase::Serving if relay.permits.available_permits() == 0 => "full",
+        Phase::Serving => return Json(json!({ "status": "ready" })).into_response(),
+        Phase::Draining => "draining",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": text }))).into_response()
 }
 
 async fn stats(State(relay): State<Arc<Relay>>) -> Json<Value> {

@@ -1,16 +1,19 @@
 //! `POST /register` (PROTOCOL section 2).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, CONTENT_LENGTH},
+    },
     response::{IntoResponse, Response},
 };
-use cluster::{AgentId, admin::same_secret, registry::RegisterError};
-use serde_json::{Value, json};
+use cluster::{AgentId, InvalidAgentId, admin::same_secret, registry::RegisterError};
+use serde_json::{json, value::RawValue};
 
 use super::{ApiError, client_address::ClientAddress, cors};
 use crate::relay::{Phase, Relay};
@@ -46,7 +49,8 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let counters = &relay.metrics.registrations;
     let (head, body) = request.into_parts();
-    let wanted = match admit(relay, address, &head.headers) {
+    let admitted = admit(relay, address, &head.headers).and_then(|()| announced(&head.headers));
+    let wanted = match admitted {
         Ok(()) => read_body(body, relay.config.timing.handshake_deadline).await,
         Err(error) => Err(error),
     };
@@ -89,10 +93,7 @@ async fn read_body(body: Body, deadline: Duration) -> Result<Option<AgentId>, Ap
     let read = tokio::time::timeout(deadline, to_bytes(body, BODY_MAX)).await;
     match read {
         Ok(Ok(bytes)) => wanted_id(&bytes),
-        Ok(Err(error)) if is_length_limit(&error) => {
-            let message = format!("the body may have {BODY_MAX} bytes at most");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
-        }
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
         Ok(Err(_)) => Err(invalid_json("the body did not arrive whole")),
         Err(_) => {
             let message = "the body did not arrive in time";
@@ -101,25 +102,35 @@ async fn read_body(body: Body, deadline: Duration) -> Result<Option<AgentId>, Ap
     }
 }
 
+/// Refuses a body that is announced as too large before it is read.
+fn announced(headers: &HeaderMap) -> Result<(), ApiError> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > BODY_MAX) { Err(too_large()) } else { Ok(()) }
+}
+
+fn too_large() -> ApiError {
+    let message = format!("the body may have {BODY_MAX} bytes at most");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
 fn is_length_limit(error: &axum::Error) -> bool {
     let source = std::error::Error::source(error);
     source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
-/// The id that a request's body asks for, if it asks for one.
+/// The id that a request's body asks for, if it asks for one. Of other fields nothing is read.
 fn wanted_id(body: &[u8]) -> Result<Option<AgentId>, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        return Err(invalid_json("the body is not JSON"));
-    };
-    let Value::Object(fields) = value else {
-        return Err(invalid_json("the body is no JSON object"));
-    };
-    match fields.get("agent_id") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(id)) => id.parse().map(Some).map_err(invalid_id),
+    let fields: HashMap<String, &RawValue> = serde_json::from_slice(body)
+        .map_err(|_| invalid_json("the body is not JSON, or no JSON object"))?;
+    match fields.get("agent_id").map(|id| id.get()) {
+        None | Some("null") => Ok(None),
+        Some(text) if text.starts_with('"') => match serde_json::from_str::<String>(text) {
+            Ok(id) => id.parse().map(Some).map_err(invalid_id),
+            Err(_) => Err(invalid_id(InvalidAgentId)),
+        },
         Some(_) => Err(invalid_id("the agent id must be a string")),
     }
 }
@@ -162,7 +173,9 @@ mod tests {
 
     #[test]
     fn bodies_that_leave_the_choice_to_the_relay() {
-        for body in ["", " \n", "{}", r#"{"agent_id":null}"#, r#"{"x":1}"#] {
+        let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000));
+        let odd = r#"{"x":1e999,"y":"\ud800","agent_id":null}"#;
+        for body in ["", " \n", "{}", r#"{"agent_id":null}"#, r#"{"x":1}"#, odd, &deep] {
             assert_eq!(wanted_id(body.as_bytes()).unwrap(), None, "{body:?}");
         }
     }
@@ -172,7 +185,12 @@ mod tests {
         for body in ["{", "[]", "\"abc\"", "1", "null", "{}{}", "\u{0}"] {
             assert_eq!(code_of(body), "invalid_json", "{body:?}");
         }
-        for body in [r#"{"agent_id":1}"#, r#"{"agent_id":"A"}"#, r#"{"agent_id":["abc"]}"#] {
+        for body in [
+            r#"{"agent_id":1}"#,
+            r#"{"agent_id":"A"}"#,
+            r#"{"agent_id":["abc"]}"#,
+            r#"{"agent_id":"\ud800"}"#,
+        ] {
             assert_eq!(code_of(body), "invalid_agent_id", "{body:?}");
         }
     }

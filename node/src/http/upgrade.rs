@@ -14,33 +14,43 @@ use axum::{
 use cluster::token::{Grant, TokenError};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
 use tracing::Instrument;
 
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
     limits::ConnectionPermit,
     relay::{Phase, Relay},
-    session::{Opening, Session, actor::Actor, outbox::OutboxLimits},
-    ws::handshake::{AcceptKey, check_upgrade},
+    session::{
+        Opening, Session,
+        actor::{Actor, REPLACED},
+        outbox::OutboxLimits,
+    },
+    ws::{
+        CloseCode,
+        handshake::{AcceptKey, check_upgrade},
+    },
 };
 
 /// How long a client is asked to wait when there is no room for it.
 const FULL_RETRY: Duration = Duration::from_secs(5);
+
+/// How long an older session may take to end and give its place to its successor: a little longer
+/// than its agent may take to say goodbye.
+const OLDER_ENDS: Duration = Duration::from_secs(6);
+
+/// How often it is looked whether it has.
+const OLDER_ENDS_ROUND: Duration = Duration::from_millis(20);
 
 /// What a session holds of the relay's limits; given back when it ends.
 #[derive(Debug)]
 struct Permits {
     _session: OwnedSemaphorePermit,
     _address: ConnectionPermit,
-}
-
-/// A request that becomes a session.
-#[derive(Debug)]
-struct Admitted {
-    key: AcceptKey,
-    grant: Grant,
-    permits: Permits,
 }
 
 /// Answers a request for a session.
@@ -50,13 +60,19 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let started = relay.clock.elapsed();
-    let admitted = admit(&relay, address, &request);
+    let upgraded = hyper::upgrade::on(&mut request);
+    let admitted = match judge(&relay, &request) {
+        Ok((key, grant)) => take_permits_from_older(&relay, &grant, address)
+            .await
+            .inspect_err(|_| relay.metrics.handshakes.limited.increment(1))
+            .map(|permits| (key, grant, permits)),
+        Err(error) => Err(error),
+    };
     relay.metrics.handshake_seconds.record(relay.clock.elapsed().saturating_sub(started));
-    let Admitted { key, grant, permits } = match admitted {
+    let (key, grant, permits) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
-    let upgraded = hyper::upgrade::on(&mut request);
     let task = become_session(Arc::clone(&relay), upgraded, grant, address, permits);
     relay.tasks.spawn("upgrade", task);
     let accept = HeaderValue::from_str(key.as_str()).unwrap_or(HeaderValue::from_static(""));
@@ -69,7 +85,7 @@ pub(super) async fn upgrade(
 }
 
 /// Judges a request, the cheapest reasons first.
-fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Admitted, ApiError> {
+fn judge(relay: &Relay, request: &Request) -> Result<(AcceptKey, Grant), ApiError> {
     let outcomes = &relay.metrics.handshakes;
     if relay.phase() != Phase::Serving {
         outcomes.draining.increment(1);
@@ -89,8 +105,7 @@ fn admit(relay: &Relay, address: ClientAddress, request: &Request) -> Result<Adm
     }
     let grant = authenticate(relay, request.headers(), request.uri())
         .inspect_err(|_| outcomes.unauthorized.increment(1))?;
-    let permits = take_permits(relay, address).inspect_err(|_| outcomes.limited.increment(1))?;
-    Ok(Admitted { key, grant, permits })
+    Ok((key, grant))
 }
 
 /// The token's grant; the header wins over the query.
@@ -103,6 +118,31 @@ fn authenticate(relay: &Relay, headers: &HeaderMap, uri: &Uri) -> Result<Grant, 
 fn token_in_query(uri: &Uri) -> Option<Cow<'_, str>> {
     let mut fields = form_urlencoded::parse(uri.query()?.as_bytes());
     fields.find(|(name, _)| name == "token").map(|(_, token)| token)
+}
+
+/// Takes permits; where there are none, those of the agent's older session, which this one replaces
+/// anyway.
+async fn take_permits_from_older(
+    relay: &Relay,
+    grant: &Grant,
+    address: ClientAddress,
+) -> Result<Permits, ApiError> {
+    let refusal = match take_permits(relay, address) {
+        Err(refusal) => refusal,
+        taken => return taken,
+    };
+    let Some(older) = relay.sessions.get(grant.agent().as_str()) else { return Err(refusal) };
+    older.close(CloseCode::Replaced, REPLACED);
+    drop(older);
+    let retry = async {
+        loop {
+            sleep(OLDER_ENDS_ROUND).await;
+            if let Ok(taken) = take_permits(relay, address) {
+                return taken;
+            }
+        }
+    };
+    timeout(OLDER_ENDS, retry).await.map_err(|_| refusal)
 }
 
 fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, ApiError> {

@@ -349,4 +349,4 @@ impl Drop for Actor {
 }
 
 /// Why an older session ends, as its close frame says.
-const REPLACED: &str = "replaced by a newer session of this agent";
+pub const REPLACED: &str = "replaced by a newer session of this agent";

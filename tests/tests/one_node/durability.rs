@@ -178,6 +178,30 @@ async fn a_damaged_file_of_subscriptions_stops_no_relay_and_is_set_aside() {
 }
 
 #[tokio::test]
+async fn a_registry_that_was_lost_is_not_founded_anew() {
+    let mut relay = Relay::start();
+    relay.register("ann-1").await;
+    relay.terminate();
+    relay.wait_exit();
+    let file = relay.data_dir().join("registry.redb");
+    let length = usize::try_from(std::fs::metadata(&file).expect("it is there").len());
+    let good = std::fs::read(&file).expect("it can be read");
+    for lost in [Some(Vec::new()), Some(vec![0; length.expect("it is small")]), None] {
+        match &lost {
+            Some(content) => std::fs::write(&file, content).expect("it can be written"),
+            None => std::fs::remove_file(&file).expect("it can be removed"),
+        }
+        let finished = process::run(Relay::command(relay.folder())).await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains("there was a registry"), "{finished:?}");
+    }
+    std::fs::write(&file, good).expect("it can be written");
+    relay.start_again();
+    let again = http::post(relay.public, "/register", r#"{"agent_id":"ann-1"}"#).await;
+    again.expect_error(409, "agent_id_taken");
+}
+
+#[tokio::test]
 async fn two_relays_never_share_their_data() {
     let relay = Relay::start();
     let mut second = Relay::command(relay.folder());

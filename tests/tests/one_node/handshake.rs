@@ -142,6 +142,31 @@ async fn over_max_connections_agents_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn an_agent_takes_over_its_own_place_where_there_is_no_other() {
+    for limit in ["MAX_CONNECTIONS", "CONNECTIONS_PER_ADDRESS"] {
+        let relay = Relay::with(&[(limit, "2")]);
+        let mut old = relay.agent("rawk-042").await;
+        let _other = relay.agent("other-1").await;
+        let token = old.token.clone();
+        let (fresh, closed) = tokio::join!(Client::connect(&relay, &token), old.expect_close(4009));
+        assert_eq!(fresh.id, "rawk-042", "{limit}, {closed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_relay_is_not_ready() {
+    let relay = Relay::with(&[("MAX_CONNECTIONS", "1")]);
+    http::get(relay.ops, "/ready").await.expect_status(200);
+    let agent = relay.agent("rawk-042").await;
+    assert_eq!(http::get(relay.ops, "/ready").await.expect_status(503).json()["status"], "full");
+    agent.leave().await;
+    eventually("it is ready again", || async {
+        http::get(relay.ops, "/ready").await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connections_per_address_are_limited() {
     let relay = Relay::with(&[("CONNECTIONS_PER_ADDRESS", "2")]);
     let mut tokens = Vec::new();

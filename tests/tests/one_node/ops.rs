@@ -198,6 +198,12 @@ async fn a_preflight_is_answered_with_204() {
             .header("access-control-request-method", "POST")
             .header("access-control-request-headers", "authorization,content-type")
     };
+    // Clients of the reference register on the next port.
+    let beside = http::send(relay.ops, preflight("https://a.example"), "").await;
+    let beside = beside.expect_status(204);
+    assert_eq!(beside.header("access-control-allow-origin"), Some("https://a.example"));
+    let nowhere = http::request("OPTIONS", "/nowhere").header("origin", "https://a.example");
+    http::send(relay.public, nowhere, "").await.expect_error(404, "not_found");
     let answer = http::send(relay.public, preflight("https://a.example"), "").await;
     let answer = answer.expect_status(204);
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
