@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
-    limits::ConnectionPermit,
+    limits::{ConnectionPermit, TooMany},
     relay::{Phase, Relay},
     session::{
         Opening, Session,
@@ -53,6 +53,15 @@ struct Permits {
     _address: ConnectionPermit,
 }
 
+/// Which limit leaves no room for one more session.
+#[derive(Clone, Copy, Debug)]
+enum NoRoom {
+    /// `MAX_CONNECTIONS`.
+    OnNode,
+    /// That of the client's address.
+    ForAddress(TooMany),
+}
+
 /// Answers a request for a session.
 pub(super) async fn upgrade(
     State(relay): State<Arc<Relay>>,
@@ -64,7 +73,7 @@ pub(super) async fn upgrade(
     let admitted = match judge(&relay, &request) {
         Ok((key, grant)) => take_permits_from_older(&relay, &grant, address)
             .await
-            .inspect_err(|_| relay.metrics.handshakes.limited.increment(1))
+            .map_err(|no_room| no_room.refusal(&relay))
             .map(|permits| (key, grant, permits)),
         Err(error) => Err(error),
     };
@@ -126,12 +135,12 @@ async fn take_permits_from_older(
     relay: &Relay,
     grant: &Grant,
     address: ClientAddress,
-) -> Result<Permits, ApiError> {
-    let refusal = match take_permits(relay, address) {
-        Err(refusal) => refusal,
+) -> Result<Permits, NoRoom> {
+    let no_room = match take_permits(relay, address) {
+        Err(no_room) => no_room,
         taken => return taken,
     };
-    let Some(older) = relay.sessions.get(grant.agent().as_str()) else { return Err(refusal) };
+    let Some(older) = relay.sessions.get(grant.agent().as_str()) else { return Err(no_room) };
     older.close(CloseCode::Replaced, REPLACED);
     drop(older);
     let retry = async {
@@ -142,23 +151,33 @@ async fn take_permits_from_older(
             }
         }
     };
-    timeout(OLDER_ENDS, retry).await.map_err(|_| refusal)
+    timeout(OLDER_ENDS, retry).await.map_err(|_| no_room)
 }
 
-fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, ApiError> {
-    let full = |_| {
-        relay.metrics.limited.sessions.increment(1);
-        let message = "the relay has as many connections as it may: try again later";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", message)
-            .retry_after(FULL_RETRY)
-    };
-    let session = Arc::clone(&relay.permits).try_acquire_owned().map_err(full)?;
-    let address = relay.addresses.connect(address.ip).map_err(|too_many| {
-        relay.metrics.limited.connections.increment(1);
-        let message = "too many connections from your address: close some first";
-        ApiError::rate_limit(message, too_many.retry())
-    })?;
+fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, NoRoom> {
+    let session = Arc::clone(&relay.permits).try_acquire_owned().map_err(|_| NoRoom::OnNode)?;
+    let address = relay.addresses.connect(address.ip).map_err(NoRoom::ForAddress)?;
     Ok(Permits { _session: session, _address: address })
+}
+
+impl NoRoom {
+    /// Counts and words the refusal.
+    fn refusal(self, relay: &Relay) -> ApiError {
+        relay.metrics.handshakes.limited.increment(1);
+        match self {
+            Self::OnNode => {
+                relay.metrics.limited.sessions.increment(1);
+                let message = "the relay has as many connections as it may: try again later";
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", message)
+                    .retry_after(FULL_RETRY)
+            }
+            Self::ForAddress(too_many) => {
+                relay.metrics.limited.connections.increment(1);
+                let message = "too many connections from your address: close some first";
+                ApiError::rate_limit(message, too_many.retry())
+            }
+        }
+    }
 }
 
 fn no_token() -> ApiError {

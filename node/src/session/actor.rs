@@ -42,6 +42,9 @@ const MOVED_MAX: usize = 4_096;
 /// After this many full reads other sessions get their turn.
 const READS_PER_TURN: usize = 4;
 
+/// After so many flushes, too.
+const FLUSHES_PER_TURN: usize = 4;
+
 /// One read in so many is timed.
 const TIMED_READS: u32 = 64;
 
@@ -165,8 +168,9 @@ impl Actor {
         Poll::Pending
     }
 
+    /// Writes a few times at most; a flush that leaves something behind wakes this task again.
     fn write_what_waits(&mut self, cx: &mut Context<'_>) {
-        loop {
+        for _ in 0..FLUSHES_PER_TURN {
             let (life, waiting) = self.session.state();
             if life != Life::Open {
                 self.leave();

@@ -150,6 +150,10 @@ async fn an_agent_takes_over_its_own_place_where_there_is_no_other() {
         let token = old.token.clone();
         let (fresh, closed) = tokio::join!(Client::connect(&relay, &token), old.expect_close(4009));
         assert_eq!(fresh.id, "rawk-042", "{limit}, {closed:?}");
+        for kind in ["sessions", "connections"] {
+            let limited = relay.metrics().await.count("arc_rate_limited_total", &[("limit", kind)]);
+            assert_eq!(limited, 0, "{limit}: nobody was refused");
+        }
     }
 }
 
