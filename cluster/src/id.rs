@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 /// The shortest and longest agent id, in characters.
 const LEN: std::ops::RangeInclusive<usize> = 3..=64;
 
@@ -9,7 +11,8 @@ const LEN: std::ops::RangeInclusive<usize> = 3..=64;
 ///
 /// Well-formed is all that it says: whether the id is registered, the registry knows. Clones share
 /// the text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct AgentId(Arc<str>);
 
 /// The text is no well-formed agent id.
@@ -46,6 +49,20 @@ impl FromStr for AgentId {
 
     fn from_str(text: &str) -> Result<Self, InvalidAgentId> {
         if Self::is_well_formed(text) { Ok(Self(text.into())) } else { Err(InvalidAgentId) }
+    }
+}
+
+impl TryFrom<String> for AgentId {
+    type Error = InvalidAgentId;
+
+    fn try_from(text: String) -> Result<Self, InvalidAgentId> {
+        text.parse()
+    }
+}
+
+impl From<AgentId> for String {
+    fn from(id: AgentId) -> Self {
+        id.as_str().to_owned()
     }
 }
 
