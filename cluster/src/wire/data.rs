@@ -88,9 +88,10 @@ pub struct Relayed<'a> {
 /// Agents' names: a list to be sent, or as they were received.
 #[derive(Clone, Copy, Debug)]
 pub enum Names<'a> {
-    /// To be sent; at most 65,535 of at most 64 bytes each.
+    /// To be sent; well-formed ids, at most [`NAMES_MAX`](super::NAMES_MAX).
     List(&'a [&'a str]),
-    /// As received: for each a length (u8) and its bytes. Checked when the frame was read.
+    /// As received: for each a length (u8) and its bytes. All were checked to be well-formed ids when
+    /// the frame was read.
     Encoded(&'a [u8]),
 }
 
