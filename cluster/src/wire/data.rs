@@ -9,7 +9,8 @@ use crate::{Incarnation, SessionId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data<'a> {
     /// Kind 64, the first on each lane of a new link: the sender's broadcasts above this number are
-    /// for the receiver.
+    /// for the receiver. Said again to a node of another region: those up to this number have their
+    /// place before what follows on the lane.
     Start {
         /// The last number before.
         seq: u64,
