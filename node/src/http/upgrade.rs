@@ -219,11 +219,10 @@ async fn become_session(
         bytes: relay.config.limits.outbox_bytes_max,
         messages: relay.config.limits.outbox_messages_max,
     };
-    let id = relay.sessions.next_id(wall);
+    let id = relay.next_session_id(wall);
     let opening = Opening { id, grant, socket, limits };
     let session = Arc::new(Session::new(opening, now, wall));
-    let span =
-        tracing::debug_span!("session", id = id.0, agent = %session.agent(), from = %address.ip);
+    let span = tracing::debug_span!("session", %id, agent = %session.agent(), from = %address.ip);
     let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));
     let life = async move {
         actor.run().await;

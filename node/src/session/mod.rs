@@ -20,7 +20,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use cluster::{
-    AgentId, UnixMillis,
+    AgentId, SessionId, UnixMillis,
     token::{Grant, TokenError},
 };
 use parking_lot::Mutex;
@@ -44,10 +44,6 @@ const OFFERS_MAX: usize = 4;
 
 /// Write calls in a row by whoever came by; then the session's own task goes on.
 const WRITES_MAX: usize = 8;
-
-/// Names a session; grows with each session of a node, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
 
 /// One live WebSocket, as everybody but its actor sees it.
 pub struct Session {
@@ -346,11 +342,11 @@ impl Session {
     }
 
     fn log_close(&self, code: CloseCode, reason: &str) {
-        let (id, agent, code) = (self.id.0, &self.agent, u16::from(code));
+        let (id, agent, code) = (self.id, &self.agent, u16::from(code));
         if code == u16::from(CloseCode::SlowConsumer) {
-            tracing::info!(id, %agent, code, reason, "cut off a slow consumer");
+            tracing::info!(%id, %agent, code, reason, "cut off a slow consumer");
         } else {
-            tracing::debug!(id, %agent, code, reason, "closing a session");
+            tracing::debug!(%id, %agent, code, reason, "closing a session");
         }
     }
 
