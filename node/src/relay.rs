@@ -274,10 +274,12 @@ mod tests {
     use std::time::Duration;
 
     use cluster::registry::{LocalRegistry, Options, Revocation};
-    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::session::{Opening, outbox::OutboxLimits};
+    use crate::{
+        net::testing::Written,
+        session::{Opening, outbox::OutboxLimits},
+    };
 
     /// A relay whose tokens are good for a minute, the clock it goes by, and where it keeps names.
     fn relay() -> (Relay, Clock, tempfile::TempDir) {
@@ -292,13 +294,11 @@ mod tests {
     }
 
     async fn session(relay: &Relay) -> Session {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let token = relay.registry.register(None).await.unwrap().token;
         let opening = Opening {
             id: relay.next_session_id(relay.clock.wall()),
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
-            socket: stream.into_split().1,
+            socket: Box::new(Written::default()),
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
         };
         Session::new(opening, relay.clock.elapsed(), relay.clock.wall())

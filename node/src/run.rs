@@ -112,7 +112,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     essential.spawn(
         "the public listener",
         Server::public(Arc::clone(&relay), public_router(Arc::clone(&relay)), places, stop.clone())
-            .run(public),
+            .run(Box::new(public)),
     );
     essential.spawn(
         "the ops listener",
@@ -122,7 +122,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
             ops_places,
             stop.clone(),
         )
-        .run(ops),
+        .run(Box::new(ops)),
     );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     let revocations = relay.registry.revocations();

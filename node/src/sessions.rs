@@ -148,37 +148,17 @@ impl Drop for Entry {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
-    use std::time::Duration;
-
-    use cluster::{
-        NodeId, SessionId, UnixMillis,
-        token::{Serial, TokenSigner},
-    };
-    use tokio::net::{TcpListener, TcpStream};
-
     use super::*;
-    use crate::session::{Opening, outbox::OutboxLimits};
+    use crate::session::testing;
 
-    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
-
-    async fn session(time: u64, agent: &str) -> Arc<Session> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let signer = TokenSigner::generate();
-        let token = signer.issue(&agent.parse().unwrap(), Serial(1), NOW, None).unwrap();
-        let opening = Opening {
-            id: SessionId { time, node: NodeId(1) },
-            grant: signer.verifier().verify(&token, NOW).unwrap(),
-            socket: stream.into_split().1,
-            limits: OutboxLimits { bytes: 1_000, messages: 10 },
-        };
-        Arc::new(Session::new(opening, Duration::ZERO, NOW))
+    fn session(time: u64, agent: &str) -> Arc<Session> {
+        testing::session(agent, time).0
     }
 
-    #[tokio::test]
-    async fn the_newest_session_wins_and_a_late_goodbye_disturbs_nobody() {
+    #[test]
+    fn the_newest_session_wins_and_a_late_goodbye_disturbs_nobody() {
         let sessions = Arc::new(Sessions::default());
-        let (old, new) = (session(1, "bob").await, session(2, "bob").await);
+        let (old, new) = (session(1, "bob"), session(2, "bob"));
         let Entered::Alone(old_entry) = sessions.enter(Arc::clone(&old)) else { panic!() };
         let Entered::TookOver(new_entry, replaced) = sessions.enter(Arc::clone(&new)) else {
             panic!()
@@ -191,10 +171,10 @@ mod tests {
         assert!(sessions.get("bob").is_none() && sessions.is_empty() && sessions.all().is_empty());
     }
 
-    #[tokio::test]
-    async fn a_session_that_enters_late_gives_way_to_a_newer_one() {
+    #[test]
+    fn a_session_that_enters_late_gives_way_to_a_newer_one() {
         let sessions = Arc::new(Sessions::default());
-        let (old, new) = (session(1, "bob").await, session(2, "bob").await);
+        let (old, new) = (session(1, "bob"), session(2, "bob"));
         let entry = sessions.enter(Arc::clone(&new));
         assert!(matches!(sessions.enter(old), Entered::Outdone));
         assert_eq!(sessions.get("bob").unwrap().id(), new.id());
@@ -202,12 +182,12 @@ mod tests {
         assert!(sessions.is_empty());
     }
 
-    #[tokio::test]
-    async fn the_list_of_all_is_as_new_as_the_map() {
+    #[test]
+    fn the_list_of_all_is_as_new_as_the_map() {
         let sessions = Arc::new(Sessions::default());
         let mut entries = Vec::new();
         for n in 1..=20 {
-            entries.push(sessions.enter(session(1, &format!("agent-{n}")).await));
+            entries.push(sessions.enter(session(1, &format!("agent-{n}"))));
             assert_eq!(sessions.all().len(), n);
         }
         assert!(Arc::ptr_eq(&sessions.all(), &sessions.all()), "made once per change");
