@@ -1,21 +1,27 @@
 //! The book of names: which agent ids are taken, which tokens are good.
 //!
 //! [`Registry`] is what the rest of the relay sees of it. It says nothing of how many nodes keep
-//! the book. [`LocalRegistry`] is the book kept by one node alone.
+//! the book. [`LocalRegistry`] is the book kept by one node: a relay that is alone, or a mesh's [`Voter`].
+//! Every other node of a mesh is an [`Observer`].
 
 mod book;
 #[cfg(test)]
 mod disk_tests;
 mod local;
+mod observer;
 mod record;
+mod remote;
 mod standing;
 mod store;
 #[cfg(test)]
 mod tests;
+mod voter;
 mod writer;
 
 pub use local::{LocalRegistry, Options};
+pub use observer::{AskVoter, NewsError, Observer};
 pub use store::OpenError;
+pub use voter::Voter;
 
 use async_trait::async_trait;
 

@@ -34,7 +34,9 @@ pub const TOKEN_BLOCKS_MAX: usize = 16;
 /// Names one issued token for revocation; tokens narrowed from it share it.
 ///
 /// Serials grow in the order in which a registry issues tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Serial(pub u64);
 
 /// Why a token is not accepted.

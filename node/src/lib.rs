@@ -11,6 +11,7 @@ pub mod limits;
 pub mod logging;
 pub mod message;
 pub mod metrics;
+pub mod net;
 pub mod relay;
 pub mod router;
 pub mod run;

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use cluster::{AgentId, UnixMillis, registry::Registry};
+use cluster::{AgentId, NodeId, SessionId, UnixMillis, registry::Registry};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -36,6 +36,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// One relay process.
 pub struct Relay {
+    /// Which node it is.
+    pub node: NodeId,
     /// How it was configured.
     pub config: Config,
     /// Its time.
@@ -63,6 +65,8 @@ pub struct Relay {
     limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
     process: ProcessTag,
     sessions_so_far: AtomicU64,
+    /// [`SessionId::time`] of the latest session.
+    last_session: AtomicU64,
     /// The latest time that a session which ended gave a message.
     last_stamped: AtomicU64,
     phase: AtomicU8,
@@ -83,12 +87,14 @@ pub enum Phase {
 impl Relay {
     /// A relay without sessions.
     pub fn new(
+        node: NodeId,
         config: Config,
         clock: Clock,
         registry: Arc<dyn Registry>,
         metrics: Metrics,
     ) -> Self {
         Self {
+            node,
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
@@ -100,6 +106,7 @@ impl Relay {
             limiters: Mutex::default(),
             process: ProcessTag::from_random(rand::random()),
             sessions_so_far: AtomicU64::new(0),
+            last_session: AtomicU64::new(0),
             last_stamped: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Joining as u8),
             config,
@@ -121,6 +128,14 @@ impl Relay {
     /// The relay's life goes on.
     pub fn enter_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// The id of one more session, higher than all before it, whatever the clock does.
+    pub fn next_session_id(&self, now: UnixMillis) -> SessionId {
+        let time = |last: u64| SessionId::floor(now).max(last + 1);
+        let next = |last: u64| Some(time(last));
+        let last = self.last_session.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        SessionId { time: time(last.unwrap_or_default()), node: self.node }
     }
 
     /// What stamps the messages of one more session: with ids that no other session gives, and, if
@@ -259,10 +274,12 @@ mod tests {
     use std::time::Duration;
 
     use cluster::registry::{LocalRegistry, Options, Revocation};
-    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::session::{Opening, outbox::OutboxLimits};
+    use crate::{
+        net::testing::Written,
+        session::{Opening, outbox::OutboxLimits},
+    };
 
     /// A relay whose tokens are good for a minute, the clock it goes by, and where it keeps names.
     fn relay() -> (Relay, Clock, tempfile::TempDir) {
@@ -273,20 +290,27 @@ mod tests {
         let options = Options { token_ttl: minute, now: Arc::new(move || now.wall()) };
         let registry = Arc::new(LocalRegistry::open(folder.path(), options).unwrap());
         let metrics = Metrics::new().unwrap();
-        (Relay::new(Config::default(), clock.clone(), registry, metrics), clock, folder)
+        (Relay::new(NodeId(1), Config::default(), clock.clone(), registry, metrics), clock, folder)
     }
 
     async fn session(relay: &Relay) -> Session {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let token = relay.registry.register(None).await.unwrap().token;
         let opening = Opening {
-            id: relay.sessions.next_id(relay.clock.wall()),
+            id: relay.next_session_id(relay.clock.wall()),
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
-            socket: stream.into_split().1,
+            socket: Box::new(Written::default()),
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
         };
         Session::new(opening, relay.clock.elapsed(), relay.clock.wall())
+    }
+
+    #[tokio::test]
+    async fn session_ids_grow_even_if_the_clock_goes_back() {
+        let (relay, clock, _folder) = relay();
+        let first = relay.next_session_id(clock.wall());
+        let second = relay.next_session_id(UnixMillis(0));
+        assert!(first < second && second < relay.next_session_id(clock.wall()));
+        assert_eq!(first.node, relay.node);
     }
 
     #[tokio::test]

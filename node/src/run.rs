@@ -9,6 +9,7 @@ use std::{
 };
 
 use cluster::{
+    NodeId,
     registry::{LocalRegistry, OpenError, Options, Registry},
     subscription_store,
 };
@@ -102,7 +103,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let per_address = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
     let limits = &mut config.limits;
     limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
-    let relay = Arc::new(Relay::new(config, clock, registry, metrics));
+    let relay = Arc::new(Relay::new(NodeId(rand::random()), config, clock, registry, metrics));
     let store = saving::restore(&relay)?;
 
     let stop = CancellationToken::new();
@@ -111,7 +112,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     essential.spawn(
         "the public listener",
         Server::public(Arc::clone(&relay), public_router(Arc::clone(&relay)), places, stop.clone())
-            .run(public),
+            .run(Box::new(public)),
     );
     essential.spawn(
         "the ops listener",
@@ -121,7 +122,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
             ops_places,
             stop.clone(),
         )
-        .run(ops),
+        .run(Box::new(ops)),
     );
     essential.spawn("looking after sessions", look_after(Arc::clone(&relay), stop.clone()));
     let revocations = relay.registry.revocations();

@@ -14,7 +14,6 @@ use axum::{
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -27,6 +26,7 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
+    net::{Connection, Listener},
     relay::Relay,
 };
 
@@ -107,7 +107,7 @@ impl Server {
     }
 
     /// Accepts until it is stopped.
-    pub async fn run(self, listener: TcpListener) {
+    pub async fn run(self, mut listener: Box<dyn Listener>) {
         let mut warned: Option<Duration> = None;
         loop {
             let accepted = tokio::select! {
@@ -130,12 +130,10 @@ impl Server {
     }
 
     /// Starts the connection's task, or drops the connection.
-    fn admit(&self, stream: TcpStream, peer: IpAddr) {
+    fn admit(&self, stream: Connection, peer: IpAddr) {
         let Some(place) = self.place(peer) else {
             return self.relay.metrics.limited.http.increment(1);
         };
-        // Only delays small frames if it fails.
-        let _ = stream.set_nodelay(true);
         let (relay, router, stop) =
             (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
         self.relay.tasks.spawn("connection", speak(relay, router, stream, peer, place, stop));
@@ -161,7 +159,7 @@ impl Server {
 async fn speak(
     relay: Arc<Relay>,
     router: Router,
-    stream: TcpStream,
+    stream: Connection,
     peer: IpAddr,
     place: Place,
     stop: CancellationToken,

@@ -12,10 +12,10 @@ use std::{
     },
 };
 
-use cluster::{AgentId, UnixMillis};
+use cluster::AgentId;
 use parking_lot::{Mutex, RwLock};
 
-use crate::session::{Session, SessionId};
+use crate::session::Session;
 
 /// Locks that the map is spread over, so that deliveries on many threads seldom meet.
 const SHARDS: usize = 64;
@@ -26,7 +26,6 @@ pub struct Sessions {
     hasher: RandomState,
     shards: Vec<RwLock<HashMap<AgentId, Arc<Session>>>>,
     len: AtomicUsize,
-    last_id: AtomicU64,
     /// Grows with each change of the map.
     version: AtomicU64,
     snapshot: Mutex<Snapshot>,
@@ -63,7 +62,6 @@ impl Default for Sessions {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             len: AtomicUsize::new(0),
-            last_id: AtomicU64::new(0),
             version: AtomicU64::new(0),
             snapshot: Mutex::default(),
         }
@@ -71,14 +69,6 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// A new session id, higher than all before it, whatever the clock does.
-    pub fn next_id(&self, now: UnixMillis) -> SessionId {
-        let floor = now.0 << 20;
-        let next = |last: u64| Some(floor.max(last + 1));
-        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        SessionId(floor.max(last.unwrap_or_default() + 1))
-    }
-
     /// Makes the session the one that its agent's messages go to, if it is the agent's newest.
     pub fn enter(self: &Arc<Self>, session: Arc<Session>) -> Entered {
         let mut shard = self.shard(session.agent().as_str()).write();
@@ -158,42 +148,17 @@ impl Drop for Entry {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
-    use std::time::Duration;
-
-    use cluster::token::{Serial, TokenSigner};
-    use tokio::net::{TcpListener, TcpStream};
-
     use super::*;
-    use crate::session::{Opening, outbox::OutboxLimits};
+    use crate::session::testing;
 
-    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
-
-    async fn session(sessions: &Sessions, agent: &str) -> Arc<Session> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let signer = TokenSigner::generate();
-        let token = signer.issue(&agent.parse().unwrap(), Serial(1), NOW, None).unwrap();
-        let opening = Opening {
-            id: sessions.next_id(NOW),
-            grant: signer.verifier().verify(&token, NOW).unwrap(),
-            socket: stream.into_split().1,
-            limits: OutboxLimits { bytes: 1_000, messages: 10 },
-        };
-        Arc::new(Session::new(opening, Duration::ZERO, NOW))
+    fn session(time: u64, agent: &str) -> Arc<Session> {
+        testing::session(agent, time).0
     }
 
-    #[tokio::test]
-    async fn ids_grow_even_if_the_clock_goes_back() {
-        let sessions = Sessions::default();
-        let first = sessions.next_id(NOW);
-        let second = sessions.next_id(UnixMillis(0));
-        assert!(first < second && second < sessions.next_id(NOW));
-    }
-
-    #[tokio::test]
-    async fn the_newest_session_wins_and_a_late_goodbye_disturbs_nobody() {
+    #[test]
+    fn the_newest_session_wins_and_a_late_goodbye_disturbs_nobody() {
         let sessions = Arc::new(Sessions::default());
-        let (old, new) = (session(&sessions, "bob").await, session(&sessions, "bob").await);
+        let (old, new) = (session(1, "bob"), session(2, "bob"));
         let Entered::Alone(old_entry) = sessions.enter(Arc::clone(&old)) else { panic!() };
         let Entered::TookOver(new_entry, replaced) = sessions.enter(Arc::clone(&new)) else {
             panic!()
@@ -206,10 +171,10 @@ mod tests {
         assert!(sessions.get("bob").is_none() && sessions.is_empty() && sessions.all().is_empty());
     }
 
-    #[tokio::test]
-    async fn a_session_that_enters_late_gives_way_to_a_newer_one() {
+    #[test]
+    fn a_session_that_enters_late_gives_way_to_a_newer_one() {
         let sessions = Arc::new(Sessions::default());
-        let (old, new) = (session(&sessions, "bob").await, session(&sessions, "bob").await);
+        let (old, new) = (session(1, "bob"), session(2, "bob"));
         let entry = sessions.enter(Arc::clone(&new));
         assert!(matches!(sessions.enter(old), Entered::Outdone));
         assert_eq!(sessions.get("bob").unwrap().id(), new.id());
@@ -217,13 +182,13 @@ mod tests {
         assert!(sessions.is_empty());
     }
 
-    #[tokio::test]
-    async fn the_list_of_all_is_as_new_as_the_map() {
+    #[test]
+    fn the_list_of_all_is_as_new_as_the_map() {
         let sessions = Arc::new(Sessions::default());
         let mut entries = Vec::new();
-        for n in 0..20 {
-            entries.push(sessions.enter(session(&sessions, &format!("agent-{n}")).await));
-            assert_eq!(sessions.all().len(), n + 1);
+        for n in 1..=20 {
+            entries.push(sessions.enter(session(1, &format!("agent-{n}"))));
+            assert_eq!(sessions.all().len(), n);
         }
         assert!(Arc::ptr_eq(&sessions.all(), &sessions.all()), "made once per change");
         entries.truncate(5);

@@ -15,6 +15,7 @@
 
 mod binary;
 mod client;
+pub mod cluster;
 pub mod frame;
 pub mod http;
 mod json;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use binary::{arc_relay, repository, target_dir};
 pub use client::{Client, Closed};
+pub use cluster::Cluster;
 pub use json::{field, fields};
 pub use log::Log;
 pub use metrics::Metrics;

@@ -5,11 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::{
     Incarnation, NodeId, UnixMillis,
-    wire::{Control, Data, WireError},
+    wire::{self, Control, Data, WireError},
 };
 
 /// What a node says of itself in the handshake, and its peer checks.
@@ -80,9 +80,15 @@ impl<'a> Frames<'a> {
         Self { bytes }
     }
 
-    /// Calls `each` for every whole frame.
-    pub fn for_each(&mut self, each: impl FnMut(Data<'_>)) -> Result<(), WireError> {
-        let _ = (&self.bytes, each);
+    /// Takes every whole frame off the front, and calls `each` for it.
+    ///
+    /// # Errors
+    /// The first frame that is none ends it: the link is of no more use.
+    pub fn for_each(&mut self, mut each: impl FnMut(Data<'_>)) -> Result<(), WireError> {
+        while let Some((kind, body, consumed)) = wire::split(self.bytes)? {
+            self.bytes.advance(consumed);
+            each(Data::decode(kind, &body)?);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,8 @@
 //! so the same code runs in the relay and, thousands of times, in simulations. What decides is in the
 //! modules below, each for one question.
 
+pub mod broadcast;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
     book::{Book, Decided, Issuer},
-    standing::Standing,
+    standing::{Revoked, Standing},
     store::{self, Identity, OpenError},
     writer::{Job, Request, Unavailable, Writer, unreadable},
 };
@@ -104,6 +104,11 @@ impl LocalRegistry {
     /// What verifies this registry's tokens, without their revocations.
     pub fn verifier(&self) -> &TokenVerifier {
         &self.verifier
+    }
+
+    /// Lets `look` see what is revoked.
+    pub(super) fn with_revoked(&self, look: impl FnOnce(&Revoked)) {
+        self.standing.with_revoked(look);
     }
 
     /// Has the writer do `work` in a transaction, and answers when that is durable. Who stops

@@ -68,6 +68,10 @@ impl Standing {
             && self.revoked.read().covers(grant.agent(), grant.serial())
     }
 
+    pub(super) fn with_revoked(&self, look: impl FnOnce(&Revoked)) {
+        look(&self.revoked.read());
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

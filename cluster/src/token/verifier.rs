@@ -6,7 +6,7 @@
 use std::fmt;
 
 use biscuit_auth::{
-    PublicKey, UnverifiedBiscuit,
+    Algorithm, PublicKey, UnverifiedBiscuit,
     datalog::{SymbolTable, Term},
     format::{convert::proto_fact_to_token_fact, schema},
 };
@@ -40,6 +40,16 @@ pub struct TokenVerifier(PublicKey);
 impl TokenVerifier {
     pub(super) fn new(key: PublicKey) -> Self {
         Self(key)
+    }
+
+    /// The public key's 32 bytes, for other nodes.
+    pub fn key_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+
+    /// The verifier with the key that [`key_bytes`](Self::key_bytes) gave; none if it is no key.
+    pub fn from_key_bytes(bytes: &[u8]) -> Option<Self> {
+        PublicKey::from_bytes(bytes, Algorithm::Ed25519).ok().map(Self)
     }
 
     /// Checks form, signatures, narrowings and, at `now`, expiry.

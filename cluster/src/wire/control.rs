@@ -7,7 +7,7 @@ use crate::{AgentId, NodeId, SessionId, UnixMillis};
 
 /// What nodes tell each other about sessions, routes and themselves. Small, and never dropped while
 /// the link lives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Kind 1: are you there? Answered by `Pong` with the same number.
     Ping {
@@ -124,7 +124,6 @@ pub enum Control {
         /// Told back.
         ask: u64,
         /// The request.
-        #[serde(with = "bytes_as_bin")]
         body: Vec<u8>,
     },
     /// Kind 16: the answer to an `Ask`.
@@ -132,13 +131,11 @@ pub enum Control {
         /// The question's number.
         ask: u64,
         /// The answer.
-        #[serde(with = "bytes_as_bin")]
         body: Vec<u8>,
     },
     /// Kind 17: something that the node tells its peers, opaque here; not answered.
     Tell {
         /// What is told.
-        #[serde(with = "bytes_as_bin")]
         body: Vec<u8>,
     },
 }
@@ -176,29 +173,4 @@ pub struct Spent {
     pub hour_ns: u64,
     /// Refusals in the present window.
     pub refusals: u32,
-}
-
-/// Byte strings as `MessagePack`'s own, not as lists of numbers.
-mod bytes_as_bin {
-    use serde::{Deserializer, Serializer, de::Visitor};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a byte string")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        from.deserialize_bytes(Bytes)
-    }
 }

@@ -9,7 +9,8 @@ use crate::{Incarnation, SessionId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data<'a> {
     /// Kind 64, the first on each lane of a new link: the sender's broadcasts above this number are
-    /// for the receiver.
+    /// for the receiver. Said again to a node of another region: those up to this number have their
+    /// place before what follows on the lane.
     Start {
         /// The last number before.
         seq: u64,
@@ -88,9 +89,10 @@ pub struct Relayed<'a> {
 /// Agents' names: a list to be sent, or as they were received.
 #[derive(Clone, Copy, Debug)]
 pub enum Names<'a> {
-    /// To be sent; at most 65,535 of at most 64 bytes each.
+    /// To be sent; well-formed ids, at most [`NAMES_MAX`](super::NAMES_MAX).
     List(&'a [&'a str]),
-    /// As received: for each a length (u8) and its bytes. Checked when the frame was read.
+    /// As received: for each a length (u8) and its bytes. All were checked to be well-formed ids when
+    /// the frame was read.
     Encoded(&'a [u8]),
 }
 

@@ -7,18 +7,29 @@
 //! Numbers are never reused; frozen bytes of each kind are held by a test.
 
 mod control;
+mod control_codec;
 mod data;
+mod data_codec;
+mod frame;
+#[cfg(test)]
+mod tests;
 
 pub use control::{Control, Located, Published, Spent};
 pub use data::{Body, Broadcast, Data, Direct, Names, Relayed};
+pub use frame::split;
 
 /// Data lanes of a link in each direction. A sender's messages keep to one, so that they stay in
 /// order, and the loss of one sender's packet delays only its lane's.
 pub const LANES: usize = 4;
 
 /// The longest frame, its length field not counted: a message of the greatest size that can be
-/// configured (16 MiB), and room for 256 targets.
-pub const FRAME_BYTES_MAX: usize = (16 << 20) + (64 << 10);
+/// configured (16 MiB), what the relay adds to it, and [`NAMES_MAX`] names of the greatest length
+/// with a length each. So no frame of [`Data`] that keeps to these bounds is too long, nor one of
+/// [`Control`] whose opaque body is no longer than a message.
+pub const FRAME_BYTES_MAX: usize = (16 << 20) + NAMES_MAX * 65 + (64 << 10);
+
+/// The most names in one frame.
+pub const NAMES_MAX: usize = 65_535;
 
 /// One ordered stream of frames in a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +59,7 @@ pub enum WireError {
     /// A kind that this release does not know.
     #[error("a frame of the unknown kind {0}")]
     UnknownKind(u8),
-    /// The body is not what its kind says.
+    /// The body is not what its kind says; kind 0 if the frame is too short to have one.
     #[error("a malformed frame of kind {0}")]
     Malformed(u8),
 }

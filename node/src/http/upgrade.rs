@@ -15,7 +15,6 @@ use cluster::token::{Grant, TokenError};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
@@ -24,6 +23,7 @@ use tracing::Instrument;
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
     limits::{ConnectionPermit, TooMany},
+    net::Connection,
     relay::{Phase, Relay},
     session::{
         Opening, Session,
@@ -210,20 +210,19 @@ async fn become_session(
     address: ClientAddress,
     permits: Permits,
 ) {
-    let upgraded = upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>);
+    let upgraded = upgraded.await.map(Upgraded::downcast::<TokioIo<Connection>>);
     let Ok(Ok(parts)) = upgraded else { return relay.metrics.handshakes.broken.increment(1) };
     relay.metrics.handshakes.accepted.increment(1);
-    let (reads, socket) = parts.io.into_inner().into_split();
+    let (reads, socket) = parts.io.into_inner().split();
     let (now, wall) = (relay.clock.elapsed(), relay.clock.wall());
     let limits = OutboxLimits {
         bytes: relay.config.limits.outbox_bytes_max,
         messages: relay.config.limits.outbox_messages_max,
     };
-    let id = relay.sessions.next_id(wall);
+    let id = relay.next_session_id(wall);
     let opening = Opening { id, grant, socket, limits };
     let session = Arc::new(Session::new(opening, now, wall));
-    let span =
-        tracing::debug_span!("session", id = id.0, agent = %session.agent(), from = %address.ip);
+    let span = tracing::debug_span!("session", %id, agent = %session.agent(), from = %address.ip);
     let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));
     let life = async move {
         actor.run().await;

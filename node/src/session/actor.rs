@@ -16,7 +16,6 @@ use std::{
 use cluster::UnixMillis;
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    net::tcp::OwnedReadHalf,
     time::{Sleep, sleep},
 };
 
@@ -26,6 +25,7 @@ use super::{
     outbox::Frame,
 };
 use crate::{
+    net::ReadHalf,
     relay::Relay,
     router::Outgoing,
     sessions::{Entered, Entry},
@@ -70,12 +70,11 @@ struct Work {
 }
 
 /// A session's task.
-#[derive(Debug)]
 pub struct Actor {
     relay: Arc<Relay>,
     session: Arc<Session>,
     inbound: Inbound,
-    reads: OwnedReadHalf,
+    reads: ReadHalf,
     reader: Reader,
     /// The beginning of a frame whose rest has not come.
     unfinished: Vec<u8>,
@@ -107,7 +106,7 @@ impl Actor {
     pub fn start(
         relay: &Arc<Relay>,
         session: Arc<Session>,
-        reads: OwnedReadHalf,
+        reads: ReadHalf,
         early: &[u8],
         now: Duration,
         wall: UnixMillis,

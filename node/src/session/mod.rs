@@ -12,7 +12,6 @@ mod permission;
 use std::{
     fmt,
     io::{self, IoSlice},
-    net::Shutdown,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -20,15 +19,14 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use cluster::{
-    AgentId, UnixMillis,
+    AgentId, SessionId, UnixMillis,
     token::{Grant, TokenError},
 };
 use parking_lot::Mutex;
-use socket2::SockRef;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::{
     config::Timing,
+    net::WriteHalf,
     ws::{
         CloseCode,
         frame::{close_frame, ping_frame},
@@ -45,17 +43,13 @@ const OFFERS_MAX: usize = 4;
 /// Write calls in a row by whoever came by; then the session's own task goes on.
 const WRITES_MAX: usize = 8;
 
-/// Names a session; grows with each session of a node, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
-
 /// One live WebSocket, as everybody but its actor sees it.
 pub struct Session {
     id: SessionId,
     agent: AgentId,
     grant: Grant,
     opened: Duration,
-    socket: OwnedWriteHalf,
+    socket: Box<dyn WriteHalf>,
     outbox: Mutex<Outbox>,
     limits: OutboxLimits,
     waker: AtomicWaker,
@@ -70,14 +64,13 @@ pub struct Session {
 }
 
 /// What a session is made of.
-#[derive(Debug)]
 pub struct Opening {
     /// Its id.
     pub id: SessionId,
     /// What its token allows, and for whom.
     pub grant: Grant,
-    /// The socket's writing half.
-    pub socket: OwnedWriteHalf,
+    /// The connection's writing half.
+    pub socket: Box<dyn WriteHalf>,
     /// What may wait for it.
     pub limits: OutboxLimits,
 }
@@ -346,11 +339,11 @@ impl Session {
     }
 
     fn log_close(&self, code: CloseCode, reason: &str) {
-        let (id, agent, code) = (self.id.0, &self.agent, u16::from(code));
+        let (id, agent, code) = (self.id, &self.agent, u16::from(code));
         if code == u16::from(CloseCode::SlowConsumer) {
-            tracing::info!(id, %agent, code, reason, "cut off a slow consumer");
+            tracing::info!(%id, %agent, code, reason, "cut off a slow consumer");
         } else {
-            tracing::debug!(id, %agent, code, reason, "closing a session");
+            tracing::debug!(%id, %agent, code, reason, "closing a session");
         }
     }
 
@@ -375,12 +368,11 @@ impl Session {
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.as_ref().poll_write_ready(cx)
+        self.socket.poll_write_ready(cx)
     }
 
     fn shut_down_writing(&self) {
-        // The connection may be gone already, which is as good.
-        let _ = SockRef::from(self.socket.as_ref()).shutdown(Shutdown::Write);
+        self.socket.shut_down_writing();
     }
 
     fn note_end(&self, end: End) {
@@ -396,11 +388,8 @@ impl Session {
     fn write(&self, batch: &mut Batch) -> WriteOutcome {
         while !batch.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let written = match batch.slices(&mut slices) {
-                1 => self.socket.try_write(&slices[0]),
-                used => self.socket.try_write_vectored(&slices[..used]),
-            };
-            match written {
+            let used = batch.slices(&mut slices);
+            match self.socket.try_write_vectored(&slices[..used]) {
                 Ok(0) => return WriteOutcome::Failed,
                 Ok(written) => batch.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -455,4 +444,33 @@ impl fmt::Debug for Session {
 /// Whole seconds of the relay's clock; enough for 136 years.
 fn seconds(now: Duration) -> u32 {
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Sessions for the tests of others.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+pub(crate) mod testing {
+    use std::sync::Arc;
+
+    use cluster::{
+        NodeId,
+        token::{Serial, TokenSigner},
+    };
+
+    use super::*;
+    use crate::net::testing::Written;
+
+    /// A session of an agent, opened at `time`, and what is written to it.
+    pub(crate) fn session(agent: &str, time: u64) -> (Arc<Session>, Written) {
+        let (signer, wall) = (TokenSigner::generate(), UnixMillis(1_800_000_000_000));
+        let token = signer.issue(&agent.parse().unwrap(), Serial(1), wall, None).unwrap();
+        let written = Written::default();
+        let opening = Opening {
+            id: SessionId { time, node: NodeId(1) },
+            grant: signer.verifier().verify(&token, wall).unwrap(),
+            socket: Box::new(written.clone()),
+            limits: OutboxLimits { bytes: 1_000, messages: 10 },
+        };
+        (Arc::new(Session::new(opening, Duration::ZERO, wall)), written)
+    }
 }

@@ -1,0 +1,289 @@
+//! The receiver's side of broadcasts from another region, one origin's one lane.
+//!
+//! What comes on the lane from the origin itself comes in order, and says where in it the broadcasts
+//! have their place; the broadcasts' bytes come by whichever way. Both are put together here.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::kept::Kept;
+use crate::wire::{Broadcast, Data};
+
+/// How many bytes of frames one lane holds back; on all lanes from 100 origins 1.6 GiB at the very
+/// worst, for two seconds.
+pub const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// How long a frame is held back; then what it waits for is given up.
+pub const HELD_FOR_MAX: Duration = Duration::from_secs(2);
+
+/// How long a broadcast may be missing before it is asked for: it may be on its way.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long an answer to a request for the same broadcasts is waited for.
+const ASK_AGAIN: Duration = Duration::from_millis(150);
+
+/// How many broadcasts are asked for at once.
+const ASKED_MAX: u64 = 256;
+
+/// News of missing broadcasts within this time counts as one, so that a list of it has an end.
+const NEWS_GRAIN: Duration = Duration::from_millis(10);
+
+/// What is to be done with a frame that came. Whatever it is, what
+/// [`released`](Reception::released) then gives is to be delivered next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Deliver it now.
+    Deliver,
+    /// It is kept, and will be released in its turn.
+    Held,
+    /// It was delivered or given up before, or is held already: drop it.
+    Seen,
+}
+
+/// Broadcasts to ask the origin for (`Resend`): their first and last number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
+/// One lane of one origin, in one of its lives, in another region.
+#[derive(Debug, Default)]
+pub struct Reception {
+    /// The broadcast that is to be delivered next; none until the origin has said where to start.
+    next: Option<u64>,
+    /// Whether there is a link to the origin, whose lane then decides the order.
+    linked: bool,
+    /// Broadcasts up to this one have their place before the lane's next frame.
+    placed: u64,
+    /// Broadcasts up to this one, and places of them, are waited for no more.
+    given_up: u64,
+    /// Broadcasts that came too early.
+    early: BTreeMap<u64, Kept>,
+    /// The lane's other frames, in order, each with the broadcast that it has its place behind.
+    behind: VecDeque<(u64, Kept)>,
+    /// What waits in `early` and `behind`.
+    held_bytes: usize,
+    /// Since when it is known that there are broadcasts up to a number that is not reached yet;
+    /// both grow.
+    news: VecDeque<(Duration, u64)>,
+    /// What the origin's last ping said.
+    pinged: u64,
+    /// Up to where broadcasts were asked for, and when last.
+    asked: Option<(u64, Duration)>,
+    /// What is to be delivered.
+    ready: VecDeque<Kept>,
+    missed: u64,
+}
+
+impl Reception {
+    /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
+    /// one says that those above it are for this node.
+    pub fn start(&mut self, seq: u64, now: Duration) {
+        self.linked = true;
+        if self.next.is_none() {
+            self.next = Some(seq.saturating_add(1));
+            let above = self.early.split_off(&seq.saturating_add(1));
+            let below = std::mem::replace(&mut self.early, above);
+            self.held_bytes -= below.values().map(Kept::bytes).sum::<usize>();
+        }
+        self.place(seq, now);
+    }
+
+    /// A broadcast came on the lane from its origin itself.
+    pub fn broadcast(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+        self.place(broadcast.seq, now);
+        self.take(broadcast, now)
+    }
+
+    /// A broadcast of the origin came from a gateway of this node's region.
+    pub fn relayed(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+        self.take(broadcast, now)
+    }
+
+    /// Any other frame came on the lane.
+    pub fn follow(&mut self, frame: &Data<'_>, now: Duration) -> Verdict {
+        if let Data::Direct(direct) = frame {
+            self.place(direct.after, now);
+        }
+        let reached = self.next.is_none_or(|next| self.placed < next);
+        if reached && self.behind.is_empty() && self.ready.is_empty() {
+            return Verdict::Deliver;
+        }
+        let kept = Kept::new(frame);
+        self.held_bytes += kept.bytes();
+        self.behind.push_back((self.placed, kept));
+        self.keep_bound();
+        Verdict::Held
+    }
+
+    /// Whether a gateway passes a broadcast on that it got from the origin itself: unless it asked for
+    /// it. To be asked before [`broadcast`](Self::broadcast) is called.
+    pub fn passes_on(&self, seq: u64) -> bool {
+        self.asked.is_none_or(|(through, _)| seq > through)
+    }
+
+    /// The origin's ping says which was its last broadcast on this lane. Pings overtake the lane, so
+    /// this counts only when the next ping comes.
+    pub fn pinged(&mut self, last: u64, now: Duration) {
+        let due = std::mem::replace(&mut self.pinged, last);
+        self.learn(due, now);
+    }
+
+    /// The link to the origin is lost: no lane decides the order any more, what waits for it is
+    /// delivered in the order of the broadcasts.
+    pub fn link_lost(&mut self) {
+        self.linked = false;
+        self.advance();
+    }
+
+    /// Time has passed: gives up what was waited for too long, and says what to ask the origin for.
+    pub fn poll(&mut self, now: Duration) -> Option<Missing> {
+        while let Some((since, seq)) = self.news.front().copied() {
+            if now.saturating_sub(since) < HELD_FOR_MAX {
+                break;
+            }
+            self.news.pop_front();
+            self.give_up(seq);
+        }
+        let (since, _) = *self.news.front()?;
+        if !self.linked || now.saturating_sub(since) < PATIENCE {
+            return None;
+        }
+        self.ask(now)
+    }
+
+    /// The next frame that was held and is now to be delivered.
+    pub fn released(&mut self) -> Option<Kept> {
+        self.ready.pop_front()
+    }
+
+    /// How many broadcasts were given up since this was last asked.
+    pub fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
+    }
+
+    /// How many bytes are held back.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// The lane says that the broadcasts up to `seq` come before what follows.
+    fn place(&mut self, seq: u64, now: Duration) {
+        if seq > self.placed {
+            self.placed = seq;
+            self.learn(seq, now);
+            self.advance();
+        }
+    }
+
+    /// There is a broadcast of this number.
+    fn learn(&mut self, seq: u64, now: Duration) {
+        if self.next.is_some_and(|next| seq < next) {
+            return;
+        }
+        match self.news.back_mut() {
+            Some((_, known)) if *known >= seq => {}
+            Some((since, known)) if now.saturating_sub(*since) < NEWS_GRAIN => *known = seq,
+            _ => self.news.push_back((now, seq)),
+        }
+    }
+
+    fn take(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+        let seq = broadcast.seq;
+        if self.next.is_some_and(|next| seq < next) || self.early.contains_key(&seq) {
+            return Verdict::Seen;
+        }
+        if self.next == Some(seq) && self.has_its_place(seq) && self.ready.is_empty() {
+            self.next = Some(seq.saturating_add(1));
+            self.advance();
+            return Verdict::Deliver;
+        }
+        self.learn(seq, now);
+        let kept = Kept::new(&Data::Broadcast(broadcast.clone()));
+        self.held_bytes += kept.bytes();
+        self.early.insert(seq, kept);
+        self.advance();
+        self.keep_bound();
+        Verdict::Held
+    }
+
+    fn has_its_place(&self, seq: u64) -> bool {
+        !self.linked || seq <= self.placed.max(self.given_up)
+    }
+
+    /// Moves to `ready` what has waited for nothing but its turn.
+    fn advance(&mut self) {
+        let Some(mut next) = self.next else { return };
+        loop {
+            let first = self.early.first_key_value().map(|(seq, _)| *seq);
+            if self.behind.front().is_some_and(|(after, _)| *after < next) {
+                let behind = self.behind.pop_front();
+                self.make_ready(behind.map(|(_, kept)| kept));
+            } else if first == Some(next) && self.has_its_place(next) {
+                let early = self.early.pop_first();
+                self.make_ready(early.map(|(_, kept)| kept));
+                next = next.saturating_add(1);
+            } else if first != Some(next) && next <= self.given_up {
+                let after_gap = self.given_up.saturating_add(1);
+                let reached = first.map_or(after_gap, |first| first.min(after_gap));
+                self.missed += reached - next;
+                next = reached;
+            } else {
+                break;
+            }
+        }
+        self.next = Some(next);
+        while self.news.front().is_some_and(|(_, seq)| *seq < next) {
+            self.news.pop_front();
+        }
+    }
+
+    fn make_ready(&mut self, kept: Option<Kept>) {
+        if let Some(kept) = kept {
+            self.held_bytes -= kept.bytes();
+            self.ready.push_back(kept);
+        }
+    }
+
+    /// What is missing up to `seq` is waited for no more. What came before there was a start is no
+    /// more held for one: if it is for this node, it can be asked for.
+    fn give_up(&mut self, seq: u64) {
+        if self.next.is_some() {
+            self.given_up = self.given_up.max(seq);
+            return self.advance();
+        }
+        while let Some(first) = self.early.first_entry().filter(|first| *first.key() <= seq) {
+            self.held_bytes -= first.remove().bytes();
+        }
+    }
+
+    /// Gives up from the front until what is held is within its bound.
+    fn keep_bound(&mut self) {
+        while self.held_bytes > HELD_BYTES_MAX {
+            let early = self.early.first_key_value().map(|(seq, _)| *seq);
+            let behind = self.behind.front().map(|(after, _)| *after);
+            let Some(first) = early.into_iter().chain(behind).min() else { break };
+            self.give_up(first);
+        }
+    }
+
+    fn ask(&mut self, now: Duration) -> Option<Missing> {
+        let from = self.next?;
+        let known = self.news.back().map(|(_, seq)| *seq)?;
+        let first = self.early.first_key_value().map(|(seq, _)| *seq);
+        let to = first.map_or(known, |first| first.saturating_sub(1).min(known));
+        let waits =
+            |(through, at): (u64, Duration)| from <= through && now.saturating_sub(at) < ASK_AGAIN;
+        if to < from || self.asked.is_some_and(waits) {
+            return None;
+        }
+        let to = to.min(from.saturating_add(ASKED_MAX - 1));
+        self.asked = Some((to.max(self.asked.map_or(0, |(through, _)| through)), now));
+        Some(Missing { from, to })
+    }
+}

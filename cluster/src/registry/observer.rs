@@ -1,0 +1,255 @@
+//! The registry as a node sees it that does not keep the book itself.
+//!
+//! Verifies tokens and revocations from memory, and keeps what it needs for that on disk, so that it
+//! serves its agents when the voter is out of reach. What must be decided is asked of the voter.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
+    remote::{self, Answer, Request, View},
+    standing::{Revoked, Standing},
+};
+use crate::{
+    AgentId, UnixMillis, data_dir,
+    token::{Grant, TokenError, TokenVerifier},
+};
+
+/// The file's name in the data directory.
+const FILE: &str = "registry.view";
+
+/// The way to the voter.
+#[async_trait]
+pub trait AskVoter: Send + Sync + 'static {
+    /// The answer to a request; `None` if the voter cannot be reached or does not answer in time.
+    async fn ask(&self, request: Vec<u8>) -> Option<Vec<u8>>;
+}
+
+/// A registry that is kept elsewhere.
+pub struct Observer {
+    voter: Arc<dyn AskVoter>,
+    verifier: ArcSwapOption<TokenVerifier>,
+    standing: Standing,
+    file: PathBuf,
+    /// What the file holds.
+    saved: Mutex<Option<View>>,
+}
+
+/// Why news of the registry were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NewsError {
+    /// They are not what this release knows.
+    #[error("the registry's news are not understood: run the same release on all nodes")]
+    Malformed,
+    /// Another key signs its tokens.
+    #[error(
+        "the registry of the first seed is not the one that this node knows: was its data directory \
+         emptied, or is it another cluster's? Restore that directory, or remove {file} here to \
+         accept the new registry", file = .0.display()
+    )]
+    Foreign(PathBuf),
+    /// They could not be saved; they hold until this node is restarted.
+    #[error("cannot save the registry's news in {file}", file = file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Observer {
+    /// An observer that knows what it knew when it last ran on this data directory.
+    ///
+    /// # Errors
+    /// [`NewsError::Io`] if the file is there and cannot be read.
+    pub fn open(data_dir: &Path, voter: Arc<dyn AskVoter>) -> Result<Self, NewsError> {
+        let file = data_dir.join(FILE);
+        let view = match fs::read(&file) {
+            Ok(bytes) => remote::from_bytes::<View>(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(NewsError::Io { file, source }),
+        };
+        let verifier = view.as_ref().and_then(|view| TokenVerifier::from_key_bytes(&view.key));
+        let view = view.filter(|_| verifier.is_some());
+        let registered = view.as_ref().map_or(0, |view| view.registered);
+        let revoked = view.as_ref().map(View::revoked).unwrap_or_default();
+        Ok(Self {
+            voter,
+            verifier: ArcSwapOption::from(verifier.map(Arc::new)),
+            standing: Standing::new(registered, revoked),
+            file,
+            saved: Mutex::new(view),
+        })
+    }
+
+    /// Whether tokens can be verified: the voter has been heard of, now or in an earlier life.
+    pub fn is_informed(&self) -> bool {
+        self.verifier.load().is_some()
+    }
+
+    /// Takes the voter's news. Blocks on the disk if something was revoked.
+    pub fn learn(&self, news: &[u8]) -> Result<(), NewsError> {
+        let view: View = remote::from_bytes(news).ok_or(NewsError::Malformed)?;
+        let verifier = TokenVerifier::from_key_bytes(&view.key).ok_or(NewsError::Malformed)?;
+        let mut saved = self.saved.lock();
+        if saved.as_ref().is_some_and(|known| known.key != view.key) {
+            return Err(NewsError::Foreign(self.file.clone()));
+        }
+        self.verifier.store(Some(Arc::new(verifier)));
+        self.standing.replace(view.registered, view.revoked());
+        let same = |known: &View| known.tokens == view.tokens && known.agents == view.agents;
+        if !saved.as_ref().is_some_and(same) {
+            self.save(&view).map_err(|source| NewsError::Io { file: self.file.clone(), source })?;
+        }
+        *saved = Some(view);
+        Ok(())
+    }
+
+    /// Takes note of how many names there are.
+    pub fn learn_count(&self, registered: u64) {
+        self.standing.follow(registered, Revoked::default());
+    }
+
+    fn save(&self, view: &View) -> io::Result<()> {
+        data_dir::write_whole(&self.file, &remote::to_bytes(view))
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        let answer = self.voter.ask(remote::to_bytes(&request)).await;
+        answer.and_then(|bytes| remote::from_bytes(&bytes)).unwrap_or_else(|| {
+            Answer::Unavailable("the first seed, which keeps the names, does not answer".into())
+        })
+    }
+}
+
+#[async_trait]
+impl Registry for Observer {
+    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError> {
+        self.ask(Request::Register(wanted)).await.into_registration()
+    }
+
+    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError> {
+        self.ask(Request::Reissue(agent.clone())).await.into_reissued()
+    }
+
+    async fn revoke(&self, what: Revocation) -> Result<(), AdminError> {
+        let request = match what.clone() {
+            Revocation::Token(serial) => Request::RevokeToken(serial),
+            Revocation::Agent(agent) => Request::RevokeAgent(agent),
+        };
+        self.ask(request).await.into_revoked()
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
+        self.ask(Request::Agent(agent.clone())).await.into_record()
+    }
+
+    fn registered_agents(&self) -> u64 {
+        self.standing.registered()
+    }
+
+    fn verify(&self, token: &str, now: UnixMillis) -> Result<Grant, TokenError> {
+        let verifier = self.verifier.load();
+        let grant = verifier.as_ref().ok_or(TokenError::Invalid)?.verify(token, now)?;
+        if self.is_revoked(&grant) { Err(TokenError::Revoked) } else { Ok(grant) }
+    }
+
+    fn is_revoked(&self, grant: &Grant) -> bool {
+        self.standing.is_revoked(grant)
+    }
+
+    fn revocations(&self) -> watch::Receiver<u64> {
+        self.standing.changes()
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("informed", &self.is_informed()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use crate::registry::{LocalRegistry, Options, Voter};
+
+    const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
+
+    /// A voter in the same process, which may be out of reach.
+    struct Near(Mutex<Option<Voter>>);
+
+    #[async_trait]
+    impl AskVoter for Near {
+        async fn ask(&self, request: Vec<u8>) -> Option<Vec<u8>> {
+            let voter = self.0.lock().clone()?;
+            Some(voter.answer(&request).await)
+        }
+    }
+
+    fn voter(dir: &Path) -> Voter {
+        let options = Options { token_ttl: None, now: Arc::new(|| NOW) };
+        Voter::new(Arc::new(LocalRegistry::open(dir, options).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn names_tokens_and_revocations_are_the_voters() {
+        let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let voter = voter(there.path());
+        let near = Arc::new(Near(Mutex::new(Some(voter.clone()))));
+        let observer = Observer::open(here.path(), near.clone()).unwrap();
+        assert!(!observer.is_informed());
+        observer.learn(&voter.news()).unwrap();
+        let bob: AgentId = "bob".parse().unwrap();
+        let registration = observer.register(Some(bob.clone())).await.unwrap();
+        let grant = observer.verify(&registration.token, NOW).unwrap();
+        assert_eq!(grant.agent(), &bob);
+        let taken = observer.register(Some(bob.clone())).await;
+        assert!(matches!(taken, Err(RegisterError::Taken)));
+        let relay = observer.register(Some("relay".parse().unwrap())).await;
+        assert!(matches!(relay, Err(RegisterError::Reserved)));
+        assert_eq!(observer.agent(&bob).await.unwrap().unwrap().serial, grant.serial());
+
+        let mut changes = observer.revocations();
+        observer.revoke(Revocation::Agent(bob.clone())).await.unwrap();
+        observer.learn(&voter.news()).unwrap();
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert_eq!(observer.verify(&registration.token, NOW).unwrap_err(), TokenError::Revoked);
+        let again = observer.reissue(&bob).await.unwrap();
+        observer.verify(&again.token, NOW).unwrap();
+        let nobody = observer.revoke(Revocation::Agent("nobody".parse().unwrap())).await;
+        assert!(matches!(nobody, Err(AdminError::UnknownAgent)));
+        assert_eq!(observer.registered_agents(), 1);
+
+        // Restarted while the voter is out of reach, it knows what it knew.
+        *near.0.lock() = None;
+        let observer = Observer::open(here.path(), near).unwrap();
+        assert_eq!(observer.verify(&registration.token, NOW).unwrap_err(), TokenError::Revoked);
+        observer.verify(&again.token, NOW).unwrap();
+        let refused = observer.register(None).await;
+        assert!(matches!(refused, Err(RegisterError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn another_registry_is_not_believed() {
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let near = Arc::new(Near(Mutex::default()));
+        let observer = Observer::open(dirs[0].path(), near).unwrap();
+        observer.learn(&voter(dirs[1].path()).news()).unwrap();
+        let foreign = observer.learn(&voter(dirs[2].path()).news());
+        assert!(matches!(foreign, Err(NewsError::Foreign(_))));
+        assert!(matches!(observer.learn(b"junk"), Err(NewsError::Malformed)));
+    }
+}
