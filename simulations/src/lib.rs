@@ -7,3 +7,4 @@
 pub mod core;
 pub mod entropy;
 pub mod promises;
+pub mod verdict;

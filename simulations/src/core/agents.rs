@@ -77,7 +77,7 @@ impl World {
             0..55 => self.send_to_one(agent, connection, 1),
             55..61 => self.send_to_one(agent, connection, 6),
             61..68 => self.send_to_several(agent, connection),
-            68..82 => self.send(agent, connection, Recipients::All),
+            68..82 => self.say(agent, connection, Recipients::All),
             82..88 if may_move => self.hop(agent, true),
             88..91 if may_move => self.hop(agent, false),
             91..93 if may_move => self.go_away(agent),
@@ -93,7 +93,7 @@ impl World {
             self.rng.random_range(0..count)
         };
         for _ in 0..times {
-            self.send(agent, connection, Recipients::Agents(vec![to]));
+            self.say(agent, connection, Recipients::Agents(vec![to]));
         }
     }
 
@@ -101,7 +101,7 @@ impl World {
         let all: Vec<usize> = (0..self.agents.len()).collect();
         let count = self.rng.random_range(2..=5);
         let to = all.choose_multiple(&mut self.rng, count).copied().collect();
-        self.send(agent, connection, Recipients::Agents(to));
+        self.say(agent, connection, Recipients::Agents(to));
     }
 
     /// Connects to another node, or the same, and keeps the old connection open or closes it first.
@@ -208,7 +208,7 @@ impl World {
     }
 
     /// A node accepts a message of a session: what `node`'s router does.
-    pub(super) fn send(&mut self, agent: usize, from: Connection, to: Recipients) {
+    pub(super) fn say(&mut self, agent: usize, from: Connection, to: Recipients) {
         let place = from.home.node;
         if !self.nodes[place].is_in(from.home) || self.nodes[place].hangs() {
             return;
@@ -265,9 +265,9 @@ impl World {
         for agent in 0..self.agents.len() {
             let Some(connection) = self.agents[agent].connection else { continue };
             for to in 0..self.agents.len() {
-                self.send(agent, connection, Recipients::Agents(vec![to]));
+                self.say(agent, connection, Recipients::Agents(vec![to]));
             }
-            self.send(agent, connection, Recipients::All);
+            self.say(agent, connection, Recipients::All);
         }
     }
 }

@@ -24,6 +24,10 @@ pub struct History {
     pub vanished: u64,
     /// Starts of nodes, but for the first ones.
     pub restarts: u64,
+    /// Lives that ended, and when.
+    pub deaths: Vec<(Life, Duration)>,
+    /// Nodes that stopped as they were told to.
+    pub stops: u64,
     /// Nodes that crashed: what they had accepted and not sent is gone with them.
     pub crashes: u64,
     /// Links that came up.
@@ -157,7 +161,7 @@ const UNDER_WAY_MAX_GRACEFUL: Duration = Duration::from_millis(500);
 
 impl History {
     /// Notes whether two nodes can speak to each other undisturbed from `now` on.
-    pub(super) fn note_pair(&mut self, a: usize, b: usize, good: bool, graceful: bool, now: Duration) {
+    pub(crate) fn note_pair(&mut self, a: usize, b: usize, good: bool, graceful: bool, now: Duration) {
         let pair = self.disturbances.entry((a.min(b), a.max(b))).or_default();
         match pair.last_mut() {
             Some(last) if last.until.is_none() => {
@@ -183,6 +187,33 @@ impl History {
                 if disturbance.graceful { UNDER_WAY_MAX_GRACEFUL } else { UNDER_WAY_MAX };
             disturbance.from > accepted + under_way
                 || disturbance.until.is_some_and(|until| until < accepted)
+        })
+    }
+
+    /// Whether nothing stood between two nodes all the time between two moments.
+    pub fn undisturbed_within(&self, a: usize, b: usize, from: Duration, until: Duration) -> bool {
+        let pair = self.disturbances.get(&(a.min(b), a.max(b)));
+        pair.into_iter().flatten().all(|disturbance| {
+            disturbance.from > until || disturbance.until.is_some_and(|end| end < from)
+        })
+    }
+
+    /// Whether a node lived on while what it accepted at that moment may have been under way. One
+    /// that stops as it is told to has lived on: it says goodbye when all is on its way.
+    pub fn lived_on(&self, life: Life, accepted: Duration) -> bool {
+        self.deaths.iter().all(|(dead, at)| *dead != life || *at > accepted + UNDER_WAY_MAX)
+    }
+
+    /// Whether the session's agent had a newer one that was open before `until`: opened later, or, if
+    /// the clocks had not met, of a higher id.
+    pub fn has_newer(&self, index: usize, until: Duration) -> bool {
+        let session = &self.sessions[index];
+        self.sessions.iter().enumerate().any(|(other, newer)| {
+            let overlaps = newer.opened <= until
+                && newer.ended.is_none_or(|(ended, _)| ended >= session.opened);
+            newer.agent == session.agent
+                && overlaps
+                && (other > index || newer.id > session.id)
         })
     }
 

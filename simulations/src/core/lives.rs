@@ -62,6 +62,7 @@ impl World {
         let Some(running) = self.nodes[place].running.take() else { return };
         self.history.crashes += 1;
         let now = self.now;
+        self.history.deaths.push((life, now));
         self.trace.all(now, || format!("node-{place} crashes"));
         for (_, side) in self.links.all_of(place) {
             self.links.down(side, &mut self.rng);
@@ -71,7 +72,6 @@ impl World {
             let unwritten = left.map_or(0, |left| left.unwritten);
             self.session_ends(agent, session, Ending::Crashed, unwritten);
         }
-        debug_assert_eq!(self.nodes[place].life(), life);
         self.note_pairs(false);
     }
 
@@ -149,6 +149,7 @@ impl World {
             self.close(side, true);
         }
         self.nodes[life.node].running = None;
+        self.history.stops += 1;
         self.note_pairs(true);
         let after = Duration::from_millis(self.rng.random_range(100..3_000));
         self.start_later(life.node, after);

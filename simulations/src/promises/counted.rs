@@ -1,0 +1,68 @@
+//! Promise 5: what is dropped is counted, with the reason.
+//!
+//! Of direct messages, each copy to one agent ends in one of four ways: it reached a session; it
+//! waited behind a welcome that was never written; it vanished with a link, where no node could see
+//! it go; or a node counted it. So what is accepted and did not arrive is at most what is
+//! accounted for, and no node counts what did arrive.
+//!
+//! Exempt: runs in which a node crashed, since its memory and its counters are gone with it, and what
+//! a node that stops had not counted yet. Broadcasts are not counted by copies, so they are left out.
+
+use super::Breach;
+use crate::core::history::{History, Recipients};
+
+pub(super) const NAME: &str = "what is dropped is counted";
+
+pub(super) fn breaches(history: &History) -> Vec<Breach> {
+    if history.crashes > 0 || history.stops > 0 {
+        return Vec::new();
+    }
+    let sent: u64 = history.messages.iter().map(|message| copies(&message.to)).sum();
+    let received = history.sessions.iter().flat_map(|session| &session.received);
+    let is_direct = |number: &&usize| {
+        history.messages.get(**number).is_some_and(|m| matches!(m.to, Recipients::Agents(_)))
+    };
+    let arrived = received.filter(is_direct).count() as u64;
+    let unwritten: u64 = history.sessions.iter().map(|session| session.unwritten).sum();
+    let counted: u64 = history.lost.values().sum();
+    let missing = sent.saturating_sub(arrived + unwritten);
+    if (counted..=counted + history.vanished).contains(&missing) {
+        return Vec::new();
+    }
+    let what = format!(
+        "{sent} copies of direct messages were accepted, {arrived} arrived, {unwritten} waited \
+         behind a welcome: of {missing} missing ones {counted} are counted ({:?}) and at most {} \
+         vanished with links",
+        history.lost, history.vanished
+    );
+    let (from, until) = (std::time::Duration::ZERO, history.ended);
+    vec![Breach { promise: NAME, what, agents: Vec::new(), message: None, from, until }]
+}
+
+fn copies(to: &Recipients) -> u64 {
+    match to {
+        Recipients::Agents(agents) => agents.len() as u64,
+        Recipients::All => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{core::history::Reason, promises::example};
+
+    #[test]
+    fn neither_too_few_nor_too_many_are_counted() {
+        let mut history = example::three();
+        example::send(&mut history, 0, 1, Recipients::Agents(vec![1, 7, 8]), &[1]);
+        example::send(&mut history, 0, 1, Recipients::All, &[]);
+        assert_eq!(breaches(&history).len(), 1);
+        history.lost.insert(Reason::Offline, 2);
+        assert_eq!(breaches(&history), []);
+        history.lost.insert(Reason::Stale, 1);
+        assert_eq!(breaches(&history).len(), 1, "one is counted that arrived");
+        history.lost.clear();
+        history.vanished = 2;
+        assert_eq!(breaches(&history), []);
+    }
+}
