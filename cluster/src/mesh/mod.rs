@@ -5,6 +5,13 @@
 //! so the same code runs in the relay and, thousands of times, in simulations. What decides is in the
 //! modules below, each for one question.
 
+pub mod action;
+pub mod clock;
+pub mod directory;
+pub mod parking;
+pub mod presence;
+pub mod ring;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
