@@ -47,6 +47,13 @@ pub struct Load {
     pub messages_per_minute: u64,
 }
 
+impl MemberState {
+    /// Whether there is a process that may do anything still.
+    pub fn lives(self) -> bool {
+        !matches!(self, Self::Left | Self::Dead)
+    }
+}
+
 impl Member {
     /// The node.
     pub fn node(&self) -> NodeId {
