@@ -5,6 +5,11 @@
 //! so the same code runs in the relay and, thousands of times, in simulations. What decides is in the
 //! modules below, each for one question.
 
+#[allow(dead_code, reason = "the engine is built on it")]
+mod route;
+#[allow(dead_code, reason = "the engine is built on it")]
+mod routes;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
