@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use super::{
@@ -170,7 +170,7 @@ impl Mesh {
     /// here.
     pub fn closed(&self, agent: &AgentId, session: SessionId, spent: Option<Spent>, now: Duration) {
         let mut core = self.core.lock();
-        let mut actions = core.presence.closed(agent, session, now);
+        let mut actions = core.presence.closed(agent, session);
         let owner = core.rings.global_owner(agent.as_str());
         if let (Some(spent), Some(to)) = (spent, owner) {
             let frame = Control::Park { agent: agent.clone(), session, spent };
@@ -391,7 +391,7 @@ impl Mesh {
         let verdict = match frame {
             Data::Start { seq } => {
                 reception.start(*seq, now);
-                Verdict::Drop
+                Verdict::Seen
             }
             Data::Broadcast(broadcast) => {
                 if reception.passes_on(broadcast.seq) {
@@ -480,14 +480,7 @@ impl Mesh {
     }
 
     /// A frame of a data lane, in its place.
-    fn take(
-        &self,
-        from: NodeId,
-        lane: u8,
-        frame: &Data<'_>,
-        batch: &mut dyn Batch,
-        now: Duration,
-    ) {
+    fn take(&self, from: NodeId, lane: u8, frame: &Data<'_>, batch: &mut dyn Batch, now: Duration) {
         let out = self.out();
         match frame {
             Data::Direct(direct) => self.take_direct(from, lane, direct, batch),
@@ -553,7 +546,7 @@ impl Mesh {
     }
 
     /// Does what is asked, and what comes of it here, in order.
-    fn perform(&self, core: &mut MutexGuard<'_, Core>, actions: Vec<Action>, now: Duration) {
+    fn perform(&self, core: &mut Core, actions: Vec<Action>, now: Duration) {
         let mut actions = VecDeque::from(actions);
         let mut needs = Needs::new();
         while let Some(action) = actions.pop_front() {
@@ -582,7 +575,7 @@ impl Mesh {
     /// A frame that says something of sessions and routes, a peer's or this node's own.
     fn handle(
         &self,
-        core: &mut MutexGuard<'_, Core>,
+        core: &mut Core,
         from: NodeId,
         frame: Control,
         now: Duration,
@@ -599,7 +592,7 @@ impl Mesh {
             }
             Control::Synced { ring } => core.directory.synced(from, ring),
             Control::Lookup { ask, agent, home_only } => {
-                let place = self.locate(core, from, &agent, home_only);
+                let place = core.locate(from, &agent, home_only);
                 let frame = Control::Located { ask, agent, place };
                 vec![Action::Send { to: from, frame }]
             }
@@ -628,23 +621,10 @@ impl Mesh {
         (actions, Needs::new())
     }
 
-    fn locate(
-        &self,
-        core: &mut MutexGuard<'_, Core>,
-        from: NodeId,
-        agent: &AgentId,
-        home_only: bool,
-    ) -> Located {
-        match core.presence.session_of(agent.as_str()) {
-            Some(session) if home_only => Located::At(session),
-            _ => core.directory.lookup(from, agent.as_str(), home_only),
-        }
-    }
-
     /// The agent is elsewhere. Its new home waits for the barriers.
     fn moved(
         &self,
-        core: &mut MutexGuard<'_, Core>,
+        core: &mut Core,
         from: NodeId,
         agent: &AgentId,
         was: Option<SessionId>,
@@ -691,22 +671,16 @@ impl Mesh {
     }
 
     /// Sends a question, or answers it if this node is the one to ask.
-    fn ask_one(
-        &self,
-        core: &mut MutexGuard<'_, Core>,
-        need: Need,
-        now: Duration,
-    ) -> (Vec<Action>, Needs) {
+    fn ask_one(&self, core: &mut Core, need: Need, now: Duration) -> (Vec<Action>, Needs) {
         let Need { ask, agent, whom } = need;
         let me = self.home.me.node;
         let owner = core.rings.owner(&self.home.region, agent.as_str());
         let former = core.rings.former_owner(&self.home.region, agent.as_str());
         let former = former.filter(|former| Some(*former) != owner);
-        let lookup =
-            |home_only| Control::Lookup { ask, agent: agent.clone(), home_only };
+        let lookup = |home_only| Control::Lookup { ask, agent: agent.clone(), home_only };
         let reached = match (whom, owner, former) {
             (Whom::Owner, Some(owner), _) if owner == me => {
-                let place = self.locate(core, me, &agent, false);
+                let place = core.locate(me, &agent, false);
                 let frame = Control::Located { ask, agent, place };
                 return self.handle(core, me, frame, now);
             }
@@ -717,9 +691,8 @@ impl Mesh {
             }
             (Whom::Former | Whom::All, _, _) => {
                 let peers = self.peers.load();
-                peers.keys().fold(false, |reached, peer| {
-                    self.outlet.control(*peer, &lookup(true)) || reached
-                })
+                let asked = peers.keys().filter(|peer| self.outlet.control(**peer, &lookup(true)));
+                asked.count() > 0
             }
         };
         if reached {
@@ -730,13 +703,22 @@ impl Mesh {
     }
 }
 
+impl Core {
+    fn locate(&mut self, asker: NodeId, agent: &AgentId, home_only: bool) -> Located {
+        match self.presence.session_of(agent.as_str()) {
+            Some(session) if home_only => Located::At(session),
+            _ => self.directory.lookup(asker, agent.as_str(), home_only),
+        }
+    }
+}
+
 fn deliver_broadcast(broadcast: &Broadcast<'_>, batch: &mut dyn Batch) {
     batch.broadcast(broadcast.from, broadcast.except, &broadcast.body);
 }
 
 impl Out<'_> {
     /// Pushes a frame for which nobody looks whether it found room.
-    fn counted(&self, to: NodeId, lane: u8, frame: &Data<'_>) {
+    fn counted(self, to: NodeId, lane: u8, frame: &Data<'_>) {
         let carries = matches!(frame, Data::Broadcast(_) | Data::Relayed(_));
         match self.mesh.outlet.data(to, lane, frame) {
             Pushed::Full if carries => self.mesh.deliver.lost(Lost::LinkFull, 1),
@@ -752,6 +734,10 @@ impl RouteOut for Out<'_> {
             self.mesh.deliver.lost(Lost::LinkFull, direct.targets.iter().count() as u64);
         }
         pushed
+    }
+
+    fn last_broadcast(&self, _: u8) -> u64 {
+        0
     }
 
     fn here(&self, agent: &AgentId, _: &AgentId, followed: bool, body: &Body<'_>) -> bool {
