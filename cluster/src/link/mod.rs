@@ -3,6 +3,8 @@
 //! What carries them is a transport, QUIC or memory. This module owns the handshake, the lanes'
 //! bounded queues and their writers and readers. It never decides where a message goes.
 
+mod key;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
@@ -11,6 +13,8 @@ use crate::{
     Incarnation, NodeId, UnixMillis,
     wire::{self, Control, Data, WireError},
 };
+
+pub use self::key::NodeKey;
 
 /// What a node says of itself in the handshake, and its peer checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
