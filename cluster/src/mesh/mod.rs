@@ -6,6 +6,8 @@
 //! modules below, each for one question.
 
 pub mod action;
+#[cfg(test)]
+mod arrival_test;
 pub mod clock;
 pub mod directory;
 pub mod parking;
