@@ -201,9 +201,9 @@ impl Directory {
 
     /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
     pub fn lookup(&mut self, asker: NodeId, agent: &str, home_only: bool) -> Located {
-        let watches = !home_only && self.is_linked(asker);
+        let is_told = !home_only && self.is_linked(asker);
         if let Some(record) = self.records.get_mut(agent) {
-            if watches && !record.watchers.contains(&asker) {
+            if is_told && !record.watchers.contains(&asker) {
                 let watchers = std::mem::take(&mut record.watchers);
                 record.watchers = watchers.into_iter().chain([asker]).collect();
             }
@@ -282,12 +282,11 @@ impl Directory {
     /// Makes or renews a record. Watchers stay.
     fn enter(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
         let renewed = millis(now);
-        match self.records.get_mut(agent) {
-            Some(record) => (record.session, record.renewed) = (session, renewed),
-            None => {
-                let record = Record { session, renewed, watchers: Box::default() };
-                self.records.insert(agent.clone(), record);
-            }
+        if let Some(record) = self.records.get_mut(agent) {
+            (record.session, record.renewed) = (session, renewed);
+        } else {
+            let record = Record { session, renewed, watchers: Box::default() };
+            self.records.insert(agent.clone(), record);
         }
     }
 

@@ -7,6 +7,8 @@
 
 pub mod action;
 pub mod broadcast;
+#[cfg(test)]
+mod arrival_test;
 pub mod clock;
 pub mod directory;
 mod engine;

@@ -21,14 +21,14 @@ use crate::{
 const ENTRIES_MAX: usize = 100_000;
 
 /// For so long it is known who took a state: an older home that parks late has its part forwarded.
-const TAKER_KNOWN: Duration = Duration::from_secs(120);
+const TAKER_KNOWN: Duration = Duration::from_mins(2);
 
 /// For so long refusals count after they were parked.
-const REFUSALS: Duration = Duration::from_secs(60);
+const REFUSALS: Duration = Duration::from_mins(1);
 
 /// No debt is longer than its quota's period.
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// What this node keeps of others' limits, as their agents' global owner.
 #[derive(Debug)]
