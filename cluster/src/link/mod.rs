@@ -3,17 +3,40 @@
 //! What carries them is a transport, QUIC or memory. This module owns the handshake, the lanes'
 //! bounded queues and their writers and readers. It never decides where a message goes.
 
+mod key;
+
 use std::{sync::Arc, time::Duration};
+mod counters;
+mod frames;
+mod handshake;
+mod lane;
+#[expect(clippy::module_inception, reason = "a link is what the module is about")]
+mod link;
+mod links;
+mod meeting;
+pub mod memory;
+mod pairing;
+mod reader;
+mod refusal;
+pub mod transport;
 
-use bytes::{Buf, Bytes};
+use std::time::Duration;
 
-use crate::{
-    Incarnation, NodeId, UnixMillis,
-    wire::{self, Control, Data, WireError},
+use bytes::Bytes;
+
+pub use self::{
+    counters::{LaneCounts, LaneKind, LinkCounters},
+    frames::Frames,
+    handshake::{CLOCK_SKEW_MAX, VERSIONS},
+    links::{Clock, LinkError, Links},
+    refusal::{Reason, Refusal},
 };
+use crate::{Incarnation, UnixMillis, wire::Control};
+
+pub use self::key::NodeKey;
 
 /// What a node says of itself in the handshake, and its peer checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Introduction {
     /// Which node, and which of its lives; the node must be the one its certificate names.
     pub incarnation: Incarnation,
@@ -68,28 +91,18 @@ pub enum Down {
     Closed,
 }
 
-/// Frames that were received together.
-#[derive(Debug)]
-pub struct Frames<'a> {
-    bytes: &'a mut Bytes,
-}
+impl Down {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Left, Self::Lost, Self::Violation, Self::Closed];
 
-impl<'a> Frames<'a> {
-    /// The whole frames in `bytes`; what is left of it afterwards is the beginning of another.
-    pub fn new(bytes: &'a mut Bytes) -> Self {
-        Self { bytes }
-    }
-
-    /// Takes every whole frame off the front, and calls `each` for it.
-    ///
-    /// # Errors
-    /// The first frame that is none ends it: the link is of no more use.
-    pub fn for_each(&mut self, mut each: impl FnMut(Data<'_>)) -> Result<(), WireError> {
-        while let Some((kind, body, consumed)) = wire::split(self.bytes)? {
-            self.bytes.advance(consumed);
-            each(Data::decode(kind, &body)?);
+    /// Its name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Lost => "lost",
+            Self::Violation => "violation",
+            Self::Closed => "closed",
         }
-        Ok(())
     }
 }
 
@@ -104,24 +117,4 @@ pub struct LinkStatus {
     pub queue_bytes: usize,
     /// Since the last byte was heard.
     pub silent_for: Duration,
-}
-
-/// All links of a node.
-pub struct Links {
-    events: Arc<dyn LinkEvents>,
-}
-
-impl Links {
-    /// The links' present state, in no order.
-    pub fn status(&self) -> Vec<LinkStatus> {
-        let _ = &self.events;
-        Vec::new()
-    }
-
-    /// Puts a message of the membership onto the gossip lane; `false` if there is no link, or no
-    /// room: gossip repairs itself.
-    pub fn gossip(&self, to: NodeId, message: &[u8]) -> bool {
-        let _ = (to, message);
-        false
-    }
 }

@@ -1,8 +1,34 @@
-//! Membership: which nodes there are, and how they are.
+//! Membership: which nodes there are, how they are, and a link to each of them.
+//!
+//! What decides is pure: [`View`] turns gossip and the links' news into members, `seeds` and `dialler`
+//! say whom to dial when, `joining` says when the node may serve. [`Membership`] is the handle that the
+//! rest of the node holds, and [`Driver`] the one task that does the I/O. It knows nothing of agents,
+//! and carries no message of theirs.
+
+mod dialler;
+mod driver;
+mod gossip;
+mod handle;
+mod joining;
+mod seeds;
+#[cfg(test)]
+mod tests;
+mod view;
 
 use std::net::SocketAddr;
 
 use crate::{Incarnation, NodeId};
+
+pub use dialler::{DialError, Dialled};
+pub use driver::{Driver, Peers};
+pub use gossip::GossipError;
+pub use handle::{Membership, Monotonic};
+pub use seeds::{Dns, InvalidSeed, Resolve, SeedAddress};
+pub use view::{Change, Event, Heard, Says, View};
+
+/// A link on which nothing was heard for so long makes its peer [`MemberState::Suspect`]. With the
+/// links' pings every half second, three are missed by then, and a crash is noticed within 2 s.
+pub const SUSPECT_AFTER: std::time::Duration = std::time::Duration::from_millis(1_500);
 
 /// A node as membership knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +71,13 @@ pub struct Load {
     pub sessions: u64,
     /// Messages accepted in the last minute.
     pub messages_per_minute: u64,
+}
+
+impl MemberState {
+    /// Whether there is a process that may do anything still.
+    pub fn lives(self) -> bool {
+        !matches!(self, Self::Left | Self::Dead)
+    }
 }
 
 impl Member {

@@ -31,6 +31,9 @@ use crate::NodeId;
 mod kept;
 mod reception;
 mod sent;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod simulation_tests;
 
 pub use kept::Kept;
 pub use reception::{HELD_BYTES_MAX, HELD_FOR_MAX, Missing, Reception, Verdict};

@@ -5,16 +5,26 @@
 //! so the same code runs in the relay and, thousands of times, in simulations. What decides is in the
 //! modules below, each for one question.
 
+pub mod action;
 pub mod broadcast;
+#[cfg(test)]
+mod arrival_test;
+pub mod clock;
+pub mod directory;
+mod engine;
+pub mod parking;
+pub mod presence;
+pub mod ring;
+mod route;
+mod routes;
 
-use std::{sync::Arc, time::Duration};
+pub use engine::Mesh;
 
 use bytes::Bytes;
 
 use crate::{
     AgentId, Incarnation, NodeId, SessionId,
-    membership::Member,
-    wire::{Body, Control, Data, LANES, Names, Spent},
+    wire::{Body, Control, Data, Names, Spent},
 };
 
 /// The way to the other nodes. Never blocks.
@@ -105,103 +115,6 @@ pub struct Home {
     pub me: Incarnation,
     /// Its region.
     pub region: String,
-}
-
-/// The engine. All methods may be called from any thread; none blocks for long.
-///
-/// Locks, in their order: the engine's core, a shard of the routes, then what [`Outlet`] and
-/// [`Deliver`] take.
-pub struct Mesh {
-    home: Home,
-    outlet: Arc<dyn Outlet>,
-    deliver: Arc<dyn Deliver>,
-}
-
-impl Mesh {
-    /// An engine that knows no other node.
-    pub fn new(home: Home, outlet: Arc<dyn Outlet>, deliver: Arc<dyn Deliver>) -> Self {
-        Self { home, outlet, deliver }
-    }
-
-    /// A session was entered on this node, held. [`Deliver::admitted`] follows, perhaps before this
-    /// returns. `true` if messages to it from here must go through [`direct`](Self::direct) until
-    /// [`Deliver::unfenced`].
-    pub fn opened(&self, agent: &AgentId, session: SessionId, now: Duration) -> bool {
-        let _ = now;
-        self.deliver.admitted(agent, session);
-        false
-    }
-
-    /// A session of this node is no more; `spent` is its agent's limit if no other session of it is
-    /// here.
-    pub fn closed(&self, agent: &AgentId, session: SessionId, spent: Option<Spent>, now: Duration) {
-        let _ = (agent, session, spent, now, &self.outlet, &self.home);
-    }
-
-    /// Sends a message to agents that have no session here, or a fenced one.
-    pub fn direct(&self, message: &Outgoing<'_>, targets: &[&str], now: Duration) {
-        let _ = (message, targets, now);
-    }
-
-    /// Sends a message to the agents of all other nodes. Returns agents of **this** node that must
-    /// not get it from the caller, since it waits for them here.
-    pub fn broadcast(&self, message: &Outgoing<'_>, now: Duration) -> Vec<AgentId> {
-        let _ = (message, now);
-        Vec::new()
-    }
-
-    /// A link is there: frames to and from the peer from now on belong to it.
-    pub fn link_up(&self, peer: &Home, now: Duration) {
-        let _ = (peer, now);
-    }
-
-    /// The link is gone, with all that was in it.
-    pub fn link_down(&self, peer: Incarnation, now: Duration) {
-        let _ = (peer, now);
-    }
-
-    /// Nothing was heard on the link for a while, or something was again.
-    pub fn link_suspect(&self, peer: NodeId, suspect: bool, now: Duration) {
-        let _ = (peer, suspect, now);
-    }
-
-    /// The members, this node among them, as gossip knows them now.
-    pub fn members(&self, members: &[Member], now: Duration) {
-        let _ = (members, now);
-    }
-
-    /// A frame came on the control lane of a peer. `Ping`, `Pong`, `Ask`, `Answer` and `Tell` are the
-    /// caller's own.
-    pub fn control(&self, from: NodeId, frame: Control, now: Duration) {
-        let _ = (from, frame, now);
-    }
-
-    /// The peer's last broadcasts per lane, as its ping says.
-    pub fn heard(&self, from: NodeId, broadcasts: &[u64; LANES], now: Duration) {
-        let _ = (from, broadcasts, now);
-    }
-
-    /// This node's last broadcasts per lane, for its pings.
-    pub fn broadcasts(&self) -> [u64; LANES] {
-        [0; LANES]
-    }
-
-    /// Frames came on a data lane of a peer; `batch` is what [`Deliver::batch`] gave.
-    pub fn data(
-        &self,
-        from: NodeId,
-        lane: u8,
-        frame: Data<'_>,
-        batch: &mut dyn Batch,
-        now: Duration,
-    ) {
-        let _ = (from, lane, frame, batch, now);
-    }
-
-    /// Time passes; called every 50 ms or so.
-    pub fn tick(&self, now: Duration) {
-        let _ = now;
-    }
 }
 
 /// A message on its way out.

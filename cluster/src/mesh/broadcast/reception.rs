@@ -81,6 +81,12 @@ pub struct Reception {
 }
 
 impl Reception {
+    /// There is a link to the origin: from now on its lane decides the order. To be said as soon as it
+    /// is known, before the first frame.
+    pub fn link_up(&mut self) {
+        self.linked = true;
+    }
+
     /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
     /// one says that those above it are for this node.
     pub fn start(&mut self, seq: u64, now: Duration) {
@@ -117,6 +123,7 @@ impl Reception {
         let kept = Kept::new(frame);
         self.held_bytes += kept.bytes();
         self.behind.push_back((self.placed, kept));
+        self.advance();
         self.keep_bound();
         Verdict::Held
     }
@@ -285,5 +292,198 @@ impl Reception {
         let to = to.min(from.saturating_add(ASKED_MAX - 1));
         self.asked = Some((to.max(self.asked.map_or(0, |(through, _)| through)), now));
         Some(Missing { from, to })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{Body, Direct, Names};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn message(seq: u64, body: &[u8]) -> Broadcast<'_> {
+        Broadcast { seq, from: "ann", except: Names::NONE, body: Body::Borrowed(body) }
+    }
+
+    fn direct(after: u64) -> Data<'static> {
+        let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(b"{}"));
+        Data::Direct(Direct { after, followed: false, from: "ann", targets, body })
+    }
+
+    const FENCE: Data<'static> = Data::Fence { agent: "bob", epoch: 1 };
+
+    /// What is released: numbers of broadcasts, and 0 for all else.
+    fn released(reception: &mut Reception) -> Vec<u64> {
+        std::iter::from_fn(|| reception.released())
+            .map(|kept| match kept.frame() {
+                Data::Broadcast(broadcast) => broadcast.seq,
+                _ => 0,
+            })
+            .collect()
+    }
+
+    fn started(seq: u64) -> Reception {
+        let mut reception = Reception::default();
+        reception.start(seq, Duration::ZERO);
+        reception
+    }
+
+    #[test]
+    fn what_comes_in_order_is_never_kept() {
+        let (mut reception, now) = (started(0), Duration::ZERO);
+        for seq in 1..100 {
+            assert_eq!(reception.broadcast(&message(seq, b""), now), Verdict::Deliver);
+            assert_eq!(reception.follow(&direct(seq), now), Verdict::Deliver);
+            assert_eq!(reception.follow(&FENCE, now), Verdict::Deliver);
+        }
+        assert_eq!(reception.early.len() + reception.behind.capacity(), 0);
+        assert_eq!(reception.ready.capacity() + reception.held_bytes(), 0);
+    }
+
+    #[test]
+    fn the_lane_decides_where_a_broadcast_has_its_place() {
+        let (mut reception, now) = (started(4), Duration::ZERO);
+        assert_eq!(reception.relayed(&message(5, b""), now), Verdict::Held);
+        assert_eq!(reception.follow(&direct(4), now), Verdict::Deliver, "it was sent before");
+        assert!(released(&mut reception).is_empty());
+        reception.start(5, now);
+        assert_eq!(released(&mut reception), [5]);
+        assert_eq!(reception.relayed(&message(5, b""), now), Verdict::Seen);
+    }
+
+    #[test]
+    fn what_follows_a_missing_broadcast_waits_in_its_order() {
+        let (mut reception, now) = (started(4), Duration::ZERO);
+        reception.start(5, now);
+        assert_eq!(reception.follow(&FENCE, now), Verdict::Held);
+        assert_eq!(reception.broadcast(&message(6, b""), now), Verdict::Held);
+        assert_eq!(reception.relayed(&message(6, b""), now), Verdict::Seen);
+        assert_eq!(reception.follow(&direct(6), now), Verdict::Held);
+        assert!(released(&mut reception).is_empty());
+        assert_eq!(reception.relayed(&message(5, b""), now), Verdict::Deliver);
+        assert_eq!(reception.follow(&direct(6), now), Verdict::Held, "others are before it");
+        assert_eq!(released(&mut reception), [0, 6, 0, 0]);
+        assert_eq!(reception.follow(&FENCE, now), Verdict::Deliver);
+        assert_eq!(reception.held_bytes(), 0);
+    }
+
+    #[test]
+    fn before_the_start_all_is_held_and_then_only_what_is_above_it_delivered() {
+        let (mut reception, now) = (Reception::default(), Duration::ZERO);
+        for seq in [6, 4, 5] {
+            assert_eq!(reception.relayed(&message(seq, b""), now), Verdict::Held);
+        }
+        reception.start(4, now);
+        reception.start(6, now);
+        assert_eq!(released(&mut reception), [5, 6]);
+        assert_eq!((reception.held_bytes(), reception.poll(MS * 60)), (0, None));
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_when_it_is_old_enough_and_not_too_often() {
+        let mut reception = started(0);
+        reception.start(2, MS * 10);
+        assert_eq!(reception.poll(MS * 59), None);
+        assert_eq!(reception.poll(MS * 60), Some(Missing { from: 1, to: 2 }));
+        reception.start(9, MS * 100);
+        assert_eq!(reception.poll(MS * 209), None);
+        assert_eq!(reception.relayed(&message(7, b""), MS * 209), Verdict::Held);
+        assert_eq!(reception.poll(MS * 210), Some(Missing { from: 1, to: 6 }));
+        for seq in 1..=6 {
+            assert!(!reception.passes_on(seq) && reception.passes_on(7));
+            reception.broadcast(&message(seq, b""), MS * 220);
+        }
+        assert_eq!(released(&mut reception), [7]);
+        assert_eq!(reception.poll(MS * 220), Some(Missing { from: 8, to: 9 }), "another gap");
+        reception.link_lost();
+        assert_eq!(reception.poll(MS * 900), None, "nobody can be asked");
+    }
+
+    #[test]
+    fn a_ping_counts_when_the_next_one_comes() {
+        let mut reception = started(0);
+        reception.pinged(3, MS);
+        assert_eq!(reception.poll(MS * 900), None);
+        reception.pinged(3, MS * 1_000);
+        assert_eq!(reception.poll(MS * 1_050), Some(Missing { from: 1, to: 3 }));
+    }
+
+    #[test]
+    fn what_does_not_come_is_given_up_and_counted() {
+        let mut reception = started(0);
+        reception.start(3, Duration::ZERO);
+        assert_eq!(reception.follow(&FENCE, Duration::ZERO), Verdict::Held);
+        reception.relayed(&message(2, b""), MS * 5);
+        reception.relayed(&message(5, b""), MS * 100);
+        reception.poll(HELD_FOR_MAX);
+        assert_eq!(released(&mut reception), [2, 0]);
+        assert_eq!(reception.take_missed(), 2);
+        assert_eq!(reception.relayed(&message(1, b""), HELD_FOR_MAX), Verdict::Seen);
+        reception.poll(HELD_FOR_MAX + MS * 99);
+        assert!(released(&mut reception).is_empty());
+        reception.poll(HELD_FOR_MAX + MS * 100);
+        assert_eq!(released(&mut reception), [5], "its place is given up too");
+        assert_eq!((reception.take_missed(), reception.held_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn without_a_link_numbers_alone_decide() {
+        let mut reception = started(0);
+        reception.relayed(&message(1, b""), Duration::ZERO);
+        reception.relayed(&message(3, b""), Duration::ZERO);
+        reception.link_lost();
+        assert_eq!(released(&mut reception), [1]);
+        assert_eq!(reception.relayed(&message(2, b""), Duration::ZERO), Verdict::Deliver);
+        assert_eq!(released(&mut reception), [3]);
+        reception.link_up();
+        assert_eq!(reception.relayed(&message(4, b""), Duration::ZERO), Verdict::Held);
+        reception.start(4, Duration::ZERO);
+        assert_eq!(released(&mut reception), [4]);
+    }
+
+    proptest! {
+        /// Whatever comes, however large: nothing twice, all in order, and within the bounds.
+        #[test]
+        fn any_frames_are_kept_within_bounds(
+            steps in proptest::collection::vec((0_u8..8, 0_u64..60, 0_usize..1_500_000), 0..200)
+        ) {
+            let (mut reception, mut now, body) = (Reception::default(), Duration::ZERO, vec![0; 1_500_000]);
+            let (mut last, mut count) = (0, 0);
+            for (kind, seq, n) in steps {
+                let broadcast = message(seq, &body[..n]);
+                let verdict = match kind {
+                    0 => { reception.start(seq, now); Verdict::Held }
+                    1 => reception.broadcast(&broadcast, now),
+                    2 | 3 => reception.relayed(&broadcast, now),
+                    4 => { reception.follow(&direct(seq), now); Verdict::Held }
+                    5 => { reception.link_lost(); Verdict::Held }
+                    6 => { reception.pinged(seq, now); Verdict::Held }
+                    _ => {
+                        now += MS * u32::try_from(n / 2_000).unwrap();
+                        reception.poll(now);
+                        Verdict::Held
+                    }
+                };
+                let mut delivered = released(&mut reception);
+                if verdict == Verdict::Deliver {
+                    delivered.insert(0, seq);
+                }
+                for seq in delivered.into_iter().filter(|seq| *seq > 0) {
+                    prop_assert!(seq > last, "{} after {}", seq, last);
+                    (last, count) = (seq, count + 1);
+                }
+                let held = reception.early.values().chain(reception.behind.iter().map(|(_, kept)| kept));
+                prop_assert_eq!(held.map(Kept::bytes).sum::<usize>(), reception.held_bytes());
+                prop_assert!(reception.held_bytes() <= HELD_BYTES_MAX);
+                prop_assert!(reception.news.len() <= 201);
+            }
+            reception.poll(now + HELD_FOR_MAX);
+            released(&mut reception);
+            prop_assert_eq!(reception.held_bytes(), 0, "nothing waits for longer");
+        }
     }
 }

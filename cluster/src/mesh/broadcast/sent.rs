@@ -28,7 +28,7 @@ pub struct Sent {
 
 impl Sent {
     /// The number of one more broadcast; the first is 1.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
@@ -75,5 +75,60 @@ impl Sent {
     /// How many bytes are kept.
     pub fn retained_bytes(&self) -> usize {
         self.retained_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, Names};
+
+    /// Sends and keeps one with a body of so many bytes.
+    fn send(sent: &mut Sent, bytes: usize, now: Duration) -> u64 {
+        let (seq, body) = (sent.next_number(), vec![0; bytes]);
+        let body = Body::Borrowed(&body);
+        sent.retain(&Broadcast { seq, from: "ann", except: Names::NONE, body }, now);
+        seq
+    }
+
+    fn resent(sent: &Sent, from: u64, to: u64) -> Vec<u64> {
+        sent.resend(from, to).map(|broadcast| broadcast.seq).collect()
+    }
+
+    #[test]
+    fn what_was_missed_is_there_for_a_time() {
+        let mut sent = Sent::default();
+        assert_eq!((sent.last(), sent.next_number()), (0, 1));
+        for second in 0..5 {
+            send(&mut sent, 10, Duration::from_secs(second));
+        }
+        assert_eq!(resent(&sent, 0, 3), [2, 3], "the first was not kept");
+        assert_eq!(resent(&sent, 4, u64::MAX), [4, 5, 6]);
+        assert_eq!(resent(&sent, 7, 9), [] as [u64; 0]);
+        sent.expire(RETAINED_FOR + Duration::from_secs(2));
+        assert_eq!(resent(&sent, 1, 9), [5, 6]);
+        sent.expire(RETAINED_FOR * 2);
+        assert_eq!((sent.retained_bytes(), sent.last()), (0, 6));
+    }
+
+    #[test]
+    fn the_oldest_give_way() {
+        let mut sent = Sent::default();
+        for _ in 0..40 {
+            send(&mut sent, 1 << 20, Duration::ZERO);
+            assert!(sent.retained_bytes() <= RETAINED_BYTES_MAX);
+        }
+        assert_eq!(resent(&sent, 1, 40).first(), Some(&34));
+    }
+
+    #[test]
+    fn one_answer_carries_so_much_and_at_least_one() {
+        let mut sent = Sent::default();
+        for bytes in [2 << 20, 400 << 10, 400 << 10, 400 << 10] {
+            send(&mut sent, bytes, Duration::ZERO);
+        }
+        assert_eq!(resent(&sent, 1, 4), [1]);
+        assert_eq!(resent(&sent, 2, 4), [2, 3]);
+        assert_eq!(resent(&sent, 4, 4), [4]);
     }
 }

@@ -1,0 +1,248 @@
+//! What two nodes say to each other before anything else, byte for byte, and how each judges it.
+//!
+//! The dialler opens: who it is. The other end answers: who it is, or why not. The dialler confirms.
+//! Magic, versions and releases come first and never change, so that any two releases understand
+//! why they do not understand each other. Decides nothing about connections; see
+//! [`pairing`](super::pairing).
+
+use std::{io, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{
+    Introduction,
+    refusal::{Reason, Refusal},
+};
+use crate::{NodeId, UnixMillis};
+
+/// The first bytes of each direction.
+const MAGIC: [u8; 4] = *b"ARCM";
+
+/// The versions of the wire that this release speaks, lowest and highest.
+pub const VERSIONS: (u16, u16) = (1, 1);
+
+/// The dialler's last word, after which both are linked.
+const CONFIRMED: u8 = 1;
+
+/// An introduction or a reason takes no more.
+const BODY_BYTES_MAX: usize = 4 << 10;
+
+/// Clocks further apart than this are not linked: session ids of the later clock would outdo all
+/// others.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
+
+/// What a node says in the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// The cluster that it belongs to.
+    pub(super) cluster: String,
+    /// Who it is.
+    pub(super) introduction: Introduction,
+    /// Its mesh time.
+    pub(super) time: UnixMillis,
+}
+
+/// Why there is no handshake.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("what was received is no handshake: is it a node's mesh port?")]
+    Malformed,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// The dialler's first word.
+pub(super) struct Opening {
+    versions: (u16, u16),
+    release: String,
+    body: Vec<u8>,
+}
+
+/// Says who this node is.
+pub(super) async fn open(
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    hello: &Hello,
+) -> io::Result<()> {
+    open_as(to, hello, VERSIONS).await
+}
+
+async fn open_as(
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    hello: &Hello,
+    (lowest, highest): (u16, u16),
+) -> io::Result<()> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(lowest.to_le_bytes());
+    bytes.extend(highest.to_le_bytes());
+    append(&mut bytes, hello.introduction.version.as_bytes())?;
+    append(&mut bytes, &encode(hello)?)?;
+    to.write_all(&bytes).await
+}
+
+/// Reads who dials, as far as all releases agree on it.
+pub(super) async fn opening(from: &mut (impl AsyncRead + Unpin)) -> Result<Opening, Fault> {
+    magic(from).await?;
+    let versions = (from.read_u16_le().await?, from.read_u16_le().await?);
+    let release = text(read(from).await?)?;
+    let body = read(from).await?;
+    Ok(Opening { versions, release, body })
+}
+
+impl Opening {
+    /// The highest version that both speak, and what the dialler says in it.
+    pub(super) fn understand(self, release: &str) -> Result<(u16, Hello), Fault> {
+        let (lowest, highest) = VERSIONS;
+        let common = self.versions.1.min(highest);
+        if common < self.versions.0.max(lowest) {
+            let text = format!(
+                "release {} speaks versions {} to {} of the wire, and release {release} {lowest} \
+                 to {highest}: upgrade the older one",
+                self.release, self.versions.0, self.versions.1,
+            );
+            return Err(Refusal::new(Reason::Version, text).into());
+        }
+        Ok((common, decode(&self.body)?))
+    }
+}
+
+/// Accepts the dialler, in this version of the wire.
+pub(super) async fn accept(
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    version: u16,
+    hello: &Hello,
+) -> io::Result<()> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(version.to_le_bytes());
+    append(&mut bytes, &encode(hello)?)?;
+    to.write_all(&bytes).await
+}
+
+/// Refuses the dialler.
+pub(super) async fn refuse(
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    refusal: &Refusal,
+) -> io::Result<()> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(0_u16.to_le_bytes());
+    bytes.push(refusal.reason as u8);
+    let text = refusal.text.as_bytes();
+    append(&mut bytes, text.get(..BODY_BYTES_MAX).unwrap_or(text))?;
+    to.write_all(&bytes).await
+}
+
+/// Reads the answer to an opening.
+pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin)) -> Result<Hello, Fault> {
+    magic(from).await?;
+    let version = from.read_u16_le().await?;
+    if version == 0 {
+        let reason = usize::from(from.read_u8().await?);
+        let reason = Reason::ALL.get(reason).copied().unwrap_or(Reason::Unwanted);
+        let text = String::from_utf8_lossy(&read(from).await?).into_owned();
+        return Err(Refusal::new(reason, text).into());
+    }
+    if version < VERSIONS.0 || version > VERSIONS.1 {
+        return Err(Fault::Malformed);
+    }
+    decode(&read(from).await?)
+}
+
+/// Says that both are linked from now on.
+pub(super) async fn confirm(to: &mut (impl AsyncWrite + Unpin + ?Sized)) -> io::Result<()> {
+    to.write_all(&[CONFIRMED]).await
+}
+
+/// Waits for the dialler to say so.
+pub(super) async fn confirmed(from: &mut (impl AsyncRead + Unpin)) -> Result<(), Fault> {
+    match from.read_u8().await? {
+        CONFIRMED => Ok(()),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+/// Judges what a peer says of itself, by what this node says and what the peer's certificate names.
+pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(), Refusal> {
+    let (me, peer) = (&ours.introduction, &theirs.introduction);
+    let refuse = |reason, text: String| Err(Refusal::new(reason, text));
+    if certified == me.incarnation.node {
+        return refuse(Reason::Myself, "this is the node itself".to_owned());
+    }
+    if theirs.cluster != ours.cluster {
+        let text = format!(
+            "node {:?} is of cluster {:?} and node {:?} of {:?}: remove the wrong address from the \
+             seeds, or start the stray node with an empty data directory",
+            peer.name, theirs.cluster, me.name, ours.cluster,
+        );
+        return refuse(Reason::Cluster, text);
+    }
+    if peer.incarnation.node != certified {
+        let text = format!(
+            "node {:?} says that it is {}, its certificate names {certified}: give it a certificate \
+             of its own",
+            peer.name, peer.incarnation.node,
+        );
+        return refuse(Reason::Certificate, text);
+    }
+    if peer.name == me.name {
+        return refuse(Reason::Name, name_taken(&me.name));
+    }
+    let apart = Duration::from_millis(theirs.time.0.abs_diff(ours.time.0));
+    if apart > CLOCK_SKEW_MAX {
+        let text = format!(
+            "the clocks of {:?} and {:?} are {} s apart, more than {} s: synchronize them (NTP)",
+            peer.name,
+            me.name,
+            apart.as_secs(),
+            CLOCK_SKEW_MAX.as_secs(),
+        );
+        return refuse(Reason::Clock, text);
+    }
+    Ok(())
+}
+
+/// Two nodes have one name.
+pub(super) fn name_taken(name: &str) -> String {
+    format!("two nodes are called {name:?}: give one of them another name")
+}
+
+async fn magic(from: &mut (impl AsyncRead + Unpin)) -> Result<(), Fault> {
+    let mut magic = [0; 4];
+    from.read_exact(&mut magic).await?;
+    if magic == MAGIC { Ok(()) } else { Err(Fault::Malformed) }
+}
+
+/// A length (u16) and so many bytes.
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Fault> {
+    let length = usize::from(from.read_u16_le().await?);
+    if length > BODY_BYTES_MAX {
+        return Err(Fault::Malformed);
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+fn append(bytes: &mut Vec<u8>, part: &[u8]) -> io::Result<()> {
+    match u16::try_from(part.len()) {
+        Ok(length) if part.len() <= BODY_BYTES_MAX => {
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(part);
+            Ok(())
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "an introduction is over 4 KiB")),
+    }
+}
+
+fn encode(hello: &Hello) -> io::Result<Vec<u8>> {
+    rmp_serde::to_vec(hello).map_err(io::Error::other)
+}
+
+fn decode(body: &[u8]) -> Result<Hello, Fault> {
+    rmp_serde::from_slice(body).map_err(|_| Fault::Malformed)
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|_| Fault::Malformed)
+}

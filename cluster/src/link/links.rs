@@ -1,0 +1,425 @@
+//! All links of a node: who is linked, dialled and accepted; the way in for frames.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Down, Introduction, LinkEvents, LinkStatus,
+    counters::LinkCounters,
+    frames,
+    handshake::Hello,
+    link::Link,
+    meeting::Met,
+    pairing::Pairing,
+    refusal::{Logged, Reason, Refusal},
+    transport::{Incoming, Transport},
+};
+use crate::{
+    NodeId,
+    mesh::{Outlet, Pushed},
+    wire::{Control, Data, Lane},
+};
+
+/// From the first packet to the last word of a handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Handshakes that others have begun, at once; more are turned away.
+const HANDSHAKES_MAX: usize = 128;
+
+/// Dials that wait to be begun.
+const DIALS_MAX: usize = 64;
+
+/// How long stopped links may take to give their last events.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The clock that tells how long a link is silent: any that never goes back.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// All links of a node.
+///
+/// [`run`](Self::run) owns all tasks; without it nothing is dialled or accepted.
+pub struct Links {
+    introduction: Introduction,
+    cluster: String,
+    clock: Clock,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) events: Arc<dyn LinkEvents>,
+    pub(super) pairing: Arc<Pairing>,
+    pub(super) linked: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
+    pub(super) counters: LinkCounters,
+    pub(super) leaving: CancellationToken,
+    logged: Logged,
+    /// Addresses at which the node met itself.
+    myself: Mutex<BTreeSet<SocketAddr>>,
+    dials: mpsc::Sender<Dial>,
+    wanted: Mutex<Option<mpsc::Receiver<Dial>>>,
+}
+
+struct Dial {
+    address: SocketAddr,
+    outcome: oneshot::Sender<Result<Introduction, LinkError>>,
+}
+
+/// Why a dial led to no link.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody is there, or nobody who speaks as a node.
+    #[error("no node answers at {address}: {reason}")]
+    Unreachable {
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        reason: String,
+    },
+    /// The two nodes have different secrets.
+    #[error(
+        "node at {0} does not share our CLUSTER_SECRET: start both with the same, or remove the \
+         address from the seeds"
+    )]
+    Distrusted(SocketAddr),
+    /// The address is this node's own.
+    #[error("{0} is this node itself")]
+    Myself(SocketAddr),
+    /// The peer does not want the link.
+    #[error("refused by the node at {address}: {refusal}")]
+    Refused {
+        /// Whom.
+        address: SocketAddr,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// This node does not want the link.
+    #[error("the node at {address} cannot be linked: {refusal}")]
+    Unfit {
+        /// Whom.
+        address: SocketAddr,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Another connection of the same two nodes is being made, or has not quite ended. There is a
+    /// link soon, or another dial may make one.
+    #[error("the node at {0} is being linked by another connection")]
+    Underway(SocketAddr),
+    /// What answers is no node.
+    #[error("what answers at {0} is no node: is it a mesh port?")]
+    Malformed(SocketAddr),
+    /// The handshake took more than 5 s.
+    #[error("the node at {0} did not finish the handshake in time")]
+    Deadline(SocketAddr),
+    /// The links are stopped, or stop.
+    #[error("links are stopped")]
+    Stopped,
+}
+
+impl LinkError {
+    /// The reason as it is counted.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unreachable { .. } => Reason::Broken,
+            Self::Distrusted(_) => Reason::Secret,
+            Self::Myself(_) => Reason::Myself,
+            Self::Refused { refusal, .. } | Self::Unfit { refusal, .. } => refusal.reason,
+            Self::Underway(_) => Reason::Duplicate,
+            Self::Malformed(_) => Reason::Malformed,
+            Self::Deadline(_) => Reason::Deadline,
+            Self::Stopped => Reason::Leaving,
+        }
+    }
+}
+
+impl Links {
+    /// Links of the node that introduces itself so, in the cluster with this id.
+    pub fn new(
+        introduction: Introduction,
+        cluster: String,
+        transport: Arc<dyn Transport>,
+        events: Arc<dyn LinkEvents>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let (dials, wanted) = mpsc::channel(DIALS_MAX);
+        Arc::new(Self {
+            pairing: Pairing::new(introduction.incarnation.node),
+            introduction,
+            cluster,
+            clock,
+            transport,
+            events,
+            linked: ArcSwap::default(),
+            counters: LinkCounters::default(),
+            leaving: CancellationToken::new(),
+            logged: Logged::default(),
+            myself: Mutex::default(),
+            dials,
+            wanted: Mutex::new(Some(wanted)),
+        })
+    }
+
+    /// Dials and accepts, and carries what the links carry, until `stop`; then closes whatever is
+    /// open, with what waits in it: [`close_all`](Self::close_all) comes first. To be called once.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let Some(mut wanted) = self.wanted.lock().take() else { return };
+        let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = tasks.join_next() => notice(done),
+                Some(dial) = wanted.recv() => { tasks.spawn(self.clone().dialled(dial)); }
+                incoming = self.transport.accept() => match incoming {
+                    None => break,
+                    Some(incoming) => match slots.clone().try_acquire_owned() {
+                        Ok(slot) => { tasks.spawn(self.clone().accepted(incoming, slot)); }
+                        Err(_) => self.counters.refuse(Reason::Busy),
+                    },
+                },
+            }
+        }
+        wanted.close();
+        self.leaving.cancel();
+        for link in self.linked.load().values() {
+            link.say_goodbye();
+        }
+        let ended = timeout(STOP_DEADLINE, async {
+            while let Some(done) = tasks.join_next().await {
+                notice(done);
+            }
+        });
+        if ended.await.is_err() {
+            tracing::error!("links did not end in time; their tasks are dropped");
+        }
+        self.transport.close().await;
+    }
+
+    /// Links the node at `address`, unless it is linked: returns when both ends know, so the peer
+    /// can be sent to. Logs why not, once a minute.
+    pub async fn dial(&self, address: SocketAddr) -> Result<Introduction, LinkError> {
+        if self.myself.lock().contains(&address) {
+            return Err(LinkError::Myself(address));
+        }
+        if let Some(link) = self.linked.load().values().find(|it| it.peer.address == address) {
+            return Ok(link.peer.clone());
+        }
+        let (outcome, linked) = oneshot::channel();
+        let sent = self.dials.send(Dial { address, outcome }).await;
+        sent.map_err(|_| LinkError::Stopped)?;
+        linked.await.map_err(|_| LinkError::Stopped)?
+    }
+
+    /// Says goodbye: takes no new links and no frames, waits until the peers have received all that
+    /// was pushed, but no longer than `deadline`, and closes all links so that the peers see
+    /// [`Down::Left`].
+    pub async fn close_all(&self, deadline: Duration) {
+        self.leaving.cancel();
+        let links: Vec<_> = self.linked.load().values().cloned().collect();
+        let flushed = futures_util::future::join_all(links.iter().map(|link| link.flush()));
+        if timeout(deadline, flushed).await.is_err() {
+            tracing::warn!("not all peers have received all that was sent before the deadline");
+        }
+        for link in &links {
+            link.say_goodbye();
+        }
+        let ended = futures_util::future::join_all(links.iter().map(|link| link.ended()));
+        if timeout(STOP_DEADLINE, ended).await.is_err() {
+            tracing::error!("links did not end in time");
+        }
+    }
+
+    /// Ends the link to a node, if there is one. The peer sees [`Down::Lost`], or, for `Left`, that.
+    pub fn close(&self, node: NodeId, why: Down) {
+        if let Some(link) = self.linked.load().get(&node) {
+            link.end(why);
+        }
+    }
+
+    /// Whether frames can be pushed to the node.
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        self.linked.load().contains_key(&node)
+    }
+
+    /// The nodes that frames can be pushed to.
+    pub fn linked(&self) -> Vec<NodeId> {
+        self.linked.load().keys().copied().collect()
+    }
+
+    /// Where the mesh port of a linked node is, as it says.
+    pub fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        self.linked.load().get(&node).map(|link| link.peer.address)
+    }
+
+    /// The links' present state, by node.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let now = self.now();
+        self.linked.load().values().map(|link| link.status(now)).collect()
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &LinkCounters {
+        &self.counters
+    }
+
+    /// Puts a message of the membership onto the gossip lane; `false` if there is no link, or no
+    /// room: gossip repairs itself.
+    pub fn gossip(&self, to: NodeId, message: &[u8]) -> bool {
+        let pushed = self.push(to, Lane::Gossip, false, |out| frames::append_gossip(out, message));
+        pushed == Pushed::Queued
+    }
+
+    fn push(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        starts: bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Pushed {
+        let linked = self.linked.load();
+        let Some(link) = linked.get(&to) else { return Pushed::NoLink };
+        let Some(queue) = link.queue(lane) else { return Pushed::NoLink };
+        let pushed = queue.push(starts, encode);
+        if pushed == Pushed::Full {
+            self.counters.dropped(lane.into());
+            if lane == Lane::Control {
+                tracing::warn!(peer = %link.peer.name, "the control lane is full: the link is closed");
+                link.end(Down::Lost);
+            }
+        }
+        pushed
+    }
+}
+
+impl Outlet for Links {
+    /// Over the lane's bound the link is closed as lost, since a control frame is never dropped alone.
+    fn control(&self, to: NodeId, frame: &Control) -> bool {
+        let pushed = self.push(to, Lane::Control, false, |out| frame.encode(out));
+        pushed == Pushed::Queued
+    }
+
+    /// [`Pushed::NoLink`] too for what comes before [`Data::Start`] on a new link's lane.
+    fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
+        let starts = matches!(frame, Data::Start { .. });
+        self.push(to, Lane::Data(lane), starts, |out| frame.encode(out))
+    }
+}
+
+impl Links {
+    pub(super) fn node(&self) -> NodeId {
+        self.introduction.incarnation.node
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
+    pub(super) fn hello(&self) -> Hello {
+        Hello {
+            cluster: self.cluster.clone(),
+            introduction: self.introduction.clone(),
+            time: self.events.mesh_time(),
+        }
+    }
+
+    /// Lets frames be pushed to the link's peer until the entry is dropped.
+    pub(super) fn enter(self: &Arc<Self>, link: &Arc<Link>) -> Entry {
+        self.linked.rcu(|linked| {
+            let mut linked = BTreeMap::clone(linked);
+            linked.insert(link.node(), link.clone());
+            linked
+        });
+        Entry { links: self.clone(), link: link.clone() }
+    }
+
+    async fn dialled(self: Arc<Self>, dial: Dial) {
+        let Dial { address, outcome } = dial;
+        let met = timeout(HANDSHAKE_DEADLINE, self.meet(address));
+        let met = match self.leaving.run_until_cancelled(met).await {
+            Some(met) => met.unwrap_or(Err(LinkError::Deadline(address))),
+            None => Err(LinkError::Stopped),
+        };
+        match met {
+            Ok(Met::Known(peer)) => {
+                let _ = outcome.send(Ok(peer));
+            }
+            Ok(Met::Linked(link, claim)) => {
+                let told = || {
+                    let _ = outcome.send(Ok(link.peer.clone()));
+                };
+                link.clone().run(self, claim, told).await;
+            }
+            Err(error) => {
+                if matches!(error, LinkError::Myself(_)) {
+                    self.myself.lock().insert(address);
+                }
+                self.note(address, error.reason(), &error.to_string());
+                let _ = outcome.send(Err(error));
+            }
+        }
+    }
+
+    async fn accepted(
+        self: Arc<Self>,
+        incoming: Incoming,
+        slot: tokio::sync::OwnedSemaphorePermit,
+    ) {
+        // Each dial comes from a port of its own.
+        let from = SocketAddr::new(incoming.from.ip(), 0);
+        let met = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
+        let met = match self.leaving.run_until_cancelled(met).await {
+            Some(Ok(met)) => met,
+            Some(Err(_)) => Err(Refusal::new(Reason::Deadline, "the handshake took too long")),
+            None => Err(Refusal::new(Reason::Leaving, "the node stops")),
+        };
+        drop(slot);
+        match met {
+            Ok(Met::Linked(link, claim)) => link.run(self, claim, || {}).await,
+            Ok(Met::Known(_)) => {}
+            Err(refusal) => self.note(from, refusal.reason, &refusal.text),
+        }
+    }
+
+    /// Counts what has failed, and logs it if somebody has to look at it.
+    fn note(&self, address: SocketAddr, reason: Reason, text: &str) {
+        self.counters.refuse(reason);
+        if reason.is_ordinary() {
+            tracing::debug!(%address, reason = reason.label(), text, "no link");
+        } else if self.logged.is_due(address, reason, self.now()) {
+            tracing::warn!(%address, reason = reason.label(), text, "no link");
+        }
+    }
+}
+
+/// A link's place among those that frames can be pushed to.
+pub(super) struct Entry {
+    links: Arc<Links>,
+    link: Arc<Link>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.links.linked.rcu(|linked| {
+            let mut linked = BTreeMap::clone(linked);
+            linked.remove(&self.link.node());
+            linked
+        });
+    }
+}
+
+fn notice(done: Result<(), JoinError>) {
+    if let Err(error) = done
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a link's task has panicked");
+    }
+}

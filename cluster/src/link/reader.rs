@@ -1,0 +1,78 @@
+//! Reads one lane: bytes in, whole frames out, in order.
+
+use std::{io, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::{
+    Links,
+    frames::{self, Frames, GOSSIP_KIND},
+    link::{self, Link},
+    transport::Receiving,
+};
+use crate::wire::{self, Control, Lane, WireError};
+
+/// Bytes asked for at once: what waits is handed on together, and an idle lane holds no more.
+const READ_BYTES: usize = 32 << 10;
+
+/// Why a lane is read no further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadFault {
+    /// The connection or the stream broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// No such lane, or it is open already.
+    #[error("a stream that begins with {0}")]
+    Lane(u8),
+    /// The lane ends within a frame.
+    #[error("a frame that ends too early")]
+    CutShort,
+}
+
+/// Reads a stream to its end, and hands its frames on. Never waits for who takes them.
+pub(super) async fn read(
+    link: Arc<Link>,
+    links: Arc<Links>,
+    mut stream: Receiving,
+) -> Result<(), ReadFault> {
+    let number = stream.read_u8().await?;
+    let lane = link::lane(number).filter(|lane| link.opens(*lane));
+    let lane = lane.ok_or(ReadFault::Lane(number))?;
+    let mut bytes = BytesMut::new();
+    loop {
+        bytes.reserve(READ_BYTES);
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return if bytes.is_empty() { Ok(()) } else { Err(ReadFault::CutShort) };
+        }
+        link.hear(links.now());
+        if link.is_violated() {
+            return Ok(());
+        }
+        let (end, frames) = frames::whole(&bytes)?;
+        if frames > 0 {
+            links.counters.received(lane.into(), frames, end as u64);
+            hand_on(&link, &links, lane, bytes.split_to(end).freeze())?;
+        }
+    }
+}
+
+fn hand_on(link: &Link, links: &Links, lane: Lane, mut bytes: Bytes) -> Result<(), WireError> {
+    let from = link.peer.incarnation;
+    if let Lane::Data(lane) = lane {
+        let mut frames = Frames::new(&mut bytes);
+        links.events.data(from, lane, &mut frames);
+        return frames.fault();
+    }
+    while let Some((kind, body, consumed)) = wire::split(&bytes)? {
+        bytes.advance(consumed);
+        match lane {
+            Lane::Gossip if kind == GOSSIP_KIND => links.events.gossip(from, body),
+            Lane::Gossip => return Err(WireError::UnknownKind(kind)),
+            _ => links.events.control(from, Control::decode(kind, &body)?),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The handle that the rest of the node holds: what the links tell goes in, the members come out.
+//!
+//! Every call takes the view's lock for a moment and returns; none waits. What there is to do about
+//! it, the [`Driver`] does.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{
+    Change, Driver, Event, Load, Member, MemberState, Says, SeedAddress, View, gossip,
+    gossip::GossipOut,
+};
+use crate::{
+    Incarnation, NodeId,
+    link::{Down, Introduction},
+};
+
+/// Time since some fixed moment; never goes back.
+pub type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Members whose load alone has changed are told of so often.
+const LOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Which nodes there are. Clones are the same membership.
+#[derive(Clone)]
+pub struct Membership {
+    shared: Arc<Shared>,
+}
+
+/// What the handle and the driver have in common.
+pub(super) struct Shared {
+    clock: Monotonic,
+    state: Mutex<State>,
+    members: watch::Sender<Arc<[Member]>>,
+    joined: watch::Sender<bool>,
+    inlet: mpsc::Sender<(SocketAddr, Bytes)>,
+    woken: Notify,
+}
+
+struct State {
+    view: View,
+    load_told: Option<Duration>,
+}
+
+impl Membership {
+    /// The membership of the node `own` in `cluster`, and the driver that brings it to life. Two
+    /// clusters never mix, whatever their seeds are.
+    pub fn new(
+        own: Introduction,
+        cluster: String,
+        seeds: Vec<SeedAddress>,
+        clock: Monotonic,
+    ) -> (Self, Driver) {
+        let view = View::new(own.clone());
+        let (inlet, inbox) = mpsc::channel(gossip::INBOX_MESSAGES);
+        let shared = Arc::new(Shared {
+            clock,
+            members: watch::Sender::new(Arc::from(view.members())),
+            state: Mutex::new(State { view, load_told: None }),
+            joined: watch::Sender::new(false),
+            inlet,
+            woken: Notify::new(),
+        });
+        let driver = Driver::new(Arc::clone(&shared), own, cluster, seeds, inbox);
+        (Self { shared }, driver)
+    }
+
+    /// The members by node id, this node among them; changes whenever they do. A change of loads
+    /// alone is told of every 2 s at most.
+    pub fn members(&self) -> watch::Receiver<Arc<[Member]>> {
+        self.shared.members.subscribe()
+    }
+
+    /// Whether this node is linked with all that are there, or is alone, and may serve. Once `true`,
+    /// it stays so.
+    pub fn joined(&self) -> watch::Receiver<bool> {
+        self.shared.joined.subscribe()
+    }
+
+    /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
+    pub fn admit(&self, peer: &Introduction) -> Result<(), String> {
+        self.shared.view(|view| view.admit(peer))
+    }
+
+    /// A link is there ([`LinkEvents::up`](crate::link::LinkEvents::up)).
+    pub fn up(&self, peer: &Introduction) {
+        self.shared.apply_and_wake(Event::LinkUp(peer.clone()));
+    }
+
+    /// A link is gone ([`LinkEvents::down`](crate::link::LinkEvents::down)).
+    pub fn down(&self, peer: Incarnation, why: Down) {
+        self.shared.apply_and_wake(Event::LinkDown(peer, why));
+    }
+
+    /// Nothing was heard on a link for [`SUSPECT_AFTER`](super::SUSPECT_AFTER) (`true`), or something
+    /// was again.
+    pub fn silent(&self, peer: Incarnation, silent: bool) {
+        self.shared.apply_and_wake(Event::LinkSilent(peer, silent));
+    }
+
+    /// A peer said that it stops soon ([`Control::Leaving`](crate::wire::Control::Leaving)): no need
+    /// to wait for gossip.
+    pub fn peer_leaves(&self, peer: Incarnation) {
+        self.shared.apply_and_wake(Event::Leaving(peer));
+    }
+
+    /// A message of gossip came ([`LinkEvents::gossip`](crate::link::LinkEvents::gossip)). Dropped if
+    /// too many wait: gossip repairs itself.
+    pub fn gossip(&self, from: Incarnation, message: Bytes) {
+        let Some(address) = self.shared.view(|view| view.address_of(from)) else { return };
+        if self.shared.inlet.try_send((address, message)).is_err() {
+            metrics::counter!("arc_gossip_dropped_total").increment(1);
+        }
+    }
+
+    /// How much this node carries. Others hear of it every 2 s at most.
+    pub fn set_load(&self, load: Load) {
+        self.shared.apply(Event::OwnLoad(load));
+    }
+
+    /// This node stops soon: it leaves all rings, here and, as gossip spreads, everywhere.
+    pub fn leave(&self) {
+        self.shared.apply_and_wake(Event::Own(Says::Leaving));
+    }
+
+    /// This node has nothing left to do; called before its links say goodbye.
+    pub fn left(&self) {
+        self.shared.apply_and_wake(Event::Own(Says::Left));
+    }
+}
+
+impl Shared {
+    pub(super) fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
+    /// Looks at the view.
+    pub(super) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.state.lock().view)
+    }
+
+    /// Takes in what happened, tells who watches the members, and logs what changed.
+    pub(super) fn apply(&self, event: Event) {
+        let now = self.now();
+        let mut state = self.state.lock();
+        let changes = state.view.apply(event, now);
+        self.publish(&mut state, now);
+        drop(state);
+        changes.iter().for_each(log);
+    }
+
+    fn apply_and_wake(&self, event: Event) {
+        self.apply(event);
+        self.woken.notify_one();
+    }
+
+    /// Waits until something happened that the driver should look at.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// The node has joined; `true` at the first time.
+    pub(super) fn set_joined(&self) -> bool {
+        self.joined.send_if_modified(|joined| !std::mem::replace(joined, true))
+    }
+
+    pub(super) fn has_joined(&self) -> bool {
+        *self.joined.borrow()
+    }
+
+    fn publish(&self, state: &mut State, now: Duration) {
+        let members = state.view.members();
+        let told = Arc::clone(&self.members.borrow());
+        if *told == *members {
+            return;
+        }
+        let is_load_due = state.load_told.is_none_or(|before| now >= before + LOAD_INTERVAL);
+        if is_load_due || !differ_in_load_only(&told, members) {
+            self.members.send_replace(Arc::from(members));
+            state.load_told = Some(now);
+        }
+    }
+}
+
+/// Whether two lists name the same members in the same states.
+fn differ_in_load_only(before: &[Member], now: &[Member]) -> bool {
+    let identity = |member: &Member| (member.incarnation, member.state);
+    before.iter().map(identity).eq(now.iter().map(identity))
+}
+
+fn log(change: &Change) {
+    match change {
+        Change::State { member, name, was, now } => {
+            metrics::counter!("arc_member_changes_total", "to" => now.as_str()).increment(1);
+            let was = was.map_or("unknown", MemberState::as_str);
+            let now = now.as_str();
+            if matches!(now, "suspect" | "dead") {
+                tracing::warn!(node = %member, name, was, now, "a member changed");
+            } else {
+                tracing::info!(node = %member, name, was, now, "a member changed");
+            }
+        }
+        Change::Restarted { member, name } => {
+            metrics::counter!("arc_member_changes_total", "to" => "restarted").increment(1);
+            tracing::info!(node = %member, name, "a member was started again");
+        }
+        Change::Forgotten { member, name } => {
+            tracing::debug!(node = %member, name, "a member was forgotten");
+        }
+        Change::NameConflict { name, one, other } => tracing::error!(
+            name,
+            one = %one,
+            other = %other,
+            "two nodes use one name: give one of them another NODE_NAME"
+        ),
+        Change::OwnIdTaken { generation } => tracing::error!(
+            %generation,
+            "another process has this node's id: its data directory was copied, or runs twice; \
+             stop one of them and empty its data directory"
+        ),
+    }
+}
+
+impl MemberState {
+    /// The word for it in logs, counters and the ops port.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// Gossip's way out over the links, by the addresses of the linked peers.
+pub(super) struct OverLinks<P> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) peers: Arc<P>,
+}
+
+impl<P: super::Peers> GossipOut for OverLinks<P> {
+    /// A crashed node's link may outlive it by seconds while another node has its address: all links
+    /// to the address are used.
+    fn gossip(&self, to: SocketAddr, message: &[u8]) -> bool {
+        let nodes: SmallVec<[NodeId; 1]> = self.shared.view(|view| {
+            let there = view.linked().filter(|peer| peer.address == to);
+            there.map(|peer| peer.incarnation.node).collect()
+        });
+        nodes.into_iter().fold(false, |sent, node| self.peers.gossip(node, message) | sent)
+    }
+}

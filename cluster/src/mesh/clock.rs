@@ -1,0 +1,84 @@
+//! Mesh time: the wall clock, moved forward to the fastest peer's, and session ids made of it.
+//!
+//! So a session that an agent opens after a hop to another node has the higher id, though that
+//! node's clock be behind. Never goes back when the wall clock does, as far as session ids tell, and
+//! never reads a clock.
+
+use std::time::Duration;
+
+use crate::{NodeId, SessionId, UnixMillis};
+
+/// How far a peer may move mesh time from the wall clock; links refuse peers that differ by more.
+pub const SKEW_MAX: Duration = Duration::from_secs(30);
+
+/// What is known of the peers' clocks, and the last session id that was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MeshTime {
+    /// How far ahead of the wall clock, in milliseconds.
+    offset: u64,
+    last: u64,
+}
+
+impl MeshTime {
+    /// A peer's mesh time was `remote` when it sent what came just now, at `wall` here. What the
+    /// way took is not made up for: two nodes that both guessed it would drive each other forward.
+    pub fn learn(&mut self, wall: UnixMillis, remote: UnixMillis) {
+        let most = u64::try_from(SKEW_MAX.as_millis()).unwrap_or(u64::MAX);
+        self.offset = self.offset.max(remote.0.saturating_sub(wall.0).min(most));
+    }
+
+    /// Mesh time when the wall clock says `wall`.
+    pub fn now(&self, wall: UnixMillis) -> UnixMillis {
+        UnixMillis(wall.0.saturating_add(self.offset))
+    }
+
+    /// The id of a session that opens now: higher than all before it here.
+    pub fn next_session(&mut self, wall: UnixMillis, node: NodeId) -> SessionId {
+        self.last = SessionId::floor(self.now(wall)).max(self.last.saturating_add(1));
+        SessionId { time: self.last, node }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_who_is_ahead_is_believed_and_only_so_far() {
+        let mut time = MeshTime::default();
+        let wall = UnixMillis(1_000_000);
+        time.learn(wall, UnixMillis(999_000));
+        assert_eq!(time.now(wall), wall, "a peer that is behind changes nothing");
+        time.learn(wall, UnixMillis(1_002_000));
+        time.learn(wall, UnixMillis(1_001_000));
+        assert_eq!(time.now(wall), UnixMillis(1_002_000), "the largest offset stays");
+        time.learn(wall, UnixMillis(u64::MAX));
+        assert_eq!(time.now(wall), UnixMillis(1_030_000), "at most 30 s");
+    }
+
+    #[test]
+    fn a_session_opened_after_a_hop_is_the_higher_though_the_clock_is_behind() {
+        let (mut ahead, mut behind) = (MeshTime::default(), MeshTime::default());
+        let first = ahead.next_session(UnixMillis(20_000), NodeId(9));
+        behind.learn(UnixMillis(5_000), ahead.now(UnixMillis(20_000)));
+        let second = behind.next_session(UnixMillis(5_001), NodeId(1));
+        assert!(second > first);
+    }
+
+    proptest! {
+        #[test]
+        fn session_ids_only_grow(walls in prop::collection::vec(0u64..100, 1..50)) {
+            let mut time = MeshTime::default();
+            let ids: Vec<SessionId> = walls
+                .iter()
+                .map(|wall| time.next_session(UnixMillis(*wall), NodeId(1)))
+                .collect();
+            prop_assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+            for (wall, id) in walls.iter().zip(&ids) {
+                prop_assert!(id.time >= SessionId::floor(UnixMillis(*wall)));
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The owner's side: the presence records that the rings give to this node, and who watches them.
+//!
+//! Soft state: it is rebuilt from what the homes publish, and what they do not renew ends. Every
+//! rule is here for one end: a record names the agent's newest session, or says that it cannot know.
+//! Knows nothing of sessions, sockets or messages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
+
+use super::{Home, action::Action, ring::Rings};
+use crate::{
+    AgentId, Generation, Incarnation, NodeId, SessionId,
+    membership::{Member, MemberState},
+    wire::{Control, Located, Published},
+};
+
+/// How long a record lives that its home does not renew; homes do every 30 s.
+pub const LEASE: Duration = Duration::from_secs(90);
+
+/// In this time every record is looked at once, a few at each tick, whether it must end.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// The records, and what is known of those who publish them.
+///
+/// A record takes some 150 bytes in all, its agent's name included: 1.5 MB for the 10,000 of an owner
+/// among 100 nodes with a million agents, 150 MB for a lone owner of all of them.
+#[derive(Debug)]
+pub struct Directory {
+    me: NodeId,
+    region: String,
+    rings: Rings,
+    records: BTreeMap<AgentId, Record>,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Up to where this round has looked, and when it last did.
+    looked_at: Option<AgentId>,
+    looked: Duration,
+}
+
+#[derive(Debug)]
+struct Record {
+    /// Its node is the agent's home.
+    session: SessionId,
+    /// In milliseconds.
+    renewed: u64,
+    /// Who was told where the agent is, and is to be told when that changes.
+    watchers: Box<[NodeId]>,
+}
+
+/// A node that may have published something: a live member, or one with a link, or both. This node
+/// is its own peer, always linked.
+#[derive(Debug)]
+struct Peer {
+    /// Records of the node are of this life of it.
+    generation: Generation,
+    is_member: bool,
+    link: Option<Link>,
+}
+
+/// Since when there is a link, and what its node has said on it.
+#[derive(Debug)]
+struct Link {
+    up: Duration,
+    /// The last version of this region's ring under which it has told all.
+    synced: Option<u64>,
+}
+
+/// For metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Presence records.
+    pub records: usize,
+    /// Nodes that have not told all yet that this owner must know under the present ring.
+    pub awaited: usize,
+}
+
+impl Directory {
+    /// An owner that knows of nobody but itself.
+    pub fn new(home: &Home) -> Self {
+        let Incarnation { node, generation } = home.me;
+        let link = Some(Link { up: Duration::ZERO, synced: None });
+        Self {
+            me: node,
+            region: home.region.clone(),
+            rings: Rings::default(),
+            records: BTreeMap::new(),
+            peers: BTreeMap::from([(node, Peer { generation, is_member: true, link })]),
+            looked_at: None,
+            looked: Duration::ZERO,
+        }
+    }
+
+    /// The members as they are now, and the rings over them. Records of a node that is neither a live
+    /// member nor linked end.
+    pub fn members(&mut self, members: &[Member], rings: Rings) {
+        self.rings = rings;
+        let lives =
+            |member: &&Member| !matches!(member.state, MemberState::Left | MemberState::Dead);
+        let alive: BTreeMap<NodeId, Generation> = members
+            .iter()
+            .filter(lives)
+            .map(|member| (member.node(), member.incarnation.generation))
+            .collect();
+        for (node, generation) in &alive {
+            self.meet(Incarnation { node: *node, generation: *generation });
+        }
+        for (node, peer) in &mut self.peers {
+            peer.is_member = *node == self.me || alive.contains_key(node);
+        }
+        self.forget_the_gone();
+    }
+
+    /// A link to the node is there: what comes from it from now on comes on this one. It will tell
+    /// all, then say [`synced`](Self::synced).
+    pub fn link_up(&mut self, peer: Incarnation, now: Duration) {
+        if let Some(peer) = self.meet(peer) {
+            peer.link = Some(Link { up: now, synced: None });
+        }
+    }
+
+    /// The link is gone: what the node says does not come any more.
+    pub fn link_down(&mut self, peer: Incarnation) {
+        let known = self.peers.get_mut(&peer.node);
+        if let Some(known) = known.filter(|known| known.generation == peer.generation) {
+            known.link = None;
+        }
+        self.forget_the_gone();
+    }
+
+    /// A home says that it has the agent's session. The last action is the answer to it.
+    pub fn publish(
+        &mut self,
+        from: NodeId,
+        agent: &AgentId,
+        session: SessionId,
+        arrival: bool,
+        now: Duration,
+    ) -> Vec<Action> {
+        if session.node != from || !self.is_linked(from) {
+            return Vec::new();
+        }
+        let known = self.records.get(agent).map(|record| record.session);
+        if let Some(newer) = known.filter(|known| *known > session) {
+            return vec![published(agent, session, Published::Outdone(newer))];
+        }
+        let notified = self.to_notify(agent, known, session, arrival);
+        self.enter(agent, session, now);
+        let mut actions = moved(agent, &notified, known, Some(session));
+        actions.push(published(agent, session, Published::Accepted { notified }));
+        actions
+    }
+
+    /// Who must hear of a session before it may greet its agent: all that may still send to an older
+    /// one, or hold it, or answer for this owner.
+    fn to_notify(
+        &self,
+        agent: &AgentId,
+        known: Option<SessionId>,
+        session: SessionId,
+        arrival: bool,
+    ) -> Vec<NodeId> {
+        let home = session.node;
+        let nodes: BTreeSet<NodeId> = match known {
+            // Others may know more of the agent than this owner, and may be asked in its place.
+            _ if arrival && !self.is_settled(agent.as_str()) => {
+                self.peers.keys().copied().collect()
+            }
+            // Whoever knows the node knows enough.
+            Some(known) if known.node != home => {
+                let record = self.records.get(agent);
+                let watchers = record.into_iter().flat_map(|record| record.watchers.iter());
+                watchers.copied().chain([known.node]).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        nodes.into_iter().filter(|node| *node != home && self.is_linked(*node)).collect()
+    }
+
+    /// Another owner, or the home in an owner's stead, says that the agent has this session. Who has
+    /// not seen the rings change yet answers for an agent that others publish elsewhere already.
+    pub fn moved(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
+        let is_mine = self.rings.owner(&self.region, agent.as_str()) == Some(self.me);
+        if !is_mine || !self.peers.contains_key(&session.node) {
+            return;
+        }
+        let known = self.records.get(agent).map(|record| record.session);
+        if known.is_none_or(|known| known < session) {
+            self.enter(agent, session, now);
+        }
+    }
+
+    /// A home says that a session is no more. Changes nothing if the record is of another one.
+    pub fn withdraw(&mut self, agent: &AgentId, session: SessionId) -> Vec<Action> {
+        match self.records.get(agent) {
+            Some(record) if record.session == session => self.end(agent),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
+    pub fn lookup(&mut self, asker: NodeId, agent: &str, home_only: bool) -> Located {
+        let is_told = !home_only && self.is_linked(asker);
+        if let Some(record) = self.records.get_mut(agent) {
+            if is_told && !record.watchers.contains(&asker) {
+                let watchers = std::mem::take(&mut record.watchers);
+                record.watchers = watchers.into_iter().chain([asker]).collect();
+            }
+            return Located::At(record.session);
+        }
+        if home_only || self.is_settled(agent) { Located::Nobody } else { Located::Unsettled }
+    }
+
+    /// Whether the want of a record means that the agent has no session: it is this node's to know,
+    /// and every node that may hold a session has told all under the very ring that says so.
+    pub fn is_settled(&self, agent: &str) -> bool {
+        self.rings.owner(&self.region, agent) == Some(self.me) && self.awaited().next().is_none()
+    }
+
+    /// Who has not told all yet.
+    fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let present = Some(self.rings.version_of(&self.region));
+        let told_all =
+            move |peer: &Peer| peer.link.as_ref().is_some_and(|link| link.synced == present);
+        self.peers.iter().filter(move |(_, peer)| !told_all(peer)).map(|(node, _)| *node)
+    }
+
+    /// The node has told of all its sessions that this one owns under `ring`. The first time on a link
+    /// this also says that those it has not told of are no more.
+    pub fn synced(&mut self, from: NodeId, ring: u64) -> Vec<Action> {
+        let Some(link) = self.peers.get_mut(&from).and_then(|peer| peer.link.as_mut()) else {
+            return Vec::new();
+        };
+        if link.synced.replace(ring).is_some() {
+            return Vec::new();
+        }
+        let up = millis(link.up);
+        let is_over = |record: &Record| record.session.node == from && record.renewed < up;
+        let over = self.records.iter().filter(|(_, record)| is_over(record));
+        let over: Vec<AgentId> = over.map(|(agent, _)| agent.clone()).collect();
+        over.iter().flat_map(|agent| self.end(agent)).collect()
+    }
+
+    /// Time passes: leases end, and so do records that this node owned under a former ring.
+    pub fn tick(&mut self, now: Duration) -> Vec<Action> {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.looked, now)).min(ROUND);
+        let part = self.records.len() as u128 * passed.as_millis() / ROUND.as_millis();
+        let few = usize::try_from(part).unwrap_or(usize::MAX).saturating_add(1);
+        let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut expired = Vec::new();
+        let mut foreign = Vec::new();
+        for (agent, record) in self.records.range((from, Bound::Unbounded)).take(few) {
+            if record.renewed + millis(LEASE) <= millis(now) {
+                expired.push(agent.clone());
+            } else if self.is_foreign(agent.as_str(), record, now) {
+                foreign.push(agent.clone());
+            }
+            self.looked_at = Some(agent.clone());
+        }
+        for agent in &foreign {
+            self.records.remove(agent);
+        }
+        expired.iter().flat_map(|agent| self.end(agent)).collect()
+    }
+
+    /// Whether another node owns the record for so long that all look there, and its home has told
+    /// that node. Its watchers ask there on their own.
+    fn is_foreign(&self, agent: &str, record: &Record, now: Duration) -> bool {
+        let home = self.peers.get(&record.session.node).and_then(|peer| peer.link.as_ref());
+        let present = self.rings.version_of(&self.region);
+        !self.rings.is_settling(now)
+            && self.rings.owner(&self.region, agent) != Some(self.me)
+            && home.is_none_or(|link| link.synced == Some(present))
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts { records: self.records.len(), awaited: self.awaited().count() }
+    }
+
+    /// Makes or renews a record. Watchers stay.
+    fn enter(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
+        let renewed = millis(now);
+        if let Some(record) = self.records.get_mut(agent) {
+            (record.session, record.renewed) = (session, renewed);
+        } else {
+            let record = Record { session, renewed, watchers: Box::default() };
+            self.records.insert(agent.clone(), record);
+        }
+    }
+
+    /// Removes a record and tells its watchers.
+    fn end(&mut self, agent: &AgentId) -> Vec<Action> {
+        let Some(record) = self.records.remove(agent) else { return Vec::new() };
+        let linked = |node: &NodeId| self.is_linked(*node);
+        let watchers: Vec<NodeId> = record.watchers.into_iter().filter(linked).collect();
+        moved(agent, &watchers, Some(record.session), None)
+    }
+
+    fn is_linked(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.link.is_some())
+    }
+
+    /// The peer in this life of it; none if a newer one is known. What was of an older one ends.
+    fn meet(&mut self, Incarnation { node, generation }: Incarnation) -> Option<&mut Peer> {
+        let unknown = Peer { generation, is_member: false, link: None };
+        let known = self.peers.entry(node).or_insert(unknown);
+        if known.generation < generation {
+            *known = Peer { generation, is_member: known.is_member, link: None };
+            self.records.retain(|_, record| record.session.node != node);
+        }
+        self.peers.get_mut(&node).filter(|peer| peer.generation == generation)
+    }
+
+    /// Forgets nodes that neither gossip nor a link knows, and their records. Who watches those has
+    /// lost, or loses, its link to that node too.
+    fn forget_the_gone(&mut self) {
+        let before = self.peers.len();
+        self.peers.retain(|_, peer| peer.is_member || peer.link.is_some());
+        if self.peers.len() != before {
+            self.records.retain(|_, record| self.peers.contains_key(&record.session.node));
+        }
+    }
+}
+
+fn published(agent: &AgentId, session: SessionId, outcome: Published) -> Action {
+    let frame = Control::Published { agent: agent.clone(), session, outcome };
+    Action::Send { to: session.node, frame }
+}
+
+fn moved(
+    agent: &AgentId,
+    to: &[NodeId],
+    was: Option<SessionId>,
+    now: Option<SessionId>,
+) -> Vec<Action> {
+    let frame = || Control::Moved { agent: agent.clone(), was, now };
+    to.iter().map(|to| Action::Send { to: *to, frame: frame() }).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

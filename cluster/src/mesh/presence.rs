@@ -1,0 +1,366 @@
+//! The home's side: this node's sessions as the owners must know them, and when a new one may greet
+//! its agent.
+//!
+//! A session is admitted once every owner has recorded it, and every node that knew of an older one
+//! has said on each data lane that it knows of this one: what is accepted anywhere after that reaches
+//! it, and nothing that was meant for the older one follows. An owner that does not answer is stood
+//! in for, and no admission waits for ever. Holds no outbox and sends nothing itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Home, action::Action, ring::Rings};
+use crate::{
+    AgentId, NodeId, SessionId,
+    wire::{Control, LANES, Published},
+};
+
+/// How long an owner has to answer before this node tells all others itself.
+pub const OWNER_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long a session waits at most before it is admitted.
+pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How often every session is published anew; owners keep records for three times as long.
+pub const RENEWAL: Duration = Duration::from_secs(30);
+
+/// The owners are spread over so many equal parts of [`RENEWAL`]: each gets all that it owns in one
+/// of them, and the sessions are gone through once for each part.
+const PARTS: u64 = 30;
+
+/// All lanes have been heard on.
+const EVERY_LANE: u8 = (1 << LANES) - 1;
+
+/// This node's sessions, and those of them that are not admitted yet.
+#[derive(Debug)]
+pub struct Presence {
+    me: NodeId,
+    region: String,
+    rings: Rings,
+    sessions: BTreeMap<AgentId, SessionId>,
+    pending: BTreeMap<AgentId, Admission>,
+    links: Links,
+    /// The last part that was renewed, counted from the start of time.
+    renewed: u64,
+}
+
+/// For metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions of this node.
+    pub sessions: usize,
+    /// Those that are not admitted yet.
+    pub pending: usize,
+}
+
+impl Presence {
+    /// A home without sessions that knows of no other node.
+    pub fn new(home: &Home) -> Self {
+        let me = home.me.node;
+        Self {
+            me,
+            region: home.region.clone(),
+            rings: Rings::default(),
+            sessions: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            links: Links { me, peers: BTreeMap::new() },
+            renewed: 0,
+        }
+    }
+
+    /// A session was entered here, held. [`Action::Admit`] or [`Action::Outdone`] follows, now or
+    /// from a later call. An older one of the agent is taken to be no more.
+    pub fn opened(&mut self, agent: &AgentId, session: SessionId, now: Duration) -> Vec<Action> {
+        if let Some(by) = self.session_of(agent.as_str()).filter(|known| *known > session) {
+            return vec![Action::Outdone { agent: agent.clone(), session, by }];
+        }
+        self.sessions.insert(agent.clone(), session);
+        let owners: BTreeSet<NodeId> = self.rings.owners(agent.as_str()).collect();
+        let linked = owners.iter().filter(|owner| self.links.has(**owner));
+        let mut actions: Vec<Action> =
+            linked.map(|owner| publish(*owner, agent, session, true)).collect();
+        self.pending.insert(agent.clone(), Admission::new(session, now, owners));
+        actions.extend(self.advance(agent, now));
+        actions
+    }
+
+    /// A session of this node is no more. Changes nothing if it was outdone, or a newer one is here.
+    pub fn closed(&mut self, agent: &AgentId, session: SessionId) -> Vec<Action> {
+        if !self.forget(agent, session) {
+            return Vec::new();
+        }
+        let withdraw = |to| {
+            let frame = Control::Withdraw { agent: agent.clone(), session };
+            Action::Send { to, frame }
+        };
+        let owners = self.rings.owners(agent.as_str()).filter(|owner| self.links.has(*owner));
+        owners.map(withdraw).collect()
+    }
+
+    /// An owner's answer to what was published.
+    pub fn published(
+        &mut self,
+        from: NodeId,
+        agent: &AgentId,
+        session: SessionId,
+        outcome: Published,
+        now: Duration,
+    ) -> Vec<Action> {
+        match outcome {
+            Published::Outdone(by) => self.outdone(agent, by),
+            Published::Accepted { notified } => {
+                let admission = self.pending.get_mut(agent);
+                let Some(admission) = admission.filter(|pending| pending.session == session) else {
+                    return Vec::new();
+                };
+                if admission.unanswered.remove(&from) {
+                    admission.awaited.extend(notified);
+                }
+                self.advance(agent, now)
+            }
+        }
+    }
+
+    /// The agent has this session somewhere: an older one here is outdone. The newer one's home tells
+    /// the owners, so nothing is withdrawn.
+    pub fn outdone(&mut self, agent: &AgentId, by: SessionId) -> Vec<Action> {
+        let older = self.session_of(agent.as_str()).filter(|session| *session < by);
+        let Some(session) = older else { return Vec::new() };
+        self.forget(agent, session);
+        vec![Action::Outdone { agent: agent.clone(), session, by }]
+    }
+
+    /// A node knows of the session: what it sent on this lane before was not meant for it. May come
+    /// before the owner's word that the node was told.
+    pub fn barrier(
+        &mut self,
+        from: NodeId,
+        lane: u8,
+        agent: &str,
+        session: SessionId,
+        now: Duration,
+    ) -> Vec<Action> {
+        let Some((agent, pending)) = self.pending.get_key_value(agent) else { return Vec::new() };
+        if pending.session != session || usize::from(lane) >= LANES {
+            return Vec::new();
+        }
+        let agent = agent.clone();
+        if let Some(pending) = self.pending.get_mut(&agent) {
+            *pending.heard.entry(from).or_default() |= 1 << lane;
+        }
+        self.advance(&agent, now)
+    }
+
+    /// The rings have changed: who owns a session now and did not is told of it, and all linked nodes
+    /// that they have been told.
+    pub fn ring_changed(&mut self, rings: Rings) -> Vec<Action> {
+        let former = std::mem::replace(&mut self.rings, rings);
+        let mut actions = Vec::new();
+        for (agent, session) in &self.sessions {
+            let before: BTreeSet<NodeId> = former.owners(agent.as_str()).collect();
+            for owner in self.rings.owners(agent.as_str()).filter(|owner| !before.contains(owner)) {
+                let pending = self.pending.get_mut(agent);
+                let is_arrival = pending.is_some();
+                if let Some(pending) = pending {
+                    pending.unanswered.insert(owner);
+                }
+                if self.links.has(owner) {
+                    actions.push(publish(owner, agent, *session, is_arrival));
+                }
+            }
+        }
+        actions.extend(self.links.all().filter_map(|node| self.synced(node)));
+        actions
+    }
+
+    /// A link to the node is there: it is told of all that it owns.
+    pub fn link_up(&mut self, peer: &Home) -> Vec<Action> {
+        let link = Link { region: peer.region.clone(), is_suspect: false };
+        self.links.peers.insert(peer.me.node, link);
+        self.publish_all(&[peer.me.node])
+    }
+
+    /// The link is gone: nobody waits for the node any more.
+    pub fn link_down(&mut self, node: NodeId, now: Duration) -> Vec<Action> {
+        self.links.peers.remove(&node);
+        self.advance_all(now)
+    }
+
+    /// Nothing was heard of the node for a while, or something was again.
+    pub fn link_suspect(&mut self, node: NodeId, is_suspect: bool, now: Duration) -> Vec<Action> {
+        if let Some(link) = self.links.peers.get_mut(&node) {
+            link.is_suspect = is_suspect;
+        }
+        self.advance_all(now)
+    }
+
+    /// Time passes: patience and deadlines end, and the next owners have their records renewed.
+    pub fn tick(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = self.advance_all(now);
+        let part = u64::try_from(now.as_millis() / (RENEWAL.as_millis() / u128::from(PARTS)))
+            .unwrap_or(u64::MAX);
+        let passed = part.saturating_sub(std::mem::replace(&mut self.renewed, part));
+        if passed > 0 {
+            let is_due = |node: &NodeId| {
+                // Differs by node, so that an owner is not told by all in the same second.
+                let place = node.0.wrapping_add(self.me.0) % PARTS;
+                (part % PARTS + PARTS - place) % PARTS < passed
+            };
+            let due: Vec<NodeId> = self.links.all().filter(is_due).collect();
+            actions.extend(self.publish_all(&due));
+        }
+        actions
+    }
+
+    /// The agent's session on this node.
+    pub fn session_of(&self, agent: &str) -> Option<SessionId> {
+        self.sessions.get(agent).copied()
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts { sessions: self.sessions.len(), pending: self.pending.len() }
+    }
+
+    /// Tells these nodes of all that they own, then that they know all. Making up for whatever they
+    /// may have missed, it is all that there is to renewal too.
+    fn publish_all(&self, nodes: &[NodeId]) -> Vec<Action> {
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        for (agent, session) in &self.sessions {
+            let owners = self.rings.owners(agent.as_str()).filter(|owner| nodes.contains(owner));
+            actions.extend(owners.map(|owner| publish(owner, agent, *session, false)));
+        }
+        actions.extend(nodes.iter().filter_map(|node| self.synced(*node)));
+        actions
+    }
+
+    fn synced(&self, to: NodeId) -> Option<Action> {
+        let region = if to == self.me { &self.region } else { &self.links.peers.get(&to)?.region };
+        Some(Action::Send { to, frame: Control::Synced { ring: self.rings.version_of(region) } })
+    }
+
+    /// `false` if the session is not here.
+    fn forget(&mut self, agent: &AgentId, session: SessionId) -> bool {
+        let is_here = self.session_of(agent.as_str()) == Some(session);
+        if is_here {
+            self.sessions.remove(agent);
+            self.pending.remove(agent);
+        }
+        is_here
+    }
+
+    fn advance_all(&mut self, now: Duration) -> Vec<Action> {
+        let pending: Vec<AgentId> = self.pending.keys().cloned().collect();
+        pending.iter().flat_map(|agent| self.advance(agent, now)).collect()
+    }
+
+    /// Does what is due for a session that is not admitted yet.
+    fn advance(&mut self, agent: &AgentId, now: Duration) -> Vec<Action> {
+        let Some(admission) = self.pending.get_mut(agent) else { return Vec::new() };
+        let session = admission.session;
+        let mut actions = Vec::new();
+        if admission.must_tell_all(&self.links, now) {
+            admission.tell_all(&self.links);
+            let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
+            let tell = |to: &NodeId| Action::Send { to: *to, frame: frame.clone() };
+            actions.extend(self.links.peers.keys().map(tell));
+        }
+        if admission.is_over(&self.links, now) {
+            self.pending.remove(agent);
+            actions.push(Action::Admit { agent: agent.clone(), session });
+        }
+        actions
+    }
+}
+
+/// A session that waits to be admitted, and for whom.
+#[derive(Debug)]
+struct Admission {
+    session: SessionId,
+    opened: Duration,
+    /// Owners that have not answered.
+    unanswered: BTreeSet<NodeId>,
+    /// Nodes that were told of the session and are to say so on each lane.
+    awaited: BTreeSet<NodeId>,
+    /// On which lanes each node has: a bit for each.
+    heard: BTreeMap<NodeId, u8>,
+    must_tell_all: bool,
+    told_all: bool,
+}
+
+impl Admission {
+    fn new(session: SessionId, opened: Duration, owners: BTreeSet<NodeId>) -> Self {
+        Self {
+            session,
+            opened,
+            awaited: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            // Without an owner nobody would tell the others.
+            must_tell_all: owners.is_empty(),
+            told_all: false,
+            unanswered: owners,
+        }
+    }
+
+    /// Whether an owner cannot be waited for, or not any longer, and this was not made up for yet.
+    fn must_tell_all(&mut self, links: &Links, now: Duration) -> bool {
+        let before = self.unanswered.len();
+        self.unanswered.retain(|owner| links.hears(*owner));
+        let is_late = !self.unanswered.is_empty() && now >= self.opened + OWNER_PATIENCE;
+        self.must_tell_all |= is_late || self.unanswered.len() < before;
+        self.must_tell_all && !self.told_all
+    }
+
+    /// From here on every node's own word is waited for, and no owner's.
+    fn tell_all(&mut self, links: &Links) {
+        self.told_all = true;
+        self.unanswered.clear();
+        self.awaited.extend(links.peers.keys());
+    }
+
+    fn is_over(&self, links: &Links, now: Duration) -> bool {
+        let has_told = |node: &NodeId| self.heard.get(node) == Some(&EVERY_LANE);
+        let is_known = self.unanswered.is_empty()
+            && self.awaited.iter().all(|node| has_told(node) || !links.hears(*node));
+        links.peers.is_empty() || is_known || now >= self.opened + ADMISSION_DEADLINE
+    }
+}
+
+/// To whom there is a link.
+#[derive(Debug)]
+struct Links {
+    me: NodeId,
+    peers: BTreeMap<NodeId, Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    region: String,
+    is_suspect: bool,
+}
+
+impl Links {
+    /// Whether what is sent to the node gets there, perhaps.
+    fn has(&self, node: NodeId) -> bool {
+        node == self.me || self.peers.contains_key(&node)
+    }
+
+    /// Whether the node is worth waiting for.
+    fn hears(&self, node: NodeId) -> bool {
+        node == self.me || self.peers.get(&node).is_some_and(|link| !link.is_suspect)
+    }
+
+    /// This node and all that it has links to.
+    fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
+        [self.me].into_iter().chain(self.peers.keys().copied())
+    }
+}
+
+fn publish(to: NodeId, agent: &AgentId, session: SessionId, arrival: bool) -> Action {
+    Action::Send { to, frame: Control::Publish { agent: agent.clone(), session, arrival } }
+}

@@ -1,0 +1,525 @@
+//! The route to one agent: what is known of its place, and what waits until that is known.
+//!
+//! Owns the rules of the sender's side: when messages may be pushed, which place is believed, when a
+//! former home must give back what it could not deliver, whom to ask. Pure: events and the time go
+//! in, [`Route::next`] says what is due. Never pushes, locks, counts globally or draws a number.
+//!
+//! A route is a way to one *session*. Messages are pushed only while it is [`Known`]; when the session
+//! changes, a [`Route`] takes its place until every message that was pushed to the former home has
+//! either arrived there or come back. So there is never more than one node that may still hold
+//! messages of a route, and the order holds.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{Lost, Message, Pushed};
+use crate::{NodeId, SessionId, wire::LANES};
+
+/// How long a message may wait for its recipient's place.
+pub(super) const RESOLVE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long the owner may take to answer the first question.
+pub(super) const OWNER_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long any later question may take before the next is asked.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
+
+/// How many messages wait for one agent: at 64 KiB each 64 MiB, so the bytes of all routes together
+/// are bounded beside it.
+pub(super) const WAITING_MAX: usize = 1024;
+
+/// When a session was named so often although its home gave messages for it back, it is believed:
+/// whoever names it has had time to learn of its end.
+const BELIEVED_AFTER: u32 = 3;
+
+/// The ring that no route was verified under. A ring's version is a hash; one that is 0 would only
+/// cost a question per message.
+const DOUBTED: u64 = 0;
+
+/// Who is responsible for an agent's presence, as the ring of this node's region has it now.
+pub(super) trait RingView {
+    /// Tells one ring from another.
+    fn version(&self) -> u64;
+
+    /// The owner of the agent's record; none if there is no node.
+    fn owner(&self, agent: &str) -> Option<NodeId>;
+}
+
+/// An owner that tells this node when the agent moves: its word is good until another owns the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vouched {
+    owner: NodeId,
+    ring: u64,
+}
+
+impl Vouched {
+    /// The word of `node`, if it owns the agent under the present ring.
+    pub(super) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
+        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.version() })
+    }
+}
+
+/// A route that may be used.
+#[derive(Debug)]
+pub(super) struct Known {
+    session: SessionId,
+    owner: NodeId,
+    ring: AtomicU64,
+    used_s: AtomicU32,
+}
+
+impl Known {
+    /// A route to `session`. If nobody vouches for it, it serves what waits, and is verified before
+    /// it is used again.
+    pub(super) fn new(session: SessionId, vouched: Option<Vouched>, now: Duration) -> Self {
+        let Vouched { owner, ring } =
+            vouched.unwrap_or(Vouched { owner: NodeId::default(), ring: DOUBTED });
+        Self {
+            session,
+            owner,
+            ring: AtomicU64::new(ring),
+            used_s: AtomicU32::new(coarse_seconds(now)),
+        }
+    }
+
+    /// Where it leads to.
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The home node of the session.
+    pub(super) fn home(&self) -> NodeId {
+        self.session.node
+    }
+
+    /// Whether who vouched for the route still owns the agent; then the present ring is noted.
+    pub(super) fn is_good(&self, agent: &str, ring: &impl RingView) -> bool {
+        let (verified, present) = (self.ring.load(Relaxed), ring.version());
+        if verified == present || verified == DOUBTED {
+            return verified != DOUBTED;
+        }
+        let good = ring.owner(agent) == Some(self.owner);
+        if good {
+            self.ring.store(present, Relaxed);
+        }
+        good
+    }
+
+    /// From now on the route is verified before it is used.
+    pub(super) fn doubt(&self) {
+        self.ring.store(DOUBTED, Relaxed);
+    }
+
+    /// Doubts the route if only `node` vouches for it.
+    pub(super) fn doubt_word_of(&self, node: NodeId) {
+        if self.owner == node {
+            self.doubt();
+        }
+    }
+
+    /// The owner confirms the route.
+    pub(super) fn confirm(&mut self, vouched: Vouched) {
+        self.owner = vouched.owner;
+        *self.ring.get_mut() = vouched.ring;
+    }
+
+    /// Notes that the route was used. Writes at most once a second, so that senders on many threads do
+    /// not fight for the line.
+    pub(super) fn touch(&self, now: Duration) {
+        let now = coarse_seconds(now);
+        if self.used_s.load(Relaxed) != now {
+            self.used_s.store(now, Relaxed);
+        }
+    }
+
+    /// When it was last used, in whole seconds.
+    pub(super) fn used_s(&self) -> u32 {
+        self.used_s.load(Relaxed)
+    }
+}
+
+/// Whole seconds of `now`.
+pub(super) fn coarse_seconds(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A message that waits in a route. `C` is given back when it leaves.
+#[derive(Debug)]
+pub(super) struct Waiting<C> {
+    /// The message.
+    pub(super) message: Message,
+    /// Its sender's data lane.
+    pub(super) lane: u8,
+    /// The number of the last question that was asked, on any route, before it came.
+    pub(super) after_ask: u64,
+    /// When it came.
+    pub(super) since: Duration,
+    /// What it holds of the room that all routes share.
+    pub(super) charge: C,
+}
+
+/// Whom to ask for an agent's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whom {
+    /// The owner of its record.
+    Owner,
+    /// Who owned it before the ring changed, for what it knows for sure; if there is none, all.
+    Former,
+    /// All linked nodes, for what they know for sure.
+    All,
+}
+
+/// What a route needs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing but time or events.
+    Stay,
+    /// A question; [`Route::ask`] makes it.
+    Ask,
+    /// All that waits may go to this session, in order; then the route is known.
+    Settle(Place),
+    /// Nothing waits, and nothing is known that is worth keeping.
+    Forget,
+}
+
+/// A session that is believed to be the agent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The session; its node is the home.
+    pub(super) session: SessionId,
+    /// Who tells this node when that changes.
+    pub(super) vouched: Option<Vouched>,
+}
+
+/// What is thought of the newest session that was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It may be the place.
+    Live,
+    /// Its home gave messages for it back: whoever still names it has probably not heard yet. So
+    /// often it was named since.
+    Refused(u32),
+    /// It has ended.
+    Ended,
+}
+
+/// A former home that may still hold messages of this route.
+#[derive(Debug)]
+struct Fence {
+    node: NodeId,
+    epoch: u64,
+    lanes: [FenceLane; LANES],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FenceLane {
+    /// The frame found no room yet.
+    Due,
+    /// The frame is on its way there or back.
+    Sent,
+    /// Nothing of this lane comes back any more.
+    Done,
+}
+
+/// A route that may not be used yet, and the messages that wait for it.
+#[derive(Debug)]
+pub(super) struct Route<C> {
+    /// Questions up to this one were asked before the route was opened.
+    born: u64,
+    /// The session that it led to before, while its home is not fenced.
+    was: Option<SessionId>,
+    fence: Option<Fence>,
+    place: Option<Place>,
+    newest: Option<(SessionId, Standing)>,
+    /// By lane: what the former home gave back. It was sent before all that waits.
+    bounced: [VecDeque<Waiting<C>>; LANES],
+    waiting: VecDeque<Waiting<C>>,
+    /// The last question, until its answer has come.
+    asked: Option<(u64, Whom)>,
+    /// How many questions were asked since there was reason to hope for a quick answer.
+    asks: u32,
+    /// Not before this time is the next one asked.
+    ask_at: Duration,
+}
+
+impl<C> Route<C> {
+    /// A route of which nothing is known. `born` is the last question asked on any route.
+    pub(super) fn unknown(born: u64) -> Self {
+        Self {
+            born,
+            was: None,
+            fence: None,
+            place: None,
+            newest: None,
+            bounced: [const { VecDeque::new() }; LANES],
+            waiting: VecDeque::new(),
+            asked: None,
+            asks: 0,
+            ask_at: Duration::ZERO,
+        }
+    }
+
+    /// A route that led to `was`, and is verified. If it still does, nothing needs to be fenced.
+    pub(super) fn doubted(was: SessionId, born: u64) -> Self {
+        Self { was: Some(was), newest: Some((was, Standing::Live)), ..Self::unknown(born) }
+    }
+
+    /// A message came for the agent. Given back if there is no room.
+    pub(super) fn queue(&mut self, message: Waiting<C>) -> Result<(), Waiting<C>> {
+        if self.len() >= WAITING_MAX {
+            return Err(message);
+        }
+        self.waiting.push_back(message);
+        Ok(())
+    }
+
+    /// `from` gives messages back: if the route led there, its session is there no more.
+    pub(super) fn refused(&mut self, from: NodeId, epoch: u64) {
+        let Some(was) = self.was.filter(|was| was.node == from) else { return };
+        if let Some((newest, standing @ Standing::Live)) = &mut self.newest
+            && *newest == was
+        {
+            *standing = Standing::Refused(0);
+        }
+        self.place = self.place.filter(|place| place.session != was);
+        self.fence_former(epoch);
+    }
+
+    /// A message that `from` gives back. Returned if there is no room for it, or if it came too late.
+    pub(super) fn bounced(
+        &mut self,
+        from: NodeId,
+        message: Waiting<C>,
+    ) -> Result<(), (Lost, Waiting<C>)> {
+        let lane = usize::from(message.lane);
+        let full = self.len() >= WAITING_MAX;
+        let expected = self.fence.as_ref().is_some_and(|fence| {
+            fence.node == from && fence.lanes.get(lane).is_some_and(|l| *l != FenceLane::Done)
+        });
+        match self.bounced.get_mut(lane).filter(|_| expected) {
+            None => Err((Lost::Stale, message)),
+            Some(_) if full => Err((Lost::RouteFull, message)),
+            Some(queue) => {
+                queue.push_back(message);
+                Ok(())
+            }
+        }
+    }
+
+    /// What was pushed to the session that the route led to must arrive or come back first.
+    fn fence_former(&mut self, epoch: u64) {
+        if let Some(was) = self.was.take() {
+            self.fence = Some(Fence { node: was.node, epoch, lanes: [FenceLane::Due; LANES] });
+        }
+    }
+
+    /// The echo of a fence came on a lane.
+    pub(super) fn fenced(&mut self, from: NodeId, lane: u8, epoch: u64) {
+        if let Some(fence) = &mut self.fence
+            && (fence.node, fence.epoch) == (from, epoch)
+            && let Some(lane) = fence.lanes.get_mut(usize::from(lane))
+        {
+            *lane = FenceLane::Done;
+        }
+    }
+
+    /// Pushes the fence's frames that are due: node, lane, epoch.
+    pub(super) fn push_fences(&mut self, mut push: impl FnMut(NodeId, u8, u64) -> Pushed) {
+        let Some(Fence { node, epoch, lanes }) = &mut self.fence else { return };
+        for (lane, state) in (0..).zip(lanes) {
+            if *state == FenceLane::Due {
+                *state = match push(*node, lane, *epoch) {
+                    Pushed::Queued => FenceLane::Sent,
+                    Pushed::Full => FenceLane::Due,
+                    Pushed::NoLink => FenceLane::Done,
+                };
+            }
+        }
+    }
+
+    /// The agent's session is this one, somebody says. Older ones than those heard of do not count.
+    /// A home other than the former is fenced under `epoch`.
+    pub(super) fn found(&mut self, place: Place, epoch: u64) {
+        let session = place.session;
+        if !self.believes(session) {
+            return;
+        }
+        let vouched = match self.place {
+            Some(known) if known.session == session => place.vouched.or(known.vouched),
+            _ => place.vouched,
+        };
+        self.newest = Some((session, Standing::Live));
+        self.place = Some(Place { session, vouched });
+        if self.was.is_some_and(|was| was != session) {
+            self.fence_former(epoch);
+        }
+    }
+
+    fn believes(&self, session: SessionId) -> bool {
+        match self.newest {
+            None => true,
+            Some((newest, standing)) if newest == session => match standing {
+                Standing::Live => true,
+                Standing::Refused(named) => named >= BELIEVED_AFTER,
+                Standing::Ended => false,
+            },
+            Some((newest, _)) => session > newest,
+        }
+    }
+
+    /// The session has ended, and its agent has no other that is known of.
+    pub(super) fn ended(&mut self, session: SessionId, epoch: u64) {
+        if self.newest.is_none_or(|(newest, _)| newest <= session) {
+            self.newest = Some((session, Standing::Ended));
+            self.place = None;
+            self.hope();
+            self.fence_former(epoch);
+        }
+    }
+
+    /// The answer to a question is that the place is `place`.
+    pub(super) fn answered(&mut self, ask: u64, place: Place, epoch: u64, now: Duration) {
+        if ask <= self.born {
+            return;
+        }
+        self.close_question(ask);
+        if let Some((newest, Standing::Refused(named))) = &mut self.newest
+            && *newest == place.session
+        {
+            *named += 1;
+            (self.asks, self.ask_at) = (0, now.saturating_add(RETRY));
+        }
+        self.found(place, epoch);
+    }
+
+    /// The answer to a question is that the agent is nowhere: true of the messages that came before
+    /// the question was asked, if it was the owner's answer. Returns those.
+    pub(super) fn nobody(&mut self, ask: u64) -> Vec<Waiting<C>> {
+        if self.close_question(ask) != Some(Whom::Owner) || self.place.is_some() {
+            return Vec::new();
+        }
+        self.hope();
+        self.take_where(|message| message.after_ask < ask)
+    }
+
+    /// Who was asked cannot say.
+    pub(super) fn not_known(&mut self, ask: u64) {
+        if self.close_question(ask).is_some() && self.asks == 1 {
+            self.ask_at = Duration::ZERO;
+        }
+    }
+
+    fn close_question(&mut self, ask: u64) -> Option<Whom> {
+        self.asked.take_if(|(last, _)| *last == ask).map(|(_, whom)| whom)
+    }
+
+    /// The next question may be asked at once, and of the owner.
+    fn hope(&mut self) {
+        (self.asks, self.ask_at, self.asked) = (0, Duration::ZERO, None);
+    }
+
+    /// The link to a node is gone: nothing comes back from there, and nobody is there.
+    pub(super) fn link_lost(&mut self, node: NodeId) {
+        self.was = self.was.filter(|was| was.node != node);
+        if let Some(fence) = self.fence.as_mut().filter(|fence| fence.node == node) {
+            fence.lanes = [FenceLane::Done; LANES];
+        }
+        if self.place.is_some_and(|place| place.session.node == node) {
+            self.place = None;
+            self.hope();
+        }
+    }
+
+    /// Takes the messages that have waited too long.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Waiting<C>> {
+        self.take_where(|message| now.saturating_sub(message.since) >= RESOLVE_DEADLINE)
+    }
+
+    fn take_where(&mut self, which: impl Fn(&Waiting<C>) -> bool) -> Vec<Waiting<C>> {
+        let mut taken = Vec::new();
+        for queue in self.bounced.iter_mut().chain([&mut self.waiting]) {
+            if queue.iter().any(&which) {
+                let (out, left) = queue.drain(..).partition::<VecDeque<_>, _>(&which);
+                taken.extend(out);
+                *queue = left;
+            }
+        }
+        taken
+    }
+
+    /// What is due at `now`, if the nodes for which `is_heard` holds can be reached.
+    pub(super) fn next(&self, now: Duration, is_heard: impl Fn(NodeId) -> bool) -> Next {
+        let place = self.place.filter(|place| is_heard(place.session.node));
+        match place {
+            Some(place) if !self.is_fenced() => Next::Settle(place),
+            Some(_) => Next::Stay,
+            None if self.is_empty() => {
+                if self.is_fenced() {
+                    Next::Stay
+                } else {
+                    Next::Forget
+                }
+            }
+            None => {
+                if now >= self.ask_at {
+                    Next::Ask
+                } else {
+                    Next::Stay
+                }
+            }
+        }
+    }
+
+    /// Asks the question numbered `ask`: the owner first, then whoever else might know.
+    pub(super) fn ask(&mut self, ask: u64, now: Duration) -> Whom {
+        let (whom, patience) = match self.asks {
+            0 => (Whom::Owner, OWNER_PATIENCE),
+            1 => (Whom::Former, RETRY),
+            n if n.is_multiple_of(2) => (Whom::All, RETRY),
+            _ => (Whom::Owner, RETRY),
+        };
+        self.asks = self.asks.saturating_add(1);
+        self.ask_at = now.saturating_add(patience);
+        self.asked = Some((ask, whom));
+        whom
+    }
+
+    /// The route has settled on `home`: what is to go there, in order, and what must not. What `home`
+    /// itself gave back came there before the session did; sent again, it might arrive behind what
+    /// was sent later and did meet the session.
+    pub(super) fn settle(self, home: NodeId) -> (impl Iterator<Item = Waiting<C>>, usize) {
+        let again = self.fence.is_some_and(|fence| fence.node == home);
+        let stale = if again { self.bounced.iter().map(VecDeque::len).sum() } else { 0 };
+        let bounced = self.bounced.into_iter().flatten().filter(move |_| !again);
+        (bounced.chain(self.waiting), stale)
+    }
+
+    /// Whether a broadcast of this sender must wait here too, not to overtake its direct messages.
+    pub(super) fn holds_back(&self, from: &str, lane: u8) -> bool {
+        let bounced = self.bounced.get(usize::from(lane));
+        self.is_fenced()
+            || bounced
+                .into_iter()
+                .chain([&self.waiting])
+                .flatten()
+                .any(|m| m.message.from.as_str() == from)
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.fence
+            .as_ref()
+            .is_some_and(|fence| fence.lanes.iter().any(|lane| *lane != FenceLane::Done))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many messages wait.
+    pub(super) fn len(&self) -> usize {
+        self.bounced.iter().map(VecDeque::len).sum::<usize>() + self.waiting.len()
+    }
+}
