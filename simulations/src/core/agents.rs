@@ -12,7 +12,6 @@ use super::{
     event::{Event, Life},
     history::{Ending, MessageRecord, Recipients, SessionRecord},
     message,
-    node::id_of,
     world::World,
 };
 
@@ -31,7 +30,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// An agent.
 #[derive(Clone, Debug)]
 pub(super) struct Agent {
-    pub number: usize,
     /// Its present connection.
     pub connection: Option<Connection>,
     /// An older one, which it has not closed.
@@ -50,8 +48,8 @@ pub(super) struct Connection {
 }
 
 impl Agent {
-    pub(super) fn new(number: usize) -> Self {
-        Self { number, connection: None, older: None, connects: false, sessions: Vec::new() }
+    pub(super) fn new() -> Self {
+        Self { connection: None, older: None, connects: false, sessions: Vec::new() }
     }
 }
 
@@ -151,8 +149,9 @@ impl World {
             return;
         }
         let (now, home) = (self.now, self.nodes[node].life());
+        let wall = self.nodes[node].wall(now);
         let Some(running) = self.running(node) else { return };
-        let id = running.clock.next_id(id_of(node), now);
+        let id = running.mesh.next_session(wall);
         let sessions = running.sessions.clone();
         self.agents[agent].sessions.push(self.history.sessions.len());
         self.history.sessions.push(SessionRecord {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cluster::{
-    Generation, Incarnation, NodeId, SessionId, UnixMillis,
+    Generation, Incarnation, NodeId, UnixMillis,
     membership::{Load, Member, MemberState},
     mesh::{Home, Mesh},
 };
@@ -47,7 +47,6 @@ pub(super) struct Running {
     pub table: Table,
     /// The members that the engine was told of last.
     pub told: Vec<Member>,
-    pub clock: Clock,
     /// While it stands still, what it will have to do when it goes on.
     pub hanging: Option<Vec<Event>>,
     /// Since when it drains, and, once no session is left, since when that is so.
@@ -61,41 +60,6 @@ pub(super) struct Running {
 pub(super) enum Draining {
     Sessions,
     Empty { since: Duration },
-}
-
-/// Mesh time and session ids, as every node makes them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    skew_ms: i64,
-    /// How far the mesh is ahead of the own wall clock.
-    ahead_ms: u64,
-    last: u64,
-}
-
-impl Clock {
-    pub(super) fn new(skew_ms: i64) -> Self {
-        Self { skew_ms, ahead_ms: 0, last: 0 }
-    }
-
-    fn wall(&self, now: Duration) -> UnixMillis {
-        UnixMillis(EPOCH.plus(now).0.saturating_add_signed(self.skew_ms))
-    }
-
-    /// The newest time that anybody in the mesh has told of.
-    pub(super) fn mesh_time(&self, now: Duration) -> UnixMillis {
-        UnixMillis(self.wall(now).0 + self.ahead_ms)
-    }
-
-    /// A peer's mesh time was heard.
-    pub(super) fn learn(&mut self, time: UnixMillis, now: Duration) {
-        self.ahead_ms = self.ahead_ms.max(time.0.saturating_sub(self.wall(now).0));
-    }
-
-    /// The id of a session that opens now: higher than all before.
-    pub(super) fn next_id(&mut self, node: NodeId, now: Duration) -> SessionId {
-        self.last = SessionId::floor(self.mesh_time(now)).max(self.last + 1);
-        SessionId { time: self.last, node }
-    }
 }
 
 /// The node's id. Ids are in no order of the places.
@@ -152,7 +116,6 @@ impl Node {
             started: now,
             table,
             told: Vec::new(),
-            clock: Clock::new(self.skew_ms),
             hanging: None,
             draining: None,
             pings: 0,
@@ -170,22 +133,12 @@ impl Node {
         })
     }
 
+    /// What its wall clock says.
+    pub(super) fn wall(&self, now: Duration) -> UnixMillis {
+        UnixMillis(EPOCH.plus(now).0.saturating_add_signed(self.skew_ms))
+    }
+
     pub(super) fn hangs(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.hanging.is_some())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_grow_across_nodes_whose_clocks_differ() {
-        let now = Duration::from_secs(1);
-        let (mut fast, mut slow) = (Clock::new(14_000), Clock::new(-14_000));
-        let first = fast.next_id(id_of(0), now);
-        slow.learn(fast.mesh_time(now), now);
-        let second = slow.next_id(id_of(1), now + Duration::from_millis(1));
-        assert!(first < second && second < slow.next_id(id_of(1), now));
     }
 }

@@ -93,11 +93,6 @@ impl Sessions {
         Some(Left { unwritten: session.unwritten(), spent: session.spent })
     }
 
-    /// Whether the agent has a session here, whichever it is.
-    pub(super) fn has(&self, agent: usize) -> bool {
-        self.0.lock().entered.contains_key(&agent)
-    }
-
     /// All sessions of the node.
     pub(super) fn all(&self) -> Vec<(usize, SessionId)> {
         self.0.lock().entered.iter().map(|(agent, session)| (*agent, session.id)).collect()
@@ -290,10 +285,10 @@ mod tests {
         sessions.enter(1, id(5));
         sessions.replaced(&agent(1), id(5));
         sessions.replaced(&agent(1), id(4));
-        assert!(sessions.has(1));
+        assert_eq!(sessions.all(), [(1, id(5))]);
         sessions.replaced(&agent(1), id(6));
         let replaced = Said::Replaced { agent: 1, session: id(5), by: id(6), unwritten: 0 };
-        assert!(!sessions.has(1));
+        assert_eq!(sessions.all(), []);
         assert_eq!(sessions.said(), [replaced]);
         assert!(sessions.leave(1, id(5)).is_none());
     }

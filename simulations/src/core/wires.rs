@@ -58,11 +58,12 @@ impl World {
 
     pub(super) fn ping(&mut self, life: Life) {
         let now = self.now;
+        let wall = self.nodes[life.node].wall(now);
         let Some(running) = self.running(life.node) else { return };
         running.pings += 1;
         let ping = Control::Ping {
             number: running.pings,
-            time: running.clock.mesh_time(now),
+            time: running.mesh.time(wall),
             broadcasts: running.mesh.broadcasts(),
         };
         for (peer, _) in self.links.all_of(life.node) {
@@ -171,12 +172,15 @@ impl World {
     fn greet(&mut self, life: Life, peer: Life) {
         let now = self.now;
         self.trace.all(now, || format!("node-{} is linked to node-{}", life.node, peer.node));
-        let time = self.nodes[peer.node].running.as_ref().map(|peer| peer.clock.mesh_time(now));
+        let peers_wall = self.nodes[peer.node].wall(now);
+        let running = self.nodes[peer.node].running.as_ref();
+        let time = running.map(|running| running.mesh.time(peers_wall));
+        let wall = self.nodes[life.node].wall(now);
         if let Some(running) = self.running(life.node) {
             running.was_linked = true;
             running.outbox.link(id_of(peer.node), true);
             if let Some(time) = time {
-                running.clock.learn(time, now);
+                running.mesh.learn_time(wall, time);
             }
         }
         let home = Home { me: incarnation(peer), region: self.nodes[peer.node].region.clone() };
@@ -283,20 +287,19 @@ impl World {
         let Ok(Some((kind, body, _))) = wire::split(bytes) else { return self.unreadable(bytes) };
         let Ok(frame) = Control::decode(kind, &body) else { return self.unreadable(bytes) };
         self.trace_frame(node, peer.node, &|| format!("{frame:?}"));
-        let (now, from) = (self.now, id_of(peer.node));
+        let (wall, from) = (self.nodes[node].wall(self.now), id_of(peer.node));
         let Some(running) = self.running(node) else { return };
         match frame {
             Control::Ping { number, time, broadcasts } => {
-                running.clock.learn(time, now);
-                let pong = Control::Pong { number, time: running.clock.mesh_time(now) };
+                running.mesh.learn_time(wall, time);
+                let pong = Control::Pong { number, time: running.mesh.time(wall) };
                 self.engine(node, |mesh, now| mesh.heard(from, &broadcasts, now));
                 self.send_control(node, peer.node, &pong);
             }
-            Control::Pong { time, .. } => running.clock.learn(time, now),
+            Control::Pong { time, .. } => running.mesh.learn_time(wall, time),
             Control::Leaving => {
                 running.table.leaves(peer.node, peer.number);
                 self.tell_members(node);
-                self.engine(node, |mesh, now| mesh.control(from, Control::Leaving, now));
             }
             frame => {
                 self.engine(node, |mesh, now| mesh.control(from, frame, now));
@@ -312,7 +315,7 @@ impl World {
         let sessions = running.sessions.clone();
         let lane = u8::try_from(lane - 1).unwrap_or_default();
         self.engine(node, |mesh, now| {
-            mesh.data(id_of(peer), lane, frame, &mut *sessions.batch(), now);
+            mesh.data(id_of(peer), lane, &frame, &mut *sessions.batch(), now);
         });
     }
 
