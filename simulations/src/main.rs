@@ -37,6 +37,15 @@ struct Args {
     /// The engines alone, without sockets: thousands of seeds in minutes
     #[arg(long)]
     core: bool,
+    /// Tell what happens to this agent, by its number
+    #[arg(long, conflicts_with = "seeds")]
+    agent: Option<usize>,
+    /// Tell what happens to this message, by its number
+    #[arg(long, requires = "agent")]
+    message: Option<usize>,
+    /// Tell it from this second on
+    #[arg(long, requires = "agent", default_value_t = 0)]
+    from: u64,
     /// Go on after a seed that fails
     #[arg(long)]
     keep_going: bool,
@@ -56,6 +65,9 @@ fn main() -> ExitCode {
 fn one(args: &Args, clock: &Clock) -> bool {
     let verdict = verdict::judge(args.seed, &args.options(args.seed));
     let took = clock.elapsed();
+    if let Some(agent) = args.agent {
+        say(&verdict.story(agent, args.message, Duration::from_secs(args.from)));
+    }
     say(&verdict.report());
     say(&format!("  took       {:.0} ms", took.as_secs_f64() * 1e3));
     if let Some(explanation) = verdict.explanation() {

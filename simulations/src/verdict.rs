@@ -1,6 +1,6 @@
 //! A run, judged: what it promised and broke, and how to see it again.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use crate::{
     core::{self, About, Options, Outcome},
@@ -82,6 +82,14 @@ impl Verdict {
         text
     }
 
+    /// What happened to one agent, and to one message if it is named, from a moment on.
+    pub fn story(&self, agent: usize, message: Option<usize>, from: Duration) -> String {
+        let until = self.outcome.history.ended;
+        let agents = [agent].into();
+        let about = About { agents, message, messages: false, from, until };
+        core::run(self.seed, &self.options, Some(about)).lines.join("\n")
+    }
+
     /// The first breach, what happened around it, and the command that repeats the run. Runs the seed
     /// once more to write it down.
     pub fn explanation(&self) -> Option<String> {
@@ -89,6 +97,7 @@ impl Verdict {
         let about = About {
             agents: breach.agents.iter().copied().collect(),
             message: breach.message,
+            messages: breach.message.is_none(),
             from: breach.from,
             until: breach.until,
         };

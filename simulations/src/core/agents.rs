@@ -220,7 +220,7 @@ impl World {
         self.trace.agent(now, agent, Some(number), || {
             format!("node-{place} accepts message {number} of agent-{agent} for {to:?}")
         });
-        let record = MessageRecord { session, accepted: now, to: to.clone() };
+        let record = MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new() };
         self.history.messages.push(record);
         let Some(sessions) = self.running(place).map(|running| running.sessions.clone()) else {
             return;
@@ -243,6 +243,7 @@ impl World {
                     .filter_map(|agent| message::agent_number(agent.as_str()))
                     .collect();
                 sessions.broadcast(agent, &waits, number);
+                self.history.messages[number].held_back = waits;
             }
             Recipients::Agents(targets) => {
                 let elsewhere = targets.iter().filter(|to| !sessions.direct(**to, number));

@@ -119,6 +119,8 @@ pub struct MessageRecord {
     pub accepted: Duration,
     /// To whom.
     pub to: Recipients,
+    /// Of a message to all: to whom it goes as a direct one, behind others that wait.
+    pub held_back: Vec<usize>,
 }
 
 /// To whom a message is.

@@ -11,8 +11,10 @@ use std::{
 pub struct About {
     /// What happens to these agents.
     pub agents: BTreeSet<usize>,
-    /// And, of messages, only what happens to this one; all of the agents' if none.
+    /// And, of messages, to this one only.
     pub message: Option<usize>,
+    /// And, if it is not one, to all messages of the agents.
+    pub messages: bool,
     /// In this time.
     pub from: Duration,
     /// Until then.
@@ -62,10 +64,10 @@ impl Trace {
         message: Option<usize>,
         line: impl FnOnce() -> String,
     ) {
-        let wanted = |about: &About| {
-            let message_is_wanted =
-                about.message.is_none() || message.is_none() || about.message == message;
-            about.spans(now) && about.agents.contains(&agent) && message_is_wanted
+        let wanted = |about: &About| match message {
+            Some(_) if about.message.is_some() => about.spans(now) && about.message == message,
+            Some(_) if !about.messages => false,
+            _ => about.spans(now) && about.agents.contains(&agent),
         };
         if self.about.as_ref().is_some_and(wanted) {
             self.write(now, line());
@@ -77,6 +79,7 @@ impl Trace {
         let Some(about) = self.about.as_ref().filter(|about| about.spans(now)) else { return };
         let wanted = match number_after(text, "message ").next() {
             Some(message) if about.message.is_some() => about.message == Some(message),
+            Some(_) if !about.messages => false,
             _ => number_after(text, "agent-").any(|agent| about.agents.contains(&agent)),
         };
         if wanted {

@@ -6,10 +6,11 @@
 //! accounted for, and no node counts what did arrive.
 //!
 //! Exempt: runs in which a node crashed, since its memory and its counters are gone with it, and what
-//! a node that stops had not counted yet. Broadcasts are not counted by copies, so they are left out.
+//! a node that stops had not counted yet. Of broadcasts only the copies are looked at that went behind
+//! waiting messages, as direct ones: the others go to nodes, not to agents.
 
 use super::Breach;
-use crate::core::history::{History, Recipients};
+use crate::core::history::{History, MessageRecord, Recipients, SessionRecord};
 
 pub(super) const NAME: &str = "what is dropped is counted";
 
@@ -17,12 +18,15 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
     if history.crashes > 0 || history.stops > 0 {
         return Vec::new();
     }
-    let sent: u64 = history.messages.iter().map(|message| copies(&message.to)).sum();
-    let received = history.sessions.iter().flat_map(|session| &session.received);
-    let is_direct = |number: &&usize| {
-        history.messages.get(**number).is_some_and(|m| matches!(m.to, Recipients::Agents(_)))
+    let sent: usize = history.messages.iter().map(|message| direct_to(message).len()).sum();
+    let got = |session: &SessionRecord| {
+        let direct = |number: &&usize| {
+            history.messages.get(**number).is_some_and(|m| direct_to(m).contains(&session.agent))
+        };
+        session.received.iter().filter(direct).count()
     };
-    let arrived = received.filter(is_direct).count() as u64;
+    let arrived: usize = history.sessions.iter().map(got).sum();
+    let (sent, arrived) = (sent as u64, arrived as u64);
     let unwritten: u64 = history.sessions.iter().map(|session| session.unwritten).sum();
     let counted: u64 = history.lost.values().sum();
     let missing = sent.saturating_sub(arrived + unwritten);
@@ -39,10 +43,11 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
     vec![Breach { promise: NAME, what, agents: Vec::new(), message: None, from, until }]
 }
 
-fn copies(to: &Recipients) -> u64 {
-    match to {
-        Recipients::Agents(agents) => agents.len() as u64,
-        Recipients::All => 0,
+/// The agents that a message goes to as a direct one.
+fn direct_to(message: &MessageRecord) -> &[usize] {
+    match &message.to {
+        Recipients::Agents(agents) => agents,
+        Recipients::All => &message.held_back,
     }
 }
 
