@@ -147,6 +147,8 @@ impl Directory {
         }
         let notified = self.to_notify(agent, known, session, arrival);
         self.enter(agent, session, now);
+        // Whoever was told takes this owner's word for it that nothing has changed since.
+        notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
         let mut actions = moved(agent, &notified, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions
@@ -201,12 +203,10 @@ impl Directory {
 
     /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
     pub fn lookup(&mut self, asker: NodeId, agent: &str, home_only: bool) -> Located {
-        let is_told = !home_only && self.is_linked(asker);
-        if let Some(record) = self.records.get_mut(agent) {
-            if is_told && !record.watchers.contains(&asker) {
-                let watchers = std::mem::take(&mut record.watchers);
-                record.watchers = watchers.into_iter().chain([asker]).collect();
-            }
+        if !home_only && self.is_linked(asker) {
+            self.watch(agent, asker);
+        }
+        if let Some(record) = self.records.get(agent) {
             return Located::At(record.session);
         }
         if home_only || self.is_settled(agent) { Located::Nobody } else { Located::Unsettled }
@@ -287,6 +287,16 @@ impl Directory {
         } else {
             let record = Record { session, renewed, watchers: Box::default() };
             self.records.insert(agent.clone(), record);
+        }
+    }
+
+    /// From now on the node is told when the agent moves.
+    fn watch(&mut self, agent: &str, node: NodeId) {
+        if let Some(record) = self.records.get_mut(agent)
+            && !record.watchers.contains(&node)
+        {
+            let watchers = std::mem::take(&mut record.watchers);
+            record.watchers = watchers.into_iter().chain([node]).collect();
         }
     }
 
