@@ -40,9 +40,9 @@ struct Args {
     /// Tell what happens to this agent, by its number
     #[arg(long, conflicts_with = "seeds")]
     agent: Option<usize>,
-    /// Tell what happens to this message, by its number
-    #[arg(long, requires = "agent")]
-    message: Option<usize>,
+    /// And to these messages, by their numbers
+    #[arg(long, requires = "agent", value_delimiter = ',')]
+    messages: Vec<usize>,
     /// Tell it from this second on
     #[arg(long, requires = "agent", default_value_t = 0)]
     from: u64,
@@ -66,7 +66,7 @@ fn one(args: &Args, clock: &Clock) -> bool {
     let verdict = verdict::judge(args.seed, &args.options(args.seed));
     let took = clock.elapsed();
     if let Some(agent) = args.agent {
-        say(&verdict.story(agent, args.message, Duration::from_secs(args.from)));
+        say(&verdict.story(agent, &args.messages, Duration::from_secs(args.from)));
     }
     say(&verdict.report());
     say(&format!("  took       {:.0} ms", took.as_secs_f64() * 1e3));

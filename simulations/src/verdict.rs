@@ -82,11 +82,11 @@ impl Verdict {
         text
     }
 
-    /// What happened to one agent, and to one message if it is named, from a moment on.
-    pub fn story(&self, agent: usize, message: Option<usize>, from: Duration) -> String {
+    /// What happened to one agent, and to some messages, from a moment on.
+    pub fn story(&self, agent: usize, messages: &[usize], from: Duration) -> String {
         let until = self.outcome.history.ended;
         let agents = [agent].into();
-        let about = About { agents, message, messages: false, from, until };
+        let about = About { agents, messages: messages.iter().copied().collect(), from, until };
         core::run(self.seed, &self.options, Some(about)).lines.join("\n")
     }
 
@@ -96,8 +96,7 @@ impl Verdict {
         let breach = self.breaches.first()?;
         let about = About {
             agents: breach.agents.iter().copied().collect(),
-            message: breach.message,
-            messages: breach.message.is_none(),
+            messages: breach.messages.iter().copied().collect(),
             from: breach.from,
             until: breach.until,
         };

@@ -11,10 +11,8 @@ use std::{
 pub struct About {
     /// What happens to these agents.
     pub agents: BTreeSet<usize>,
-    /// And, of messages, to this one only.
-    pub message: Option<usize>,
-    /// And, if it is not one, to all messages of the agents.
-    pub messages: bool,
+    /// And to these messages.
+    pub messages: BTreeSet<usize>,
     /// In this time.
     pub from: Duration,
     /// Until then.
@@ -56,7 +54,7 @@ impl Trace {
         }
     }
 
-    /// Something that concerns an agent, and perhaps one message.
+    /// Something that an agent does or suffers, or what becomes of one of its messages.
     pub(super) fn agent(
         &mut self,
         now: Duration,
@@ -65,22 +63,20 @@ impl Trace {
         line: impl FnOnce() -> String,
     ) {
         let wanted = |about: &About| match message {
-            Some(_) if about.message.is_some() => about.spans(now) && about.message == message,
-            Some(_) if !about.messages => false,
-            _ => about.spans(now) && about.agents.contains(&agent),
+            Some(message) => about.spans(now) && about.messages.contains(&message),
+            None => about.spans(now) && about.agents.contains(&agent),
         };
         if self.about.as_ref().is_some_and(wanted) {
             self.write(now, line());
         }
     }
 
-    /// A frame, if it carries the message or speaks of the agents that are of interest.
+    /// A frame, if it carries a message or else speaks of an agent that is of interest.
     pub(super) fn frame(&mut self, now: Duration, text: &str) {
         let Some(about) = self.about.as_ref().filter(|about| about.spans(now)) else { return };
         let wanted = match number_after(text, "message ").next() {
-            Some(message) if about.message.is_some() => about.message == Some(message),
-            Some(_) if !about.messages => false,
-            _ => number_after(text, "agent-").any(|agent| about.agents.contains(&agent)),
+            Some(message) => about.messages.contains(&message),
+            None => number_after(text, "agent-").any(|agent| about.agents.contains(&agent)),
         };
         if wanted {
             self.write(now, text.to_owned());
@@ -112,7 +108,7 @@ mod tests {
 
     #[test]
     fn frames_are_written_that_speak_of_what_is_looked_at() {
-        let about = About { agents: [7].into(), message: Some(12), until: Duration::MAX, ..About::default() };
+        let about = About { agents: [7].into(), messages: [12].into(), until: Duration::MAX, ..About::default() };
         let mut trace = Trace::new(Some(about));
         for text in ["Direct message 12 for agent-1", "Direct message 1 for agent-7"] {
             trace.frame(Duration::ZERO, text);

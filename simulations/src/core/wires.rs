@@ -330,7 +330,17 @@ impl World {
             return;
         }
         let now = self.now;
-        self.trace.frame(now, &format!("node-{peer} → node-{node}: {}", text()));
+        let text = self.with_names(text());
+        self.trace.frame(now, &format!("node-{peer} → node-{node}: {text}"));
+    }
+
+    /// A text with the nodes' ids replaced by the names that a trace gives them.
+    fn with_names(&self, mut text: String) -> String {
+        for place in 0..self.nodes.len() {
+            let id = id_of(place);
+            text = text.replace(&format!("NodeId({})", id.0), &format!("node-{place}"));
+        }
+        text
     }
 
     /// Writes down which nodes can speak to each other undisturbed.

@@ -21,7 +21,7 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
                         session.id, session.agent
                     ),
                     agents: vec![session.agent],
-                    message: Some(*number),
+                    messages: vec![*number],
                     from: accepted.saturating_sub(Duration::from_secs(1)),
                     until: history.ended,
                 });

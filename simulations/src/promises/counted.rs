@@ -40,7 +40,7 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
         history.lost, history.vanished
     );
     let (from, until) = (std::time::Duration::ZERO, history.ended);
-    vec![Breach { promise: NAME, what, agents: Vec::new(), message: None, from, until }]
+    vec![Breach { promise: NAME, what, agents: Vec::new(), messages: Vec::new(), from, until }]
 }
 
 /// The agents that a message goes to as a direct one.

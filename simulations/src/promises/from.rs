@@ -3,6 +3,8 @@
 //! The bytes are checked where they arrive, since the sender's name is in them: what arrives is, byte
 //! for byte, a message that was accepted, from its sender, for the agent that gets it. No exemption.
 
+use std::time::Duration;
+
 use super::Breach;
 use crate::core::history::History;
 
@@ -35,8 +37,9 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
 }
 
 fn breach(history: &History, what: String, agent: Option<usize>, message: Option<usize>) -> Breach {
-    let agents = agent.into_iter().collect();
-    Breach { promise: NAME, what, agents, message, from: std::time::Duration::ZERO, until: history.ended }
+    let (agents, messages) = (agent.into_iter().collect(), message.into_iter().collect());
+    let (from, until) = (Duration::ZERO, history.ended);
+    Breach { promise: NAME, what, agents, messages, from, until }
 }
 
 #[cfg(test)]

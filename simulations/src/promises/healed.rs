@@ -41,7 +41,7 @@ fn idle_agents(history: &History, probed: Duration) -> Vec<Breach> {
         promise: NAME,
         what: format!("session {} of agent-{} has no welcome", session.id, session.agent),
         agents: vec![session.agent],
-        message: None,
+        messages: Vec::new(),
         from: session.opened.saturating_sub(Duration::from_secs(1)),
         until: session.opened + Duration::from_secs(4),
     };

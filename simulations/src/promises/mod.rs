@@ -42,8 +42,8 @@ pub struct Breach {
     pub what: String,
     /// The agents that it concerns.
     pub agents: Vec<usize>,
-    /// The message that it concerns, if it is one.
-    pub message: Option<usize>,
+    /// The messages that it concerns.
+    pub messages: Vec<usize>,
     /// Where in the run to look.
     pub from: Duration,
     /// Until where.
@@ -124,7 +124,7 @@ fn not_got(promise: &'static str, history: &History, due: Due) -> Breach {
         promise,
         what,
         agents: vec![session.agent],
-        message: Some(due.message),
+        messages: vec![due.message],
         from: message.accepted.saturating_sub(Duration::from_secs(3)),
         until: message.accepted + Duration::from_secs(5),
     }

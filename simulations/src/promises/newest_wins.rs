@@ -30,7 +30,7 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
                     session.id, session.agent
                 ),
                 agents: vec![session.agent],
-                message: None,
+                messages: Vec::new(),
                 from: session.opened.saturating_sub(Duration::from_secs(3)),
                 until: session.ended.map_or(history.ended, |(ended, _)| ended),
             });

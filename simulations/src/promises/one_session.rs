@@ -22,7 +22,7 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
         promise: NAME,
         what: format!("agent-{agent} has sessions {}", sessions.join(" and ")),
         agents: vec![agent],
-        message: None,
+        messages: Vec::new(),
         from: std::time::Duration::ZERO,
         until: probed,
     };

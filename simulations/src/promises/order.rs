@@ -26,9 +26,9 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
                         history.sessions[message.session].agent, session.id, session.agent
                     ),
                     agents: vec![session.agent, history.sessions[message.session].agent],
-                    message: None,
-                    from: earlier.saturating_sub(Duration::from_secs(1)),
-                    until: history.messages[*before].accepted + Duration::from_secs(4),
+                    messages: vec![*number, *before],
+                    from: earlier.saturating_sub(Duration::from_millis(500)),
+                    until: history.messages[*before].accepted + Duration::from_secs(2),
                 });
             }
             *before = (*before).max(*number);
