@@ -3,12 +3,10 @@
 //! What carries them is a transport, QUIC or memory. This module owns the handshake, the lanes'
 //! bounded queues and their writers and readers. It never decides where a message goes.
 
-mod key;
-
-use std::{sync::Arc, time::Duration};
 mod counters;
 mod frames;
 mod handshake;
+mod key;
 mod lane;
 #[expect(clippy::module_inception, reason = "a link is what the module is about")]
 mod link;
@@ -28,12 +26,11 @@ pub use self::{
     counters::{LaneCounts, LaneKind, LinkCounters},
     frames::Frames,
     handshake::{CLOCK_SKEW_MAX, VERSIONS},
+    key::NodeKey,
     links::{Clock, LinkError, Links},
     refusal::{Reason, Refusal},
 };
 use crate::{Incarnation, UnixMillis, wire::Control};
-
-pub use self::key::NodeKey;
 
 /// What a node says of itself in the handshake, and its peer checks.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

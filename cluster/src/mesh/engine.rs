@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     AgentId, Incarnation, NodeId, SessionId, UnixMillis,
+    link::Frames,
     membership::Member,
     wire::{Body, Broadcast, Control, Data, Direct, LANES, Located, Names, Relayed, Spent},
 };
@@ -198,7 +199,7 @@ impl Mesh {
             let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let mut lane = lane.lock();
             let broadcast = Broadcast {
-                seq: lane.sent.next(),
+                seq: lane.sent.next_number(),
                 from: message.from.as_str(),
                 except: Names::List(&except),
                 body: message.body.clone(),
@@ -368,6 +369,13 @@ impl Mesh {
     /// This node's last broadcasts per lane, for its pings.
     pub fn broadcasts(&self) -> [u64; LANES] {
         std::array::from_fn(|lane| self.lanes[lane].lock().sent.last())
+    }
+
+    /// Frames came together on a data lane of a peer.
+    pub fn chunk(&self, from: NodeId, lane: u8, frames: &mut Frames<'_>, now: Duration) {
+        let mut batch = self.deliver.batch();
+        // What is no frame ends the link, which sees to that itself.
+        let _ = frames.for_each(|frame| self.data(from, lane, &frame, &mut *batch, now));
     }
 
     /// A frame came on a data lane of a peer; `batch` is what [`Deliver::batch`] gave.

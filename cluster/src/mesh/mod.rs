@@ -6,9 +6,9 @@
 //! modules below, each for one question.
 
 pub mod action;
-pub mod broadcast;
 #[cfg(test)]
 mod arrival_test;
+pub mod broadcast;
 pub mod clock;
 pub mod directory;
 mod engine;
