@@ -220,7 +220,7 @@ async fn become_session(
         messages: relay.config.limits.outbox_messages_max,
     };
     let id = relay.next_session_id(wall);
-    let opening = Opening { id, grant, socket, limits };
+    let opening = Opening { id, grant, socket, limits, held: relay.mesh().is_some() };
     let session = Arc::new(Session::new(opening, now, wall));
     let span = tracing::debug_span!("session", %id, agent = %session.agent(), from = %address.ip);
     let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));
