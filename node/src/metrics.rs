@@ -138,6 +138,8 @@ labelled!(
     origin => "origin_not_allowed",
     /// The relay, or the address, has too many.
     limited => "limited",
+    /// The node has not found the others yet.
+    joining => "joining",
     /// The relay is draining.
     draining => "draining",
     /// The connection broke before it was a session.

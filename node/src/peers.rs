@@ -59,7 +59,31 @@ pub struct NodeStatus {
 /// Peers for the tests of others.
 #[cfg(test)]
 pub(crate) mod testing {
+    use cluster::{
+        Generation, Incarnation, NodeId,
+        mesh::{Home, Outlet, Pushed},
+        wire::{Control, Data},
+    };
+
     use super::*;
+
+    /// The mesh of a node that has no links.
+    pub(crate) fn mesh(node: NodeId, deliver: Arc<dyn Deliver>) -> Arc<Mesh> {
+        let me = Incarnation { node, generation: Generation(1) };
+        Arc::new(Mesh::new(Home { me, region: "default".into() }, Arc::new(NoLinks), deliver))
+    }
+
+    struct NoLinks;
+
+    impl Outlet for NoLinks {
+        fn control(&self, _: NodeId, _: &Control) -> bool {
+            false
+        }
+
+        fn data(&self, _: NodeId, _: u8, _: &Data<'_>) -> Pushed {
+            Pushed::NoLink
+        }
+    }
 
     /// Nobody.
     pub(crate) struct Alone;

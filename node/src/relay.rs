@@ -14,7 +14,8 @@ use std::{
 };
 
 use cluster::{
-    AgentId, NodeId, SessionId, UnixMillis, mesh::Mesh, registry::Registry, wire::Spent,
+    AgentId, NodeId, SessionId, UnixMillis, membership::MemberState, mesh::Mesh,
+    registry::Registry, wire::Spent,
 };
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
@@ -26,7 +27,7 @@ use crate::{
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
     metrics::Metrics,
-    peers::Peers,
+    peers::{NodeStatus, Peers},
     session::{End, Session},
     sessions::{Entry, Sessions},
     subscriptions::Subscriptions,
@@ -198,7 +199,7 @@ impl Relay {
             session.close(CloseCode::TokenInvalid, &error.to_string());
         }
         if self.phase() == Phase::Draining {
-            self.send_away(session);
+            self.send_away(session, self.has_others());
         }
         if let Some(mesh) = self.mesh()
             && session.end().is_none()
@@ -251,11 +252,23 @@ impl Relay {
         tracing::debug!(?end, lasted_s = lasted.as_secs(), "session ended");
     }
 
+    /// Whether agents can go on at another node at once.
+    pub fn has_others(&self) -> bool {
+        let is_other = |node: &NodeStatus| {
+            node.member.node() != self.node && node.member.state == MemberState::Alive
+        };
+        self.peers().is_some_and(|peers| peers.nodes().iter().any(is_other))
+    }
+
     /// Closes a session with 1001 and the time after which its agent is to come back, which is
-    /// spread so that not all come at once: over 4 seconds, or 1 per 1,000 sessions.
-    pub fn send_away(&self, session: &Session) {
-        let spread = 4_000_u64.max(self.sessions.len() as u64);
-        let retry_ms = 1_000 + rand::random_range(0..spread);
+    /// spread so that not all come at once: over a moment if it can go `elsewhere`, since others are
+    /// told later, else over 4 seconds, or 1 per 1,000 sessions.
+    pub fn send_away(&self, session: &Session, elsewhere: bool) {
+        let retry_ms = if elsewhere {
+            rand::random_range(100..1_000)
+        } else {
+            1_000 + rand::random_range(0..4_000_u64.max(self.sessions.len() as u64))
+        };
         let reason = format!("the relay is stopping: reconnect; retry_ms={retry_ms}");
         session.close(CloseCode::GoingAway, &reason);
     }

@@ -96,9 +96,16 @@ pub(super) async fn upgrade(
 /// Judges a request, the cheapest reasons first.
 fn judge(relay: &Relay, request: &Request) -> Result<(AcceptKey, Grant), ApiError> {
     let outcomes = &relay.metrics.handshakes;
-    if relay.phase() != Phase::Serving {
-        outcomes.draining.increment(1);
-        return Err(ApiError::draining());
+    match relay.phase() {
+        Phase::Joining => {
+            outcomes.joining.increment(1);
+            return Err(ApiError::joining());
+        }
+        Phase::Serving => {}
+        Phase::Draining => {
+            outcomes.draining.increment(1);
+            return Err(ApiError::draining());
+        }
     }
     let key =
         check_upgrade(request.method(), request.version(), request.headers()).map_err(|error| {

@@ -62,7 +62,7 @@ impl Bucket {
 
     /// How long the bucket will take to be full.
     pub(super) fn debt(&self) -> Duration {
-        let full_at = self.full_at.0.lock().map_or(0, |full_at| full_at.as_u64());
+        let full_at = self.full_at.0.lock().map_or(0, Nanos::as_u64);
         Duration::from_nanos(full_at.saturating_sub(self.age().as_u64()))
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let _ = (from.take(), to.take());
         to.add_debt(from.debt());
         assert_eq!(to.take(), Err(Duration::from_secs(30)), "each took one of two");
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         assert!(to.is_full());
     }
 

@@ -5,9 +5,9 @@
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use cluster::{
-    AgentId, Generation, Incarnation, NodeId, SessionId,
-    mesh::{Batch, Deliver, Home, Lost, Mesh, Outlet, Pushed},
-    wire::{Control, Data, Spent},
+    AgentId, NodeId, SessionId,
+    mesh::{Batch, Deliver, Lost},
+    wire::Spent,
 };
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -15,22 +15,9 @@ use super::{End, Opening, Session, actor::Actor, outbox::OutboxLimits};
 use crate::{
     deliver::Sink,
     net::testing::Written,
-    peers::testing::Alone,
+    peers::testing::{Alone, mesh},
     relay::{Relay, testing::relay},
 };
-
-/// No other node.
-struct NoLinks;
-
-impl Outlet for NoLinks {
-    fn control(&self, _: NodeId, _: &Control) -> bool {
-        false
-    }
-
-    fn data(&self, _: NodeId, _: u8, _: &Data<'_>) -> Pushed {
-        Pushed::NoLink
-    }
-}
 
 /// Keeps the mesh from admitting anybody: the test does.
 struct Deaf(Sink);
@@ -71,10 +58,8 @@ fn text_frame(text: &str) -> Vec<u8> {
 
 async fn arrive(early: &[u8]) -> Arrival {
     let (relay, clock, folder) = relay();
-    let me = Incarnation { node: relay.node, generation: Generation(1) };
-    let home = Home { me, region: "default".into() };
     let deliver = Arc::new(Deaf(Sink::new(&relay)));
-    relay.join(Arc::new(Mesh::new(home, Arc::new(NoLinks), deliver)), Arc::new(Alone));
+    relay.join(mesh(relay.node, deliver), Arc::new(Alone));
     let token = relay.registry.register(None).await.unwrap().token;
     let written = Written::default();
     let opening = Opening {
