@@ -109,7 +109,7 @@ impl Node {
         let mut essential = Essential::default();
         match parts.join {
             Some(join) => {
-                let Joined { mesh, peers, driver } = join(Arc::new(Sink::new(&relay)));
+                let Joined { mesh, peers, driver } = join(&relay, Arc::new(Sink::new(&relay)));
                 relay.join(mesh, peers);
                 let stop = stop.clone();
                 essential.spawn("the mesh", async move {
@@ -274,7 +274,7 @@ mod tests {
         let now = clock.clone();
         let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
         let peers = Arc::clone(peers);
-        let join: Join = Box::new(move |deliver| Joined {
+        let join: Join = Box::new(move |_, deliver| Joined {
             mesh: mesh(NodeId(7), deliver),
             peers,
             driver: Box::pin(driver),

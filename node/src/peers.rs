@@ -12,8 +12,10 @@ use cluster::{
     mesh::{Deliver, Mesh},
 };
 
+use crate::relay::Relay;
+
 /// Joins the node to others, once there is something that messages can be delivered to.
-pub type Join = Box<dyn FnOnce(Arc<dyn Deliver>) -> Joined + Send>;
+pub type Join = Box<dyn FnOnce(&Arc<Relay>, Arc<dyn Deliver>) -> Joined + Send>;
 
 /// A node's part in a cluster.
 pub struct Joined {

@@ -161,6 +161,9 @@ impl Relay {
 
     /// The id of one more session, higher than all before it, whatever the clock does.
     pub fn next_session_id(&self, now: UnixMillis) -> SessionId {
+        if let Some(mesh) = self.mesh() {
+            return mesh.next_session(now);
+        }
         let time = |last: u64| SessionId::floor(now).max(last + 1);
         let next = |last: u64| Some(time(last));
         let last = self.last_session.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);

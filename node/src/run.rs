@@ -11,10 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use cluster::{
-    NodeId,
-    registry::{LocalRegistry, OpenError, Options, Registry},
-};
+use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
@@ -26,6 +23,7 @@ use crate::{
     config::Config,
     files,
     http::AdminToken,
+    joining::{self, JoinError},
     life::{Door, LifeError, Node, Parts, Stop},
     metrics::Metrics,
     relay::VERSION,
@@ -58,6 +56,9 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// The node cannot be one of its cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -74,7 +75,13 @@ pub enum RunError {
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let signals = Signals::new().map_err(RunError::Signals)?;
     let clock = Clock::system();
-    let registry = open_registry(&config, &clock)?;
+    let local = Arc::new(open_registry(&config, &clock)?);
+    let ready = joining::prepare(&config, &clock, &local).await?;
+    let address = ready.as_ref().map(|ready| ready.address);
+    let (registry, join): (Arc<dyn Registry>, _) = match ready {
+        Some(ready) => (ready.registry, Some(ready.join)),
+        None => (Arc::clone(&local) as _, None),
+    };
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
     let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
@@ -87,7 +94,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let limits = &mut config.limits;
     limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
     let node = Node::start(Parts {
-        node: NodeId(rand::random()),
+        node: local.node_id(),
         config,
         clock,
         registry,
@@ -95,13 +102,14 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         admin: AdminToken::new(&admin_token),
         public: Door { listener: Box::new(public), places },
         ops: Door { listener: Box::new(ops), places: ops_places },
-        join: None,
+        join,
         saves_subscriptions: true,
     })?;
     if let (Ok(public), Ok(ops)) = addresses {
         tracing::info!(
             public = %public, ops = %ops, version = VERSION,
             registered_agents = node.relay().registry.registered_agents(),
+            mesh = address.map(tracing::field::display),
             admin_token_file = %token_file.display(), "listening"
         );
     }
@@ -114,10 +122,10 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     Ok(ended?)
 }
 
-fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<dyn Registry>, RunError> {
+fn open_registry(config: &Config, clock: &Clock) -> Result<LocalRegistry, OpenError> {
     let clock = clock.clone();
     let options = Options { token_ttl: config.token_ttl, now: Arc::new(move || clock.wall()) };
-    Ok(Arc::new(LocalRegistry::open(&config.data_dir, options)?))
+    LocalRegistry::open(&config.data_dir, options)
 }
 
 fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
