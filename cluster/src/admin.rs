@@ -4,9 +4,7 @@
 //! is no agent's token: the registry neither issues nor verifies it.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -36,7 +34,7 @@ pub fn admin_token(data_dir: &Path) -> io::Result<(PathBuf, String)> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let token =
                 format!("adm_{}", BASE64URL_NOPAD.encode(&rand::rng().random::<[u8; 32]>()));
-            write_whole(&path, &token)?;
+            data_dir::write_whole(&path, format!("{token}\n").as_bytes())?;
             Ok((path, token))
         }
         Err(error) => Err(error),
@@ -58,17 +56,6 @@ fn checked(text: &str) -> io::Result<String> {
          remove the file to get a new token"
     );
     Err(io::Error::new(io::ErrorKind::InvalidData, reason))
-}
-
-/// The file appears with all its text or not at all, whenever the machine stops.
-fn write_whole(path: &Path, token: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("token.new");
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), data_dir::sync)
 }
 
 #[cfg(test)]

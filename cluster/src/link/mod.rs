@@ -6,6 +6,7 @@
 mod counters;
 mod frames;
 mod handshake;
+mod key;
 mod lane;
 #[expect(clippy::module_inception, reason = "a link is what the module is about")]
 mod link;
@@ -13,6 +14,7 @@ mod links;
 mod meeting;
 pub mod memory;
 mod pairing;
+pub mod quic;
 mod reader;
 mod refusal;
 pub mod transport;
@@ -25,6 +27,7 @@ pub use self::{
     counters::{LaneCounts, LaneKind, LinkCounters},
     frames::Frames,
     handshake::{CLOCK_SKEW_MAX, VERSIONS},
+    key::NodeKey,
     links::{Clock, LinkError, Links},
     refusal::{Reason, Refusal},
 };
