@@ -11,6 +11,7 @@ pub mod link;
 pub mod membership;
 pub mod mesh;
 mod node;
+pub mod peering;
 pub mod registry;
 mod session;
 pub mod subscription_store;

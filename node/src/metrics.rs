@@ -101,6 +101,16 @@ labelled!(
     Dropped, "arc_messages_dropped_total", "reason", {
     /// The recipient is not connected, or unknown.
     offline => "offline",
+    /// Where the recipient is could not be found out in time.
+    unresolved => "unresolved",
+    /// Too many waited for the recipient's place to be found out.
+    route_full => "route_full",
+    /// The queue to the recipient's node was full.
+    link_full => "link_full",
+    /// The link to the recipient's node was lost, or was not there.
+    link_lost => "link_lost",
+    /// It came back from a former node of the recipient too late to keep its order.
+    stale => "stale",
     /// The recipient's session was closing, or its token allows it to receive nothing.
     refused => "refused",
     /// The recipient was cut off as a slow consumer, with what waited for it.
@@ -128,6 +138,8 @@ labelled!(
     origin => "origin_not_allowed",
     /// The relay, or the address, has too many.
     limited => "limited",
+    /// The node has not found the others yet.
+    joining => "joining",
     /// The relay is draining.
     draining => "draining",
     /// The connection broke before it was a session.

@@ -167,7 +167,9 @@ pub(crate) mod testing {
     impl WriteHalf for Written {
         fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             let mut written = self.0.lock();
-            slices.iter().for_each(|slice| written.extend_from_slice(slice));
+            for slice in slices {
+                written.extend_from_slice(slice);
+            }
             Ok(slices.iter().map(|slice| slice.len()).sum())
         }
 

@@ -7,12 +7,16 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use cluster::{AgentId, NodeId, SessionId, UnixMillis, registry::Registry};
+use cluster::{
+    AgentId, NodeId, SessionId, UnixMillis, membership::MemberState, mesh::Mesh,
+    registry::Registry, wire::Spent,
+};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -23,8 +27,9 @@ use crate::{
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
     metrics::Metrics,
+    peers::{NodeStatus, Peers},
     session::{End, Session},
-    sessions::Sessions,
+    sessions::{Entry, Sessions},
     subscriptions::Subscriptions,
     tasks::Tasks,
     traffic::Traffic,
@@ -63,6 +68,7 @@ pub struct Relay {
     /// Payload of `welcome`, as JSON.
     pub welcome: String,
     limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
+    cluster: OnceLock<Cluster>,
     process: ProcessTag,
     sessions_so_far: AtomicU64,
     /// [`SessionId::time`] of the latest session.
@@ -70,6 +76,12 @@ pub struct Relay {
     /// The latest time that a session which ended gave a message.
     last_stamped: AtomicU64,
     phase: AtomicU8,
+}
+
+/// The cluster that the node belongs to.
+struct Cluster {
+    mesh: Arc<Mesh>,
+    peers: Arc<dyn Peers>,
 }
 
 /// How far the relay's life is.
@@ -104,6 +116,7 @@ impl Relay {
             author: Author::relay(),
             welcome: welcome(&config),
             limiters: Mutex::default(),
+            cluster: OnceLock::new(),
             process: ProcessTag::from_random(rand::random()),
             sessions_so_far: AtomicU64::new(0),
             last_session: AtomicU64::new(0),
@@ -114,6 +127,22 @@ impl Relay {
             registry,
             metrics,
         }
+    }
+
+    /// Makes the relay part of a cluster, before its first session. The mesh delivers to a
+    /// [`Sink`](crate::deliver::Sink) of this relay.
+    pub fn join(&self, mesh: Arc<Mesh>, peers: Arc<dyn Peers>) {
+        let _ = self.cluster.set(Cluster { mesh, peers });
+    }
+
+    /// The way to agents of other nodes; none if the relay is alone.
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.cluster.get().map(|cluster| &*cluster.mesh)
+    }
+
+    /// The other nodes; none if the relay is alone.
+    pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.cluster.get().map(|cluster| &cluster.peers)
     }
 
     /// How far the relay's life is.
@@ -132,6 +161,9 @@ impl Relay {
 
     /// The id of one more session, higher than all before it, whatever the clock does.
     pub fn next_session_id(&self, now: UnixMillis) -> SessionId {
+        if let Some(mesh) = self.mesh() {
+            return mesh.next_session(now);
+        }
         let time = |last: u64| SessionId::floor(now).max(last + 1);
         let next = |last: u64| Some(time(last));
         let last = self.last_session.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -159,8 +191,9 @@ impl Relay {
         Some(limiter)
     }
 
-    /// A session was entered: whatever happened between its admission and now is made up for.
-    pub fn arrived(&self, session: &Session, wall: UnixMillis) {
+    /// A session was entered: whatever happened between its handshake and now is made up for, and the
+    /// other nodes are told of it if it stays.
+    pub fn arrived(&self, session: &Session, now: Duration, wall: UnixMillis) {
         self.subscriptions.write().arrived(session.agent());
         if self.registry.is_revoked(session.grant()) {
             session.close(CloseCode::TokenInvalid, "token revoked");
@@ -169,15 +202,36 @@ impl Relay {
             session.close(CloseCode::TokenInvalid, &error.to_string());
         }
         if self.phase() == Phase::Draining {
-            self.send_away(session);
+            self.send_away(session, self.has_others());
+        }
+        if let Some(mesh) = self.mesh()
+            && session.end().is_none()
+            && !mesh.opened(session.agent(), session.id(), now)
+        {
+            session.unfence();
         }
     }
 
-    /// A session gave up its place.
-    pub fn left(&self, session: &Session) {
-        if self.sessions.get(session.agent().as_str()).is_none() {
-            self.subscriptions.write().left(session.agent(), self.clock.elapsed());
+    /// A session ends, and gives up its place unless a newer one took it: its agent has left if that
+    /// was its last. `limiter` is what the session held of its agent's.
+    pub fn left(&self, session: &Session, entry: Entry, limiter: Option<Arc<AgentLimiter>>) {
+        let (agent, now) = (session.agent(), self.clock.elapsed());
+        if entry.give_back() && self.sessions.get(agent.as_str()).is_none() {
+            self.subscriptions.write().left(agent, now);
         }
+        if let Some(mesh) = self.mesh() {
+            let spent = self.take_spent(agent, limiter);
+            mesh.closed(agent, session.id(), spent, now);
+        }
+    }
+
+    /// Takes the agent's limiter out of the book, if it says anything and no other session holds it.
+    fn take_spent(&self, agent: &AgentId, limiter: Option<Arc<AgentLimiter>>) -> Option<Spent> {
+        let mut limiters = self.limiters.lock();
+        drop(limiter);
+        let unused = limiters.get(agent).is_some_and(|limiter| Arc::strong_count(limiter) == 1);
+        let spent = unused.then(|| limiters.remove(agent))??.spent();
+        (spent != Spent::default()).then_some(spent)
     }
 
     /// A session's task is at its end; its last message had this time.
@@ -201,11 +255,23 @@ impl Relay {
         tracing::debug!(?end, lasted_s = lasted.as_secs(), "session ended");
     }
 
+    /// Whether agents can go on at another node at once.
+    pub fn has_others(&self) -> bool {
+        let is_other = |node: &NodeStatus| {
+            node.member.node() != self.node && node.member.state == MemberState::Alive
+        };
+        self.peers().is_some_and(|peers| peers.nodes().iter().any(is_other))
+    }
+
     /// Closes a session with 1001 and the time after which its agent is to come back, which is
-    /// spread so that not all come at once: over 4 seconds, or 1 per 1,000 sessions.
-    pub fn send_away(&self, session: &Session) {
-        let spread = 4_000_u64.max(self.sessions.len() as u64);
-        let retry_ms = 1_000 + rand::random_range(0..spread);
+    /// spread so that not all come at once: over a moment if it can go `elsewhere`, since others are
+    /// told later, else over 4 seconds, or 1 per 1,000 sessions.
+    pub fn send_away(&self, session: &Session, elsewhere: bool) {
+        let retry_ms = if elsewhere {
+            rand::random_range(100..1_000)
+        } else {
+            1_000 + rand::random_range(0..4_000_u64.max(self.sessions.len() as u64))
+        };
         let reason = format!("the relay is stopping: reconnect; retry_ms={retry_ms}");
         session.close(CloseCode::GoingAway, &reason);
     }
@@ -268,21 +334,16 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
+/// Relays for the tests of others.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
-mod tests {
-    use std::time::Duration;
-
-    use cluster::registry::{LocalRegistry, Options, Revocation};
+pub(crate) mod testing {
+    use cluster::registry::{LocalRegistry, Options};
 
     use super::*;
-    use crate::{
-        net::testing::Written,
-        session::{Opening, outbox::OutboxLimits},
-    };
 
     /// A relay whose tokens are good for a minute, the clock it goes by, and where it keeps names.
-    fn relay() -> (Relay, Clock, tempfile::TempDir) {
+    pub(crate) fn relay() -> (Arc<Relay>, Clock, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
@@ -290,8 +351,21 @@ mod tests {
         let options = Options { token_ttl: minute, now: Arc::new(move || now.wall()) };
         let registry = Arc::new(LocalRegistry::open(folder.path(), options).unwrap());
         let metrics = Metrics::new().unwrap();
-        (Relay::new(NodeId(1), Config::default(), clock.clone(), registry, metrics), clock, folder)
+        let relay = Relay::new(NodeId(1), Config::default(), clock.clone(), registry, metrics);
+        (Arc::new(relay), clock, folder)
     }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use cluster::registry::Revocation;
+
+    use super::{testing::relay, *};
+    use crate::{
+        net::testing::Written,
+        session::{Opening, outbox::OutboxLimits},
+    };
 
     async fn session(relay: &Relay) -> Session {
         let token = relay.registry.register(None).await.unwrap().token;
@@ -300,6 +374,7 @@ mod tests {
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
             socket: Box::new(Written::default()),
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
+            held: false,
         };
         Session::new(opening, relay.clock.elapsed(), relay.clock.wall())
     }
@@ -318,7 +393,7 @@ mod tests {
         let (relay, clock, _folder) = relay();
         let session = session(&relay).await;
         relay.enter_phase(Phase::Serving);
-        relay.arrived(&session, clock.wall());
+        relay.arrived(&session, clock.elapsed(), clock.wall());
         assert_eq!(session.end(), None);
         clock.advance(Duration::from_mins(2));
         assert!(session.recheck(clock.wall()).is_err());
@@ -330,14 +405,27 @@ mod tests {
         relay.enter_phase(Phase::Serving);
         let (late, revoked) = (session(&relay).await, session(&relay).await);
         relay.registry.revoke(Revocation::Agent(revoked.agent().clone())).await.unwrap();
-        relay.arrived(&revoked, clock.wall());
+        relay.arrived(&revoked, clock.elapsed(), clock.wall());
         assert_eq!(revoked.end(), Some(End::Token), "revoked meanwhile");
         clock.advance(Duration::from_mins(2));
-        relay.arrived(&late, clock.wall());
+        relay.arrived(&late, clock.elapsed(), clock.wall());
         assert_eq!(late.end(), Some(End::Token), "expired meanwhile");
         let another = session(&relay).await;
         relay.enter_phase(Phase::Draining);
-        relay.arrived(&another, clock.wall());
+        relay.arrived(&another, clock.elapsed(), clock.wall());
         assert_eq!(another.end(), Some(End::Draining), "the relay is stopping");
+    }
+
+    #[test]
+    fn a_limit_goes_with_the_last_session_that_holds_it() {
+        let (relay, _clock, _folder) = relay();
+        let ann: AgentId = "ann-1".parse().unwrap();
+        let (older, newer) = (relay.limiter(&ann), relay.limiter(&ann));
+        newer.as_ref().unwrap().judge();
+        assert_eq!(relay.take_spent(&ann, older), None, "a newer session goes on with it");
+        let spent = relay.take_spent(&ann, newer).unwrap();
+        assert_eq!(spent.hour_ns, 3_600_000_000, "one of 1,000 in an hour");
+        assert_eq!(relay.limiter(&ann).unwrap().spent(), Spent::default(), "it is gone from here");
+        assert_eq!(relay.take_spent(&ann, None), None, "nothing was spent");
     }
 }

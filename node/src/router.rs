@@ -3,12 +3,14 @@
 //! One [`Outgoing`] collects what the messages of one read caused: which outboxes got something to
 //! write, and what to count. When the read is done, few outboxes are written at once, on the
 //! thread that is here anyway; many are left to their own tasks, so that one reader of a broadcast
-//! does not do a thousand writes while its other messages wait.
+//! does not do a thousand writes while its other messages wait. What is for agents of other nodes is
+//! handed to the mesh, if there is one.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cluster::AgentId;
+use cluster::{AgentId, mesh, wire::Body};
+use smallvec::SmallVec;
 
 use crate::{
     config::SubscribeScope,
@@ -27,24 +29,36 @@ const WRITTEN_AT_ONCE_MAX: usize = 4;
 #[derive(Debug)]
 pub struct Outgoing<'r> {
     relay: &'r Relay,
-    now: Duration,
-    unwritten: &'r mut Vec<Arc<Session>>,
-    counts: Counts,
+    deliveries: Deliveries,
+    /// Gets its list back in the end.
+    lender: &'r mut Vec<Arc<Session>>,
 }
 
+/// Which outboxes got something to write, and what is to be counted.
+#[derive(Debug)]
+pub(crate) struct Deliveries {
+    now: Duration,
+    unwritten: Vec<Arc<Session>>,
+    pub(crate) counts: Counts,
+}
+
+/// What is to be counted.
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Counts {
     direct: u64,
     broadcast: u64,
     command: u64,
-    delivered_direct: u64,
+    pub(crate) delivered_direct: u64,
     delivered_broadcast: u64,
-    followed: u64,
+    pub(crate) followed: u64,
     relay: u64,
     offline: u64,
     refused: u64,
     slow_consumer: u64,
 }
+
+/// Agents that have no session here, or a fenced one.
+type Elsewhere<'a> = SmallVec<[&'a str; 8]>;
 
 /// A finished frame: copied into each outbox if it is small, shared by all if it is large.
 #[derive(Debug)]
@@ -68,8 +82,8 @@ impl<'a> Finished<'a> {
 impl<'r> Outgoing<'r> {
     /// Nothing so far; `unwritten` is an empty list, lent to save an allocation.
     pub fn new(relay: &'r Relay, now: Duration, unwritten: &'r mut Vec<Arc<Session>>) -> Self {
-        unwritten.clear();
-        Self { relay, now, unwritten, counts: Counts::default() }
+        let deliveries = Deliveries::new(now, mem::take(unwritten));
+        Self { relay, deliveries, lender: unwritten }
     }
 
     /// Delivers a message of `from` to its targets; commands are not delivered to anybody.
@@ -83,59 +97,143 @@ impl<'r> Outgoing<'r> {
 
     /// Sends one of the relay's own messages, or a control frame, to one session.
     pub fn answer(&mut self, to: &Arc<Session>, frame: &Finished<'_>) {
-        let delivery = to.post(&frame.0, self.now);
-        self.counts.relay += u64::from(self.conclude(to, delivery));
+        let delivery = to.post(&frame.0, self.deliveries.now);
+        let delivered = self.deliveries.conclude(to, delivery);
+        self.deliveries.counts.relay += u64::from(delivered);
     }
 
     /// Counts a command.
     pub fn count_command(&mut self) {
-        self.counts.command += 1;
+        self.deliveries.counts.command += 1;
     }
 
-    fn direct(&mut self, from: &Arc<Session>, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
-        self.counts.direct += 1;
+    fn direct(&mut self, from: &Session, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
+        self.deliveries.counts.direct += 1;
+        let mut elsewhere = Elsewhere::new();
         for agent in agents {
-            let delivered = self.deliver(agent, frame);
-            self.counts.delivered_direct += u64::from(delivered);
+            match self.relay.sessions.get(agent).filter(|session| !session.is_fenced()) {
+                Some(session) => {
+                    let delivered = self.deliveries.deliver(&session, &frame.0);
+                    self.deliveries.counts.delivered_direct += u64::from(delivered);
+                }
+                None => elsewhere.push(agent),
+            }
+        }
+        if !elsewhere.is_empty() {
+            self.send(from, &mut elsewhere, frame);
         }
         if self.relay.config.subscribe_scope == SubscribeScope::All {
             self.followers(from, agents, frame);
         }
     }
 
-    fn followers(&mut self, from: &Arc<Session>, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
+    /// Sends a message to agents by way of the mesh; without one there is nobody else.
+    fn send(&mut self, from: &Session, targets: &mut Elsewhere<'_>, frame: &Finished<'_>) {
+        let named = targets.len();
+        if let Some(mesh) = self.relay.mesh() {
+            targets.retain(|agent| AgentId::is_well_formed(agent));
+            if !targets.is_empty() {
+                mesh.direct(&frame.outgoing(from, false), targets, self.deliveries.now);
+            }
+            self.deliveries.counts.offline += (named - targets.len()) as u64;
+        } else {
+            self.deliveries.counts.offline += named as u64;
+        }
+    }
+
+    fn followers(&mut self, from: &Session, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
         let named: HashSet<&str> = agents.iter().map(AsRef::as_ref).collect();
         let subscriptions = self.relay.subscriptions.read();
         let others = |agent: &&AgentId| *agent != from.agent() && !named.contains(agent.as_str());
         let followers: Vec<_> =
             subscriptions.followers(from.agent()).filter(others).cloned().collect();
         drop(subscriptions);
-        for follower in followers {
-            if let Some(session) = self.relay.sessions.get(follower.as_str()) {
-                let delivery = session.deliver(&frame.0, self.now);
-                self.counts.followed += u64::from(self.conclude(&session, delivery));
+        let mut elsewhere = Elsewhere::new();
+        for follower in &followers {
+            let session = self.relay.sessions.get(follower.as_str());
+            match session.filter(|session| !session.is_fenced()) {
+                Some(session) => {
+                    let delivered = self.deliveries.deliver(&session, &frame.0);
+                    self.deliveries.counts.followed += u64::from(delivered);
+                }
+                None => elsewhere.push(follower.as_str()),
             }
+        }
+        if let Some(mesh) = self.relay.mesh()
+            && !elsewhere.is_empty()
+        {
+            mesh.direct(&frame.outgoing(from, true), &elsewhere, self.deliveries.now);
         }
     }
 
-    fn broadcast(&mut self, from: &Arc<Session>, frame: &Finished<'_>) {
-        self.counts.broadcast += 1;
-        for session in self.relay.sessions.all().iter() {
-            if session.agent() != from.agent() {
-                let delivery = session.deliver(&frame.0, self.now);
-                let delivered = self.conclude(session, delivery);
+    fn broadcast(&mut self, from: &Session, frame: &Finished<'_>) {
+        self.deliveries.counts.broadcast += 1;
+        let relay = self.relay;
+        let except = relay
+            .mesh()
+            .map(|mesh| mesh.broadcast(&frame.outgoing(from, false), self.deliveries.now))
+            .unwrap_or_default();
+        let except: HashSet<&str> = except.iter().map(AgentId::as_str).collect();
+        let from = from.agent().as_str();
+        let is_left_out = |agent: &str| agent == from || except.contains(agent);
+        self.deliveries.broadcast(&relay.sessions.all(), &frame.0, is_left_out);
+    }
+}
+
+/// Sees to the writing of all that was delivered, and counts it, on every path: nobody else would.
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        self.deliveries.finish(self.relay);
+        *self.lender = mem::take(&mut self.deliveries.unwritten);
+    }
+}
+
+impl Finished<'_> {
+    /// The frame on its way to other nodes.
+    fn outgoing<'a>(&'a self, from: &'a Session, followed: bool) -> mesh::Outgoing<'a> {
+        let body = match &self.0 {
+            Frame::Small(bytes) => Body::Borrowed(bytes),
+            Frame::Large(bytes) => Body::Shared(bytes.clone()),
+        };
+        mesh::Outgoing { from: from.agent(), lane: from.lane(), followed, body }
+    }
+}
+
+impl Deliveries {
+    /// Nothing so far; `unwritten` is an empty list.
+    pub(crate) fn new(now: Duration, mut unwritten: Vec<Arc<Session>>) -> Self {
+        unwritten.clear();
+        Self { now, unwritten, counts: Counts::default() }
+    }
+
+    /// Puts an agent's message into an outbox; says whether it waits there.
+    pub(crate) fn deliver(&mut self, session: &Arc<Session>, frame: &Frame<'_>) -> bool {
+        let delivery = session.deliver(frame, self.now);
+        self.conclude(session, delivery)
+    }
+
+    /// Puts a broadcast into the outboxes of all but those left out, and but held sessions.
+    pub(crate) fn broadcast(
+        &mut self,
+        sessions: &[Arc<Session>],
+        frame: &Frame<'_>,
+        is_left_out: impl Fn(&str) -> bool,
+    ) {
+        for session in sessions {
+            if !session.is_held() && !is_left_out(session.agent().as_str()) {
+                let delivered = self.deliver(session, frame);
                 self.counts.delivered_broadcast += u64::from(delivered);
             }
         }
     }
 
-    fn deliver(&mut self, agent: &str, frame: &Finished<'_>) -> bool {
-        let Some(session) = self.relay.sessions.get(agent) else {
-            self.counts.offline += 1;
-            return false;
-        };
-        let delivery = session.deliver(&frame.0, self.now);
-        self.conclude(&session, delivery)
+    /// Sees to the writing of all that was delivered, and counts it.
+    pub(crate) fn finish(&mut self, relay: &Relay) {
+        let at_once = self.unwritten.len() <= WRITTEN_AT_ONCE_MAX && !std::thread::panicking();
+        for session in self.unwritten.drain(..) {
+            if at_once { session.flush(self.now) } else { session.wake() }
+        }
+        mem::take(&mut self.counts).add_to(relay);
     }
 
     /// Notes what a delivery asks for; says whether the frame waits in the outbox.
@@ -150,17 +248,6 @@ impl<'r> Outgoing<'r> {
             Delivery::CutOff(messages) => self.counts.slow_consumer += messages as u64,
         }
         false
-    }
-}
-
-/// Sees to the writing of all that was delivered, and counts it, on every path: nobody else would.
-impl Drop for Outgoing<'_> {
-    fn drop(&mut self) {
-        let at_once = self.unwritten.len() <= WRITTEN_AT_ONCE_MAX && !std::thread::panicking();
-        for session in self.unwritten.drain(..) {
-            if at_once { session.flush(self.now) } else { session.wake() }
-        }
-        self.counts.add_to(self.relay);
     }
 }
 

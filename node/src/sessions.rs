@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use cluster::AgentId;
+use cluster::{AgentId, SessionId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::session::Session;
@@ -88,6 +88,12 @@ impl Sessions {
         }
     }
 
+    /// Takes the agent's session out of the map if it is older than `than`: nothing is delivered to
+    /// it from now on, and its entry has nothing to give back.
+    pub fn take_older(&self, agent: &AgentId, than: SessionId) -> Option<Arc<Session>> {
+        self.take_if(agent, |session| session.id() < than)
+    }
+
     /// The agent's live session, if it has one here.
     pub fn get(&self, agent: &str) -> Option<Arc<Session>> {
         self.shard(agent).read().get(agent).cloned()
@@ -122,15 +128,19 @@ impl Sessions {
         sessions
     }
 
-    fn remove(&self, session: &Session) {
-        let mut shard = self.shard(session.agent().as_str()).write();
-        if shard.get(session.agent()).is_some_and(|entered| entered.id() == session.id()) {
-            shard.remove(session.agent());
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            self.version.fetch_add(1, Ordering::Release);
-        }
+    fn take_if(
+        &self,
+        agent: &AgentId,
+        is_meant: impl Fn(&Session) -> bool,
+    ) -> Option<Arc<Session>> {
+        let mut shard = self.shard(agent.as_str()).write();
+        shard.get(agent).filter(|session| is_meant(session))?;
+        let taken = shard.remove(agent);
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Release);
         drop(shard);
         self.snapshot.lock().sessions = None;
+        taken
     }
 
     fn shard(&self, agent: &str) -> &RwLock<HashMap<AgentId, Arc<Session>>> {
@@ -139,15 +149,32 @@ impl Sessions {
     }
 }
 
+impl Entry {
+    /// Gives the place back now; `false` if a newer session had taken it.
+    pub fn give_back(self) -> bool {
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
+        let is_own = |entered: &Session| entered.id() == self.session.id();
+        let taken = self.sessions.take_if(self.session.agent(), is_own);
+        // Also if its place was taken before: an old list may have kept it.
+        self.sessions.snapshot.lock().sessions = None;
+        taken.is_some()
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.sessions.remove(&self.session);
+        self.remove();
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use cluster::NodeId;
+
     use super::*;
     use crate::session::testing;
 
@@ -169,6 +196,23 @@ mod tests {
         assert_eq!((sessions.len(), sessions.all().len()), (1, 1));
         drop(new_entry);
         assert!(sessions.get("bob").is_none() && sessions.is_empty() && sessions.all().is_empty());
+    }
+
+    #[test]
+    fn a_newer_session_elsewhere_takes_the_place_of_an_older_one() {
+        let sessions = Arc::new(Sessions::default());
+        let there = |time| SessionId { time, node: NodeId(2) };
+        let bob = session(7, "bob");
+        let Entered::Alone(entry) = sessions.enter(Arc::clone(&bob)) else { panic!() };
+        assert!(sessions.take_older(bob.agent(), there(6)).is_none(), "that one is older");
+        assert_eq!((sessions.len(), sessions.all().len()), (1, 1));
+        assert!(sessions.take_older(bob.agent(), there(7)).is_some());
+        assert!(sessions.get("bob").is_none() && sessions.all().is_empty());
+        let next = sessions.enter(session(9, "bob"));
+        assert!(!entry.give_back(), "its place was taken");
+        assert_eq!((sessions.len(), sessions.all().len()), (1, 1));
+        let Entered::Alone(next) = next else { panic!() };
+        assert!(next.give_back() && sessions.is_empty());
     }
 
     #[test]

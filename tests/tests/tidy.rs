@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "cluster/src/mesh/presence.rs",
     "cluster/src/mesh/ring.rs",
     "cluster/src/time.rs",
+    "cluster/src/wire",
     "node/src/message",
     "node/src/session/outbox.rs",
     "node/src/session/permission.rs",

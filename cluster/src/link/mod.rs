@@ -14,6 +14,7 @@ mod links;
 mod meeting;
 pub mod memory;
 mod pairing;
+pub mod quic;
 mod reader;
 mod refusal;
 pub mod transport;

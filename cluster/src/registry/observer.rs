@@ -40,8 +40,16 @@ pub struct Observer {
     verifier: ArcSwapOption<TokenVerifier>,
     standing: Standing,
     file: PathBuf,
-    /// What the file holds.
-    saved: Mutex<Option<View>>,
+    known: Mutex<Known>,
+    /// Whether tokens can be verified.
+    informed: watch::Sender<bool>,
+}
+
+/// What was learned last, and whether the file holds it.
+#[derive(Default)]
+struct Known {
+    view: Option<View>,
+    unsaved: bool,
 }
 
 /// Why news of the registry were not taken.
@@ -57,8 +65,8 @@ pub enum NewsError {
          accept the new registry", file = .0.display()
     )]
     Foreign(PathBuf),
-    /// They could not be saved; they hold until this node is restarted.
-    #[error("cannot save the registry's news in {file}", file = file.display())]
+    /// They could not be read or saved; what was learned holds until this node is restarted.
+    #[error("cannot use {file}", file = file.display())]
     Io {
         /// The file.
         file: PathBuf,
@@ -85,33 +93,35 @@ impl Observer {
         let revoked = view.as_ref().map(View::revoked).unwrap_or_default();
         Ok(Self {
             voter,
+            informed: watch::Sender::new(verifier.is_some()),
             verifier: ArcSwapOption::from(verifier.map(Arc::new)),
             standing: Standing::new(registered, revoked),
             file,
-            saved: Mutex::new(view),
+            known: Mutex::new(Known { view, unsaved: false }),
         })
     }
 
-    /// Whether tokens can be verified: the voter has been heard of, now or in an earlier life.
-    pub fn is_informed(&self) -> bool {
-        self.verifier.load().is_some()
+    /// Returns when tokens can be verified: the voter has been heard of, now or in an earlier life.
+    pub async fn informed(&self) {
+        // The sender is this value's own.
+        let _ = self.informed.subscribe().wait_for(|informed| *informed).await;
     }
 
-    /// Takes the voter's news. Blocks on the disk if something was revoked.
+    /// Takes the voter's news, which are to be [saved](Self::save) soon.
     pub fn learn(&self, news: &[u8]) -> Result<(), NewsError> {
         let view: View = remote::from_bytes(news).ok_or(NewsError::Malformed)?;
         let verifier = TokenVerifier::from_key_bytes(&view.key).ok_or(NewsError::Malformed)?;
-        let mut saved = self.saved.lock();
-        if saved.as_ref().is_some_and(|known| known.key != view.key) {
+        let mut known = self.known.lock();
+        if known.view.as_ref().is_some_and(|known| known.key != view.key) {
             return Err(NewsError::Foreign(self.file.clone()));
         }
         self.verifier.store(Some(Arc::new(verifier)));
         self.standing.replace(view.registered, view.revoked());
         let same = |known: &View| known.tokens == view.tokens && known.agents == view.agents;
-        if !saved.as_ref().is_some_and(same) {
-            self.save(&view).map_err(|source| NewsError::Io { file: self.file.clone(), source })?;
-        }
-        *saved = Some(view);
+        known.unsaved |= !known.view.as_ref().is_some_and(same);
+        known.view = Some(view);
+        drop(known);
+        self.informed.send_replace(true);
         Ok(())
     }
 
@@ -120,8 +130,23 @@ impl Observer {
         self.standing.follow(registered, Revoked::default());
     }
 
-    fn save(&self, view: &View) -> io::Result<()> {
-        data_dir::write_whole(&self.file, &remote::to_bytes(view))
+    /// Whether something was learned that a restart would forget.
+    pub fn is_unsaved(&self) -> bool {
+        self.known.lock().unsaved
+    }
+
+    /// Saves what was learned. Blocks on the disk.
+    pub fn save(&self) -> Result<(), NewsError> {
+        let bytes = {
+            let mut known = self.known.lock();
+            known.unsaved = false;
+            known.view.as_ref().map(remote::to_bytes)
+        };
+        let Some(bytes) = bytes else { return Ok(()) };
+        data_dir::write_whole(&self.file, &bytes).map_err(|source| {
+            self.known.lock().unsaved = true;
+            NewsError::Io { file: self.file.clone(), source }
+        })
     }
 
     async fn ask(&self, request: Request) -> Answer {
@@ -175,7 +200,7 @@ impl Registry for Observer {
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer").field("informed", &self.is_informed()).finish_non_exhaustive()
+        f.debug_struct("Observer").field("informed", &*self.informed.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -209,7 +234,7 @@ mod tests {
         let voter = voter(there.path());
         let near = Arc::new(Near(Mutex::new(Some(voter.clone()))));
         let observer = Observer::open(here.path(), near.clone()).unwrap();
-        assert!(!observer.is_informed());
+        assert!(observer.verify("tok_x", NOW).is_err());
         observer.learn(&voter.news()).unwrap();
         let bob: AgentId = "bob".parse().unwrap();
         let registration = observer.register(Some(bob.clone())).await.unwrap();
@@ -234,8 +259,12 @@ mod tests {
         assert_eq!(observer.registered_agents(), 1);
 
         // Restarted while the voter is out of reach, it knows what it knew.
+        assert!(observer.is_unsaved());
+        observer.save().unwrap();
+        assert!(!observer.is_unsaved());
         *near.0.lock() = None;
         let observer = Observer::open(here.path(), near).unwrap();
+        observer.informed().await;
         assert_eq!(observer.verify(&registration.token, NOW).unwrap_err(), TokenError::Revoked);
         observer.verify(&again.token, NOW).unwrap();
         let refused = observer.register(None).await;

@@ -49,10 +49,18 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message).retry_after(wait)
     }
 
-    /// The relay is stopping, or not started yet.
+    /// The node is stopping: it takes nobody in.
     pub fn draining() -> Self {
-        let message = "this node is stopping: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+        Self::not_serving("draining", "this node is stopping: try again")
+    }
+
+    /// The node has not found the others yet: it takes nobody in.
+    pub fn joining() -> Self {
+        Self::not_serving("joining", "this node is starting: try again")
+    }
+
+    fn not_serving(code: &'static str, message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
             .retry_after(Duration::from_secs(1))
     }
 

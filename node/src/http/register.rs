@@ -69,8 +69,10 @@ async fn answer(
 
 /// Whether this client may ask at all.
 fn admit(relay: &Relay, address: ClientAddress, headers: &HeaderMap) -> Result<(), ApiError> {
-    if relay.phase() != Phase::Serving {
-        return Err(ApiError::draining());
+    match relay.phase() {
+        Phase::Joining => return Err(ApiError::joining()),
+        Phase::Serving => {}
+        Phase::Draining => return Err(ApiError::draining()),
     }
     if !cors::allows(relay.config.allowed_origins.as_deref(), headers) {
         return Err(cors::refusal());

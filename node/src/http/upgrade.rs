@@ -96,9 +96,16 @@ pub(super) async fn upgrade(
 /// Judges a request, the cheapest reasons first.
 fn judge(relay: &Relay, request: &Request) -> Result<(AcceptKey, Grant), ApiError> {
     let outcomes = &relay.metrics.handshakes;
-    if relay.phase() != Phase::Serving {
-        outcomes.draining.increment(1);
-        return Err(ApiError::draining());
+    match relay.phase() {
+        Phase::Joining => {
+            outcomes.joining.increment(1);
+            return Err(ApiError::joining());
+        }
+        Phase::Serving => {}
+        Phase::Draining => {
+            outcomes.draining.increment(1);
+            return Err(ApiError::draining());
+        }
     }
     let key =
         check_upgrade(request.method(), request.version(), request.headers()).map_err(|error| {
@@ -220,7 +227,7 @@ async fn become_session(
         messages: relay.config.limits.outbox_messages_max,
     };
     let id = relay.next_session_id(wall);
-    let opening = Opening { id, grant, socket, limits };
+    let opening = Opening { id, grant, socket, limits, held: relay.mesh().is_some() };
     let session = Arc::new(Session::new(opening, now, wall));
     let span = tracing::debug_span!("session", %id, agent = %session.agent(), from = %address.ip);
     let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));

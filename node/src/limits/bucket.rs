@@ -16,6 +16,9 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 
+/// The longest time in which a bucket is full again, whatever other nodes said of it.
+const DEBT_MAX: Duration = Duration::from_hours(1);
+
 /// A quota that may be used up at once and then refills evenly.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -54,8 +57,23 @@ impl Bucket {
 
     /// Whether the bucket is full: as good as a new one.
     pub(super) fn is_full(&self) -> bool {
-        let age = self.limiter.clock().now().duration_since(self.start);
-        self.full_at.0.lock().is_none_or(|full_at| full_at <= age)
+        self.debt().is_zero()
+    }
+
+    /// How long the bucket will take to be full.
+    pub(super) fn debt(&self) -> Duration {
+        let full_at = self.full_at.0.lock().map_or(0, Nanos::as_u64);
+        Duration::from_nanos(full_at.saturating_sub(self.age().as_u64()))
+    }
+
+    /// Lets the bucket be full so much later, but in [`DEBT_MAX`] at the latest.
+    pub(super) fn add_debt(&self, debt: Duration) {
+        let sum = self.debt().saturating_add(debt).min(DEBT_MAX);
+        *self.full_at.0.lock() = Some(self.age() + Nanos::from(sum));
+    }
+
+    fn age(&self) -> Nanos {
+        self.limiter.clock().now().duration_since(self.start)
     }
 }
 
@@ -137,6 +155,24 @@ mod tests {
         assert!(bucket.is_full());
         assert_eq!((bucket.take(), bucket.take()), (Ok(()), Ok(())));
         assert!(bucket.take().is_err());
+    }
+
+    #[test]
+    fn a_debt_moves_from_one_bucket_to_another() {
+        let ((from, _), (to, clock)) = (two_per_minute(), two_per_minute());
+        let _ = (from.take(), to.take());
+        to.add_debt(from.debt());
+        assert_eq!(to.take(), Err(Duration::from_secs(30)), "each took one of two");
+        clock.advance(Duration::from_mins(1));
+        assert!(to.is_full());
+    }
+
+    #[test]
+    fn no_debt_is_for_ever() {
+        let (bucket, clock) = two_per_minute();
+        bucket.add_debt(Duration::MAX);
+        clock.advance(DEBT_MAX);
+        assert!(bucket.is_full());
     }
 
     #[test]

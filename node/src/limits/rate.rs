@@ -5,6 +5,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use cluster::wire::Spent;
 use governor::Quota;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -42,7 +43,8 @@ pub enum Verdict {
 /// About 350 bytes per agent that is not idle.
 #[derive(Debug)]
 pub struct AgentLimiter {
-    buckets: SmallVec<[Bucket; 2]>,
+    minute: Option<Bucket>,
+    hour: Option<Bucket>,
     refusals_max: u32,
     clock: Clock,
     /// Held while the buckets are asked, so that nobody takes between a taking and a putting back.
@@ -53,12 +55,12 @@ impl AgentLimiter {
     /// Full quotas of `per_min` and `per_hour` messages; 0 switches one off, and if both are off
     /// there is nothing to limit.
     pub fn new(per_min: u32, per_hour: u32, clock: &Clock) -> Option<Self> {
-        let minute = NonZeroU32::new(per_min).map(Quota::per_minute);
-        let hour = NonZeroU32::new(per_hour).map(Quota::per_hour);
-        let buckets: SmallVec<_> =
-            minute.into_iter().chain(hour).map(|quota| Bucket::new(quota, clock)).collect();
-        (!buckets.is_empty()).then(|| Self {
-            buckets,
+        let bucket = |quota| Bucket::new(quota, clock);
+        let minute = NonZeroU32::new(per_min).map(Quota::per_minute).map(bucket);
+        let hour = NonZeroU32::new(per_hour).map(Quota::per_hour).map(bucket);
+        (minute.is_some() || hour.is_some()).then(|| Self {
+            minute,
+            hour,
             refusals_max: per_min.max(REFUSALS_MIN),
             clock: clock.clone(),
             refusals: Mutex::default(),
@@ -74,7 +76,7 @@ impl AgentLimiter {
         let mut refusals = self.refusals.lock();
         match self.take() {
             Ok(()) => Verdict::Pass,
-            Err(_) if refusals.add(self.clock.elapsed()) > self.refusals_max => Verdict::CutOff,
+            Err(_) if refusals.add(1, self.clock.elapsed()) > self.refusals_max => Verdict::CutOff,
             Err(retry) => Verdict::Refused { retry },
         }
     }
@@ -82,17 +84,48 @@ impl AgentLimiter {
     /// Whether this limiter is as good as a new one, so that it may be forgotten.
     pub fn is_idle(&self) -> bool {
         let refusals = self.refusals.lock();
-        refusals.are_over(self.clock.elapsed()) && self.buckets.iter().all(Bucket::is_full)
+        refusals.are_over(self.clock.elapsed()) && self.buckets().all(Bucket::is_full)
+    }
+
+    /// What the agent has spent and not got back yet, for the node where it goes on.
+    pub fn spent(&self) -> Spent {
+        let refusals = self.refusals.lock();
+        let debt = |bucket: &Option<Bucket>| {
+            let debt = bucket.as_ref().map_or(Duration::ZERO, Bucket::debt);
+            u64::try_from(debt.as_nanos()).unwrap_or(u64::MAX)
+        };
+        Spent {
+            minute_ns: debt(&self.minute),
+            hour_ns: debt(&self.hour),
+            refusals: if refusals.are_over(self.clock.elapsed()) { 0 } else { refusals.count },
+        }
+    }
+
+    /// Adds what the agent has spent on another node to what it has spent here.
+    pub fn absorb(&self, spent: &Spent) {
+        let mut refusals = self.refusals.lock();
+        for (bucket, debt_ns) in [(&self.minute, spent.minute_ns), (&self.hour, spent.hour_ns)] {
+            if let Some(bucket) = bucket {
+                bucket.add_debt(Duration::from_nanos(debt_ns));
+            }
+        }
+        if spent.refusals > 0 {
+            refusals.add(spent.refusals, self.clock.elapsed());
+        }
     }
 
     /// Takes one from each bucket, or from none, and then gives the longest wait.
     fn take(&self) -> Result<(), Duration> {
-        let levels: SmallVec<[Level; 2]> = self.buckets.iter().map(Bucket::level).collect();
-        let Some(wait) = self.buckets.iter().filter_map(|bucket| bucket.take().err()).max() else {
+        let levels: SmallVec<[Level; 2]> = self.buckets().map(Bucket::level).collect();
+        let Some(wait) = self.buckets().filter_map(|bucket| bucket.take().err()).max() else {
             return Ok(());
         };
-        self.buckets.iter().zip(levels).for_each(|(bucket, level)| bucket.put_back(level));
+        self.buckets().zip(levels).for_each(|(bucket, level)| bucket.put_back(level));
         Err(wait)
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = &Bucket> {
+        self.minute.iter().chain(&self.hour)
     }
 }
 
@@ -104,12 +137,12 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Counts one more, and gives the count.
-    fn add(&mut self, now: Duration) -> u32 {
+    /// Counts so many more, and gives the count.
+    fn add(&mut self, more: u32, now: Duration) -> u32 {
         if self.are_over(now) {
             *self = Self { since: now, count: 0 };
         }
-        self.count = self.count.saturating_add(1);
+        self.count = self.count.saturating_add(more);
         self.count
     }
 
@@ -197,7 +230,7 @@ mod tests {
             clock.advance(Duration::from_secs(1));
             assert_ne!(limiter.judge(), Verdict::Pass);
         }
-        assert!(limiter.buckets[0].is_full(), "refusals took from the minute");
+        assert!(limiter.minute.as_ref().unwrap().is_full(), "refusals took from the minute");
     }
 
     #[test]
@@ -264,11 +297,38 @@ mod tests {
     #[test]
     fn refusals_outlive_a_bucket_that_refills_fast() {
         let (limiter, clock) = limiter(0, 3_600_000);
-        limiter.refusals.lock().add(clock.elapsed());
+        limiter.refusals.lock().add(1, clock.elapsed());
         clock.advance(Duration::from_secs(59));
         assert!(!limiter.is_idle());
         clock.advance(Duration::from_secs(1));
         assert!(limiter.is_idle());
+    }
+
+    #[test]
+    fn a_limit_moves_with_its_agent() {
+        let ((there, _), (here, clock)) = (limiter(10, 100), limiter(10, 100));
+        assert_eq!((passed(&there, 12), passed(&here, 4)), (10, 4));
+        here.absorb(&there.spent());
+        assert_eq!(retry(&here), Duration::from_secs(30), "14 were sent, 10 a minute may be");
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(passed(&here, 5), 1);
+        assert_eq!(limiter(10, 100).0.spent(), Spent::default(), "nothing was spent");
+    }
+
+    #[test]
+    fn refusals_move_with_their_agent() {
+        let ((there, _), (here, _)) = (limiter(30, 0), limiter(30, 0));
+        while there.judge() != Verdict::CutOff {}
+        here.absorb(&there.spent());
+        assert_eq!(here.judge(), Verdict::CutOff, "also on its next node");
+    }
+
+    #[test]
+    fn what_is_limited_differently_elsewhere_counts_as_far_as_it_can() {
+        let ((there, _), (here, _)) = (limiter(0, 10), limiter(10, 0));
+        assert_eq!(passed(&there, 10), 10);
+        here.absorb(&there.spent());
+        assert_eq!(passed(&here, 10), 10);
     }
 
     proptest! {

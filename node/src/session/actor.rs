@@ -81,6 +81,9 @@ pub struct Actor {
     /// Bytes that the unfinished frame has when it is whole, as far as its header tells.
     needed: usize,
     listening: Listening,
+    /// Whether nothing was read yet, since the session was held; what its agent sent along with its
+    /// request is kept in `unfinished`.
+    held: bool,
     /// The session's place in the map, until it closes.
     entry: Option<Entry>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -101,8 +104,8 @@ enum Listening {
 }
 
 impl Actor {
-    /// Enters the session, with its welcome as the first that it gets. `early` is what the agent
-    /// sent along with its request.
+    /// Enters the session, with its welcome as the first that it gets, and tells the mesh. `early` is
+    /// what the agent sent along with its request.
     pub fn start(
         relay: &Arc<Relay>,
         session: Arc<Session>,
@@ -125,26 +128,22 @@ impl Actor {
             }
         };
         tracing::debug!("session opened");
-        relay.arrived(&session, wall);
+        relay.arrived(&session, now, wall);
         let reader = Reader::new(relay.config.limits.max_message_size);
-        let mut actor = Self {
+        Self {
             relay: Arc::clone(relay),
             session,
             inbound,
             reads,
             reader,
-            unfinished: Vec::new(),
+            unfinished: early.to_vec(),
             needed: 0,
             listening: Listening::Open,
+            held: true,
             entry,
             deadline: None,
             reads_done: 0,
-        };
-        if !early.is_empty() {
-            SCRATCH
-                .with_borrow_mut(|scratch| actor.read_in(&mut early.to_vec(), &mut scratch.work));
         }
-        actor
     }
 
     /// Runs until the session has ended.
@@ -158,6 +157,10 @@ impl Actor {
             self.write_what_waits(cx);
             if self.is_over() || self.poll_deadline(cx).is_ready() {
                 return Poll::Ready(());
+            }
+            if self.held {
+                ready!(self.poll_admitted());
+                continue;
             }
             if ready!(self.poll_read(cx)).is_err() {
                 return Poll::Ready(());
@@ -198,8 +201,8 @@ impl Actor {
     }
 
     fn give_back_entry(&mut self) {
-        if self.entry.take().is_some() {
-            self.relay.left(&self.session);
+        if let Some(entry) = self.entry.take() {
+            self.relay.left(&self.session, entry, self.inbound.give_back_limiter());
         }
     }
 
@@ -221,6 +224,19 @@ impl Actor {
             Some(deadline) => deadline.as_mut().poll(cx),
             None => Poll::Pending,
         }
+    }
+
+    /// Ready once the session is admitted, or closing, and what its agent sent early was acted on.
+    fn poll_admitted(&mut self) -> Poll<()> {
+        if self.session.is_held() {
+            return Poll::Pending;
+        }
+        self.held = false;
+        let mut early = std::mem::take(&mut self.unfinished);
+        if !early.is_empty() {
+            SCRATCH.with_borrow_mut(|scratch| self.read_in(&mut early, &mut scratch.work));
+        }
+        Poll::Ready(())
     }
 
     /// Reads once and acts on it. An error is the end of the connection, whatever the reason.

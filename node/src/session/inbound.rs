@@ -72,6 +72,11 @@ impl Inbound {
         self.stamper.last()
     }
 
+    /// Gives the agent's rate limit back, once the session takes no more messages.
+    pub(super) fn give_back_limiter(&mut self) -> Option<Arc<AgentLimiter>> {
+        self.limiter.take()
+    }
+
     /// The first message of a session (PROTOCOL section 3).
     pub(super) fn welcome(&mut self, wall: UnixMillis) -> Vec<u8> {
         let payload = self.relay.welcome.clone();

@@ -5,6 +5,8 @@
 //! the agent sends belong to its one [`actor`].
 
 pub mod actor;
+#[cfg(test)]
+mod held_tests;
 mod inbound;
 pub mod outbox;
 mod permission;
@@ -21,6 +23,7 @@ use atomic_waker::AtomicWaker;
 use cluster::{
     AgentId, SessionId, UnixMillis,
     token::{Grant, TokenError},
+    wire::lane_of,
 };
 use parking_lot::Mutex;
 
@@ -57,6 +60,12 @@ pub struct Session {
     heard: AtomicU32,
     pinged: AtomicU32,
     may_receive: AtomicBool,
+    /// Whether the session is not admitted yet.
+    held: AtomicBool,
+    /// Whether messages from this node may still be on their way to the agent's former home.
+    fenced: AtomicBool,
+    /// The data lane of its messages to other nodes.
+    lane: u8,
     /// When the grant's answers may change, in Unix milliseconds.
     recheck_at: AtomicU64,
     /// An [`End`], or 0 while the session lives.
@@ -73,6 +82,10 @@ pub struct Opening {
     pub socket: Box<dyn WriteHalf>,
     /// What may wait for it.
     pub limits: OutboxLimits,
+    /// Whether the session waits until the other nodes know of it: until it is
+    /// [admitted](Session::admit) nothing is written, nothing is read, broadcasts pass it by, and
+    /// messages to it from this node go by way of the mesh.
+    pub held: bool,
 }
 
 /// What became of a frame.
@@ -153,18 +166,21 @@ pub enum Due {
 impl Session {
     /// A session with an empty outbox, heard of `now`.
     pub fn new(opening: Opening, now: Duration, wall: UnixMillis) -> Self {
-        let Opening { id, grant, socket, limits } = opening;
+        let Opening { id, grant, socket, limits, held } = opening;
         let session = Self {
             id,
             agent: grant.agent().clone(),
             opened: now,
             socket,
-            outbox: Mutex::new(Outbox::default()),
+            outbox: Mutex::new(if held { Outbox::held() } else { Outbox::default() }),
             limits,
             waker: AtomicWaker::new(),
             heard: AtomicU32::new(seconds(now)),
             pinged: AtomicU32::new(seconds(now)),
             may_receive: AtomicBool::new(true),
+            held: AtomicBool::new(held),
+            fenced: AtomicBool::new(held),
+            lane: lane_of(grant.agent().as_str()),
             recheck_at: AtomicU64::new(u64::MAX),
             end: AtomicU8::new(0),
             grant,
@@ -181,6 +197,35 @@ impl Session {
     /// Whose session it is.
     pub fn agent(&self) -> &AgentId {
         &self.agent
+    }
+
+    /// The data lane of its messages to other nodes.
+    pub fn lane(&self) -> u8 {
+        self.lane
+    }
+
+    /// The other nodes know of the session: it greets its agent, and hears it.
+    pub fn admit(&self) {
+        // First of all: who has read the welcome may send a broadcast that is for this session.
+        self.held.store(false, Ordering::Release);
+        self.outbox.lock().release();
+        self.wake();
+    }
+
+    /// Whether the session waits to be admitted.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Messages from here may go to the session directly.
+    pub fn unfence(&self) {
+        self.fenced.store(false, Ordering::Release);
+    }
+
+    /// Whether messages from here go to the session by way of the mesh, to keep their order with
+    /// those on their way to the agent's former home.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
     }
 
     /// What the session's token allows.
@@ -252,6 +297,7 @@ impl Session {
         let hurry = code == CloseCode::SlowConsumer;
         let dropped = self.outbox.lock().close(&frame, hurry);
         if dropped.is_some() {
+            self.held.store(false, Ordering::Release);
             self.note_end(End::of(code));
             self.log_close(code, reason);
             self.wake();
@@ -272,6 +318,7 @@ impl Session {
     /// Ends the session without a word; returns the number of messages dropped.
     pub fn kill(&self, end: End) -> usize {
         let dropped = self.outbox.lock().kill();
+        self.held.store(false, Ordering::Release);
         self.note_end(end);
         self.wake();
         dropped
@@ -462,6 +509,15 @@ pub(crate) mod testing {
 
     /// A session of an agent, opened at `time`, and what is written to it.
     pub(crate) fn session(agent: &str, time: u64) -> (Arc<Session>, Written) {
+        opened(agent, time, false)
+    }
+
+    /// The same, but it is held.
+    pub(crate) fn held(agent: &str, time: u64) -> (Arc<Session>, Written) {
+        opened(agent, time, true)
+    }
+
+    fn opened(agent: &str, time: u64, held: bool) -> (Arc<Session>, Written) {
         let (signer, wall) = (TokenSigner::generate(), UnixMillis(1_800_000_000_000));
         let token = signer.issue(&agent.parse().unwrap(), Serial(1), wall, None).unwrap();
         let written = Written::default();
@@ -470,6 +526,7 @@ pub(crate) mod testing {
             grant: signer.verifier().verify(&token, wall).unwrap(),
             socket: Box::new(written.clone()),
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
+            held,
         };
         (Arc::new(Session::new(opening, Duration::ZERO, wall)), written)
     }

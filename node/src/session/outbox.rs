@@ -77,6 +77,8 @@ enum Writing {
     /// Nobody writes.
     #[default]
     Idle,
+    /// Nothing is written before the session is admitted.
+    Held,
     /// A thread holds a [`Batch`] of this size.
     Busy { bytes: usize, messages: usize },
     /// The socket took no more at this time; it is tried again when it is writable.
@@ -148,6 +150,19 @@ pub struct Batch {
 }
 
 impl Outbox {
+    /// An empty queue of which nothing is written until [`release`](Self::release), or until it is
+    /// closed. Meanwhile as much may wait as during a write call: it is not the reader who is slow.
+    pub fn held() -> Self {
+        Self { writing: Writing::Held, ..Self::default() }
+    }
+
+    /// Lets what waits be written.
+    pub fn release(&mut self) {
+        if self.writing == Writing::Held {
+            self.writing = Writing::Idle;
+        }
+    }
+
     /// Offers a message.
     pub fn offer(&mut self, frame: &Frame<'_>, limits: OutboxLimits) -> Offer {
         if self.phase != Phase::Open {
@@ -169,6 +184,7 @@ impl Outbox {
         if self.phase != Phase::Open {
             return None;
         }
+        self.release();
         let dropped = if hurry { self.drop_waiting() } else { 0 };
         self.push(&Frame::Small(close_frame));
         self.messages -= 1;
@@ -191,7 +207,8 @@ impl Outbox {
 
     /// Hands out what waits, unless somebody writes already or there is nothing.
     pub fn begin_write(&mut self) -> Option<Batch> {
-        if self.bytes == 0 || self.is_busy() || self.phase == Phase::Dead {
+        let taken = matches!(self.writing, Writing::Busy { .. } | Writing::Held);
+        if self.bytes == 0 || taken || self.phase == Phase::Dead {
             return None;
         }
         let blocked_since = self.blocked_since();
@@ -243,7 +260,7 @@ impl Outbox {
     pub fn blocked_since(&self) -> Option<Duration> {
         match self.writing {
             Writing::Blocked { since } => Some(since),
-            Writing::Idle | Writing::Busy { .. } => None,
+            Writing::Idle | Writing::Held | Writing::Busy { .. } => None,
         }
     }
 
@@ -271,18 +288,16 @@ impl Outbox {
         self.bytes
     }
 
-    fn is_busy(&self) -> bool {
-        matches!(self.writing, Writing::Busy { .. })
-    }
-
     fn has_room(&self, len: usize, limits: OutboxLimits) -> bool {
-        let (bytes, messages) = match self.writing {
-            Writing::Busy { bytes, .. } => (
-                limits.bytes.saturating_mul(BYTES_OVERSHOOT).saturating_sub(bytes),
-                limits.messages.saturating_mul(MESSAGES_OVERSHOOT),
-            ),
-            Writing::Idle | Writing::Blocked { .. } => (limits.bytes, limits.messages),
+        let being_written = match self.writing {
+            Writing::Busy { bytes, .. } => bytes,
+            Writing::Held => 0,
+            Writing::Idle | Writing::Blocked { .. } => {
+                return self.bytes + len <= limits.bytes && self.messages < limits.messages;
+            }
         };
+        let bytes = limits.bytes.saturating_mul(BYTES_OVERSHOOT).saturating_sub(being_written);
+        let messages = limits.messages.saturating_mul(MESSAGES_OVERSHOOT);
         self.bytes + len <= bytes && self.messages < messages
     }
 
@@ -475,6 +490,38 @@ mod tests {
         let (bytes, after) = take(&mut outbox, usize::MAX, WriteOutcome::Open);
         assert_eq!((bytes, after), ([a.clone(), a.clone()].concat(), AfterWrite::Drained));
         assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::First);
+    }
+
+    #[test]
+    fn what_is_held_waits_in_order_until_it_is_released() {
+        let mut outbox = Outbox::held();
+        let (a, b) = (frame(10, b'a'), frame(10, b'b'));
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::Queued);
+        assert_eq!(outbox.offer(&Frame::Small(&b), LIMITS), Offer::Queued);
+        assert!(outbox.begin_write().is_none() && !outbox.wants_write());
+        outbox.release();
+        assert!(outbox.wants_write());
+        assert_eq!(take(&mut outbox, usize::MAX, WriteOutcome::Open).0, [a, b].concat());
+    }
+
+    #[test]
+    fn a_held_queue_has_an_end() {
+        let mut outbox = Outbox::held();
+        let a = frame(100, b'a');
+        let took =
+            (0..100).take_while(|_| outbox.offer(&Frame::Small(&a), LIMITS) == Offer::Queued);
+        assert_eq!(took.count(), 4_000 / 102);
+        assert_eq!(outbox.offer(&Frame::Small(&a), LIMITS), Offer::TooSlow);
+    }
+
+    #[test]
+    fn closing_releases() {
+        let mut outbox = Outbox::held();
+        let (a, close) = (frame(10, b'a'), frame(2, b'x'));
+        outbox.offer(&Frame::Small(&a), LIMITS);
+        outbox.close(&close, false);
+        assert_eq!(take(&mut outbox, usize::MAX, WriteOutcome::Open).0, [a, close].concat());
+        assert!(outbox.is_finished());
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Connection for End {
             self.alive(state)?;
             let (out, back) = (state.stream(), state.stream());
             state.bi[self.there()].push_back((out, back));
-            Ok((out, back))
+            Ok::<_, Ended>((out, back))
         })?;
         Ok((self.outgoing(out), self.receiving(back)))
     }
@@ -222,7 +222,7 @@ impl Connection for End {
             self.alive(state)?;
             let stream = state.stream();
             state.uni[self.there()].push_back(stream);
-            Ok(stream)
+            Ok::<_, Ended>(stream)
         })?;
         Ok(self.outgoing(stream))
     }

@@ -1,0 +1,421 @@
+//! What ties a node's links, membership and mesh together, and turns their I/O into the engine's
+//! events.
+//!
+//! Owns the tasks of the mesh: the links', the membership's, pings, and the engine's ticks. What peers say
+//! to the node itself (its registry, its subscriptions) is handed to its [`Application`] as it is.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Incarnation, NodeId, UnixMillis,
+    link::{
+        Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus, Links,
+        transport::Transport,
+    },
+    membership::{
+        DialError, Dialled, Driver, GossipError, Load, Member, Membership, Monotonic, Peers,
+        Resolve, SUSPECT_AFTER, SeedAddress,
+    },
+    mesh::{Deliver, Home, Mesh, Outlet, Pushed},
+    wire::{Control, Data},
+};
+
+/// How often each peer is pinged, in ticks.
+const TICKS_PER_PING: u64 = 10;
+
+/// How often links are looked at for silence, in ticks.
+const TICKS_PER_LOOK: u64 = 5;
+
+/// How often the engine is told that time passes.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long an answer is waited for.
+const ANSWER_DEADLINE: Duration = Duration::from_millis(1_800);
+
+/// Questions of peers that are worked on at a time; more are not answered.
+const QUESTIONS_MAX: usize = 4_096;
+
+/// The node behind the mesh: what peers say to each other that the mesh does not understand.
+#[async_trait]
+pub trait Application: Send + Sync + 'static {
+    /// A peer was linked: what it is to be told first.
+    fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>>;
+
+    /// A node is gone, and all its sessions with it.
+    fn gone(&self, node: Incarnation);
+
+    /// A peer told something; what it is to be told in return. Never blocks for long.
+    fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>>;
+
+    /// A peer asked something.
+    async fn asked(&self, from: Incarnation, body: Vec<u8>) -> Vec<u8>;
+}
+
+/// The wall clock.
+pub type Wall = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// What a [`Peering`] is made of.
+pub struct Parts<R> {
+    /// What the node says of itself.
+    pub introduction: Introduction,
+    /// Which cluster it is of.
+    pub cluster: String,
+    /// Whom it asks first.
+    pub seeds: Vec<SeedAddress>,
+    /// What carries its links.
+    pub transport: Arc<dyn Transport>,
+    /// Finds the seeds' addresses.
+    pub resolver: Arc<R>,
+    /// Its sessions.
+    pub deliver: Arc<dyn Deliver>,
+    /// The rest of it.
+    pub application: Arc<dyn Application>,
+    /// Time that never goes back.
+    pub clock: Monotonic,
+    /// The wall clock.
+    pub wall: Wall,
+}
+
+/// A node's part in the mesh.
+pub struct Peering {
+    mesh: Arc<Mesh>,
+    outward: Arc<Outward>,
+    membership: Membership,
+    application: Arc<dyn Application>,
+    clock: Monotonic,
+    wall: Wall,
+    asks: AtomicU64,
+    unanswered: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
+    questions: Arc<Semaphore>,
+    answering: TaskTracker,
+    silent: Mutex<BTreeSet<NodeId>>,
+}
+
+/// The tasks of a [`Peering`], not started yet.
+pub struct Tasks<R> {
+    peering: Arc<Peering>,
+    links: Arc<Links>,
+    driver: Driver,
+    resolver: Arc<R>,
+}
+
+/// The links, once there are some: the engine is made before them.
+#[derive(Default)]
+struct Outward(ArcSwapOption<Links>);
+
+impl Peering {
+    /// The node's part in the mesh, and the tasks that bring it to life.
+    pub fn new<R: Resolve>(parts: Parts<R>) -> (Arc<Self>, Tasks<R>) {
+        let Parts { introduction, cluster, seeds, transport, resolver, .. } = parts;
+        let outward = Arc::new(Outward::default());
+        let home = Home { me: introduction.incarnation, region: introduction.region.clone() };
+        let mesh = Arc::new(Mesh::new(home, outward.clone(), parts.deliver));
+        let clock = parts.clock;
+        let (membership, driver) =
+            Membership::new(introduction.clone(), cluster.clone(), seeds, clock.clone());
+        let peering = Arc::new(Self {
+            mesh,
+            outward: outward.clone(),
+            membership,
+            application: parts.application,
+            clock: clock.clone(),
+            wall: parts.wall,
+            asks: AtomicU64::new(0),
+            unanswered: Mutex::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            answering: TaskTracker::new(),
+            silent: Mutex::default(),
+        });
+        let events: Arc<dyn LinkEvents> = Arc::new(Arc::clone(&peering));
+        let links = Links::new(introduction, cluster, transport, events, clock);
+        outward.0.store(Some(Arc::clone(&links)));
+        let tasks = Tasks { peering: Arc::clone(&peering), links, driver, resolver };
+        (peering, tasks)
+    }
+
+    /// Where messages are sent, and sessions made known.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// Who is there.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The links' present state.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.outward.0.load().as_ref().map(|links| links.status()).unwrap_or_default()
+    }
+
+    /// Lets `look` see what the links have counted.
+    pub fn with_counters(&self, look: impl FnOnce(&LinkCounters)) {
+        if let Some(links) = self.outward.0.load().as_ref() {
+            look(links.counters());
+        }
+    }
+
+    /// Others are to know how much this node carries.
+    pub fn set_load(&self, load: Load) {
+        self.membership.set_load(load);
+    }
+
+    /// Tells a peer something; dropped without a link.
+    pub fn tell(&self, to: NodeId, body: Vec<u8>) {
+        self.outward.control(to, &Control::Tell { body });
+    }
+
+    /// Tells all linked peers something.
+    pub fn tell_all(&self, body: &[u8]) {
+        for node in self.linked() {
+            self.tell(node, body.to_vec());
+        }
+    }
+
+    /// Asks a peer; `None` if it is not linked or does not answer in time.
+    pub async fn ask(&self, to: NodeId, body: Vec<u8>) -> Option<Vec<u8>> {
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.unanswered.lock().insert(ask, sender);
+        let answer = if self.outward.control(to, &Control::Ask { ask, body }) {
+            timeout(ANSWER_DEADLINE, answer).await.ok().and_then(Result::ok)
+        } else {
+            None
+        };
+        self.unanswered.lock().remove(&ask);
+        answer
+    }
+
+    /// The node stops soon: it owns nothing from now on, and others take no more agents for it.
+    pub fn leave(&self) {
+        self.membership.leave();
+        for node in self.linked() {
+            self.outward.control(node, &Control::Leaving);
+        }
+    }
+
+    /// The node has nothing left to say: all that was sent is delivered, until `deadline`, and the
+    /// links end in a goodbye.
+    pub async fn say_goodbye(&self, deadline: Duration) {
+        self.membership.left();
+        let links = self.outward.0.load_full();
+        if let Some(links) = links {
+            links.close_all(deadline).await;
+        }
+    }
+
+    fn linked(&self) -> Vec<NodeId> {
+        self.outward.0.load().as_ref().map(|links| links.linked()).unwrap_or_default()
+    }
+
+    fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
+    fn tell_each(&self, to: NodeId, bodies: Vec<Vec<u8>>) {
+        for body in bodies {
+            self.tell(to, body);
+        }
+    }
+
+    fn ping_all(&self, number: u64) {
+        let ping = Control::Ping {
+            number,
+            time: self.mesh.time((self.wall)()),
+            broadcasts: self.mesh.broadcasts(),
+        };
+        for node in self.linked() {
+            self.outward.control(node, &ping);
+        }
+    }
+
+    /// Tells the engine and the membership which links have fallen silent, or are heard of again.
+    fn look_for_silence(&self) {
+        let status = self.links();
+        let mut silent = self.silent.lock();
+        silent.retain(|node| status.iter().any(|link| link.peer.incarnation.node == *node));
+        for link in &status {
+            let peer = link.peer.incarnation;
+            let is_silent = link.silent_for >= SUSPECT_AFTER;
+            let changed =
+                if is_silent { silent.insert(peer.node) } else { silent.remove(&peer.node) };
+            if changed {
+                self.membership.silent(peer, is_silent);
+                self.mesh.link_suspect(peer.node, is_silent, self.now());
+            }
+        }
+    }
+
+    /// Answers a peer's question by a task of its own; one too many is not answered.
+    fn answer(self: &Arc<Self>, from: Incarnation, ask: u64, body: Vec<u8>) {
+        let Ok(permit) = Arc::clone(&self.questions).try_acquire_owned() else { return };
+        let peering = Arc::clone(self);
+        self.answering.spawn(async move {
+            let body = peering.application.asked(from, body).await;
+            peering.outward.control(from.node, &Control::Answer { ask, body });
+            drop(permit);
+        });
+    }
+}
+
+impl<R: Resolve> Tasks<R> {
+    /// Keeps the node in the mesh until `stop`.
+    ///
+    /// # Errors
+    /// Gossip ended by itself: the node cannot know who is there any more.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), GossipError> {
+        let Self { peering, links, driver, resolver } = self;
+        let dialling = Arc::new(Dialling { links: Arc::clone(&links) });
+        let outcome = tokio::select! {
+            outcome = driver.run(dialling, resolver, stop.clone()) => outcome,
+            () = follow_members(&peering) => Ok(()),
+            () = keep_time(&peering) => Ok(()),
+            () = links.run(stop.clone()) => Ok(()),
+        };
+        peering.answering.close();
+        // The engine and the links hold each other until here.
+        peering.outward.0.store(None);
+        outcome
+    }
+}
+
+async fn keep_time(peering: &Peering) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0_u64.. {
+        tick.tick().await;
+        peering.mesh.tick(peering.now());
+        if number.is_multiple_of(TICKS_PER_LOOK) {
+            peering.look_for_silence();
+        }
+        if number.is_multiple_of(TICKS_PER_PING) {
+            peering.ping_all(number);
+        }
+    }
+}
+
+async fn follow_members(peering: &Peering) {
+    let mut members = peering.membership.members();
+    let mut living: BTreeSet<Incarnation> = BTreeSet::new();
+    loop {
+        let list: Arc<[Member]> = members.borrow_and_update().clone();
+        peering.mesh.members(&list, peering.now());
+        let lives = |member: &&Member| member.state.lives();
+        let now: BTreeSet<Incarnation> =
+            list.iter().filter(lives).map(|member| member.incarnation).collect();
+        for gone in living.difference(&now) {
+            peering.application.gone(*gone);
+        }
+        living = now;
+        if members.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The links as the membership uses them.
+struct Dialling {
+    links: Arc<Links>,
+}
+
+impl Peers for Dialling {
+    fn gossip(&self, to: NodeId, message: &[u8]) -> bool {
+        self.links.gossip(to, message)
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Dialled, DialError> {
+        match self.links.dial(address).await {
+            Ok(peer) => Ok(Dialled::Peer(peer.incarnation)),
+            Err(LinkError::Myself(_)) => Ok(Dialled::Oneself),
+            Err(error @ LinkError::Refused { .. }) => Err(DialError::Refused(error.to_string())),
+            Err(error) => Err(DialError::Unreachable(error.to_string())),
+        }
+    }
+}
+
+/// The engine is told first of a link that is there, and last of one that is gone.
+impl LinkEvents for Arc<Peering> {
+    fn admit(&self, peer: &Introduction) -> Result<(), String> {
+        self.membership.admit(peer)
+    }
+
+    fn up(&self, peer: &Introduction) {
+        let home = Home { me: peer.incarnation, region: peer.region.clone() };
+        self.mesh.link_up(&home, self.now());
+        self.membership.up(peer);
+        self.tell_each(peer.incarnation.node, self.application.linked(peer));
+    }
+
+    fn down(&self, peer: Incarnation, why: Down) {
+        self.membership.down(peer, why);
+        self.mesh.link_down(peer, self.now());
+    }
+
+    fn control(&self, from: Incarnation, frame: Control) {
+        match frame {
+            Control::Ping { number, time, broadcasts } => {
+                self.learn_time(time);
+                let time = self.mesh_time();
+                self.outward.control(from.node, &Control::Pong { number, time });
+                self.mesh.heard(from.node, &broadcasts, self.now());
+            }
+            Control::Pong { time, .. } => self.learn_time(time),
+            Control::Leaving => self.membership.peer_leaves(from),
+            Control::Ask { ask, body } => self.answer(from, ask, body),
+            Control::Answer { ask, body } => {
+                if let Some(asker) = self.unanswered.lock().remove(&ask) {
+                    // An error means that it waits no more.
+                    let _ = asker.send(body);
+                }
+            }
+            Control::Tell { body } => {
+                self.tell_each(from.node, self.application.told(from, &body));
+            }
+            other => self.mesh.control(from.node, other, self.now()),
+        }
+    }
+
+    fn gossip(&self, from: Incarnation, message: Bytes) {
+        self.membership.gossip(from, message);
+    }
+
+    fn data(&self, from: Incarnation, lane: u8, frames: &mut Frames<'_>) {
+        self.mesh.chunk(from.node, lane, frames, self.now());
+    }
+
+    fn mesh_time(&self) -> UnixMillis {
+        self.mesh.time((self.wall)())
+    }
+
+    fn learn_time(&self, time: UnixMillis) {
+        self.mesh.learn_time((self.wall)(), time);
+    }
+}
+
+impl Outlet for Outward {
+    fn control(&self, to: NodeId, frame: &Control) -> bool {
+        self.0.load().as_ref().is_some_and(|links| links.control(to, frame))
+    }
+
+    fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
+        self.0.load().as_ref().map_or(Pushed::NoLink, |links| links.data(to, lane, frame))
+    }
+}

@@ -1,0 +1,424 @@
+//! What makes a process one node of a cluster: its identity, its place on the network, its part in the
+//! registry, and the mesh that it joins.
+//!
+//! The first of the seeds is the registry's voter: it keeps the names. All other nodes observe.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cluster::{
+    Incarnation, NodeId,
+    link::{Introduction, LinkStatus, NodeKey, QuicError, QuicSettings, QuicTransport},
+    membership::{Dns, Load, SeedAddress},
+    peering::{Application, Parts, Peering, Tasks},
+    registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
+};
+use parking_lot::Mutex;
+use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
+use tokio::{net::lookup_host, time::interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    config::{self, Advertise, Config, Credentials},
+    peers::{Join, Joined, NodeStatus, Peers},
+    relay::VERSION,
+};
+
+/// What a node tells another, but for what the mesh itself says: the first byte of each message.
+mod news {
+    /// The registry's [`Voter::news`](cluster::registry::Voter::news).
+    pub(super) const REGISTRY: u8 = 1;
+    /// How many names there are, eight bytes, big-endian.
+    pub(super) const COUNT: u8 = 2;
+}
+
+/// How long the last words may take.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How often the count of names is told, and what was learned is saved.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Why a node cannot be one of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Its certificate or secret is of no use.
+    #[error("cannot make this node's identity in the cluster")]
+    Identity(#[from] IdentityError),
+    /// Its key could not be read or made.
+    #[error("cannot read or make mesh.key in {dir}", dir = dir.display())]
+    Key {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its mesh port cannot be used.
+    #[error("cannot use the mesh's port (set by MESH_HOST and MESH_PORT)")]
+    Port(#[from] QuicError),
+    /// Nobody could reach it.
+    #[error("cannot tell where other nodes reach this one ({0}): set ADVERTISE to host:port")]
+    Advertise(String),
+    /// It keeps names of its own.
+    #[error(
+        "{dir} holds {names} names of a relay that was alone, but the names of this cluster are \
+         kept by its first seed, {voter}: make this node the first of SEEDS, or give it an empty \
+         DATA_DIR", dir = dir.display()
+    )]
+    OwnNames {
+        /// The data directory.
+        dir: PathBuf,
+        /// How many.
+        names: u64,
+        /// The first seed.
+        voter: String,
+    },
+    /// What it knew of the registry cannot be read.
+    #[error("cannot read what this node knows of the registry")]
+    News(#[from] NewsError),
+}
+
+/// A node that is ready to join.
+pub struct Ready {
+    /// What joins it.
+    pub join: Join,
+    /// The registry, as this node reaches it.
+    pub registry: Arc<dyn Registry>,
+    /// Where other nodes reach it.
+    pub address: SocketAddr,
+}
+
+/// Prepares the node of `local` to join the cluster that `config` names; none if it names none.
+pub async fn prepare(
+    config: &Config,
+    clock: &Clock,
+    local: &Arc<LocalRegistry>,
+) -> Result<Option<Ready>, JoinError> {
+    let mesh = &config.mesh;
+    let Some(credentials) = mesh.credentials().filter(|_| !mesh.seeds.is_empty()) else {
+        return Ok(None);
+    };
+    let node = local.node_id();
+    let identity = match &credentials {
+        Credentials::Secret(secret) => MeshIdentity::from_secret(secret, node.0)?,
+        Credentials::Files(files) => MeshIdentity::from_files(files, Some(node.0))?,
+    };
+    let key = NodeKey::open(&config.data_dir)
+        .map_err(|source| JoinError::Key { dir: config.data_dir.clone(), source })?;
+    let settings = QuicSettings {
+        identity: &identity,
+        key: &key,
+        key_exchange: KeyExchange::default(),
+        rng_seed: None,
+    };
+    let bound = SocketAddr::new(mesh.host, mesh.port);
+    let transport = QuicTransport::bind(bound, &settings)?;
+    let seed = |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
+    let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
+    let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
+    let part = Part::of(config, local, &seeds, address).await?;
+    let registry: Arc<dyn Registry> = match &part {
+        Part::Voter(_) => Arc::clone(local) as Arc<dyn Registry>,
+        Part::Observer(observer, _) => Arc::clone(observer) as Arc<dyn Registry>,
+    };
+    let introduction = Introduction {
+        incarnation: Incarnation { node, generation: local.generation() },
+        name: config.node_name.clone(),
+        region: config.region.clone(),
+        version: VERSION.into(),
+        address,
+    };
+    let cluster = identity.cluster_id().to_owned();
+    let (clock, wall) = (clock.clone(), clock.clone());
+    let join: Join = Box::new(move |_, deliver| {
+        let office = Arc::new(Office { part });
+        let (peering, tasks) = Peering::new(Parts {
+            introduction,
+            cluster,
+            seeds,
+            transport: Arc::new(transport),
+            resolver: Arc::new(Dns),
+            deliver,
+            application: Arc::clone(&office) as Arc<dyn Application>,
+            clock: Arc::new(move || clock.elapsed()),
+            wall: Arc::new(move || wall.wall()),
+        });
+        joined(&peering, &office, tasks)
+    });
+    Ok(Some(Ready { join, registry, address }))
+}
+
+fn joined(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<Dns>) -> Joined {
+    if let Part::Observer(_, way) = &office.part {
+        let _ = way.peering.set(Arc::downgrade(peering));
+    }
+    let (runs, business) = (Arc::clone(peering), Arc::clone(office));
+    let driver = Box::pin(async move {
+        let stop = CancellationToken::new();
+        tokio::select! {
+            ended = tasks.run(stop.clone()) => if let Err(error) = ended {
+                tracing::error!(%error, "the mesh has ended");
+            },
+            () = business.keep_up(&runs) => {}
+        }
+    });
+    Joined {
+        mesh: Arc::clone(peering.mesh()),
+        peers: Arc::new(Cluster { peering: Arc::clone(peering), office: Arc::clone(office) }),
+        driver,
+    }
+}
+
+/// Where other nodes reach this one: as configured, or the address that it is bound to, or that which
+/// it has on the way to the first seed that can be found.
+async fn own_address(
+    transport: &QuicTransport,
+    advertise: Option<&Advertise>,
+    seeds: &[SeedAddress],
+) -> Result<SocketAddr, JoinError> {
+    let unknown = |error: io::Error| JoinError::Advertise(error.to_string());
+    let bound = transport.local_address().map_err(unknown)?;
+    if let Some(Advertise { host, port }) = advertise {
+        let port = port.unwrap_or(bound.port());
+        let mut found = lookup_host((host.as_str(), port)).await.map_err(|error| {
+            JoinError::Advertise(format!("ADVERTISE is {host}, which is not found: {error}"))
+        })?;
+        return found
+            .next()
+            .ok_or_else(|| JoinError::Advertise(format!("{host} has no address")));
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    let mut why = "none of the seeds is found".to_owned();
+    for seed in seeds {
+        match on_the_way_to(seed).await {
+            Ok(ip) => return Ok(SocketAddr::new(ip, bound.port())),
+            Err(error) => why = format!("{}:{}: {error}", seed.host, seed.port),
+        }
+    }
+    Err(JoinError::Advertise(why))
+}
+
+/// This machine's address on the way to a seed. Nothing is sent.
+async fn on_the_way_to(seed: &SeedAddress) -> io::Result<IpAddr> {
+    let mut found = lookup_host((seed.host.as_str(), seed.port)).await?;
+    let to = found.next().ok_or_else(|| io::Error::other("it has no address"))?;
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// A node's part in the registry.
+enum Part {
+    /// It keeps the names.
+    Voter(Voter),
+    /// It asks who does.
+    Observer(Arc<Observer>, Arc<WayToVoter>),
+}
+
+impl Part {
+    async fn of(
+        config: &Config,
+        local: &Arc<LocalRegistry>,
+        seeds: &[SeedAddress],
+        address: SocketAddr,
+    ) -> Result<Self, JoinError> {
+        let Some(first) = seeds.first() else { return Ok(Self::Voter(Voter::new(local.clone()))) };
+        if is_own(first, config.mesh.advertise.as_ref(), address).await {
+            return Ok(Self::Voter(Voter::new(Arc::clone(local))));
+        }
+        let names = local.registered_agents();
+        if names > 0 {
+            let voter = format!("{}:{}", first.host, first.port);
+            return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
+        }
+        let way = Arc::new(WayToVoter::default());
+        let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
+        Ok(Self::Observer(Arc::new(observer), way))
+    }
+}
+
+/// Whether a seed is this node itself.
+async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: SocketAddr) -> bool {
+    let port = |advertise: &Advertise| advertise.port.unwrap_or(address.port());
+    if advertise.is_some_and(|own| own.host == seed.host && port(own) == seed.port) {
+        return true;
+    }
+    let found = lookup_host((seed.host.as_str(), seed.port)).await;
+    found.is_ok_and(|mut found| found.any(|found| found == address))
+}
+
+/// The way to the node that keeps the names: whoever tells of them.
+#[derive(Default)]
+struct WayToVoter {
+    peering: OnceLock<Weak<Peering>>,
+    voter: Mutex<Option<NodeId>>,
+}
+
+#[async_trait]
+impl AskVoter for WayToVoter {
+    async fn ask(&self, request: Vec<u8>) -> Option<Vec<u8>> {
+        let voter = (*self.voter.lock())?;
+        self.peering.get()?.upgrade()?.ask(voter, request).await
+    }
+}
+
+/// What nodes say to each other beside the mesh.
+struct Office {
+    part: Part,
+}
+
+impl Office {
+    /// Tells the others what is new, and saves what was learned, until it is dropped.
+    async fn keep_up(&self, peering: &Peering) {
+        match &self.part {
+            Part::Voter(voter) => tell_news(voter, peering).await,
+            Part::Observer(observer, _) => save_news(observer).await,
+        }
+    }
+
+    fn learn(&self, from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
+        match observer.learn(news) {
+            Ok(()) => {
+                let before = way.voter.lock().replace(from.node);
+                if before != Some(from.node) {
+                    tracing::info!(voter = %from, "found the node that keeps the names");
+                }
+            }
+            Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
+        }
+    }
+}
+
+async fn tell_news(voter: &Voter, peering: &Peering) {
+    let mut changes = voter.changes();
+    let mut round = interval(ROUND);
+    let mut told = 0;
+    loop {
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                peering.tell_all(&tagged(news::REGISTRY, &voter.news()));
+            }
+            _ = round.tick() => {
+                let names = voter.registered_agents();
+                if std::mem::replace(&mut told, names) != names {
+                    peering.tell_all(&tagged(news::COUNT, &names.to_be_bytes()));
+                }
+            }
+        }
+    }
+}
+
+/// The disk is written by a thread of its own.
+async fn save_news(observer: &Arc<Observer>) {
+    let mut round = interval(ROUND);
+    loop {
+        round.tick().await;
+        if observer.is_unsaved() {
+            let observer = Arc::clone(observer);
+            let saved = tokio::task::spawn_blocking(move || observer.save()).await;
+            if let Ok(Err(error)) = saved {
+                tracing::error!(%error, "cannot save what this node knows of the registry");
+            }
+        }
+    }
+}
+
+fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag], body].concat()
+}
+
+#[async_trait]
+impl Application for Office {
+    fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
+        match &self.part {
+            Part::Voter(voter) => vec![tagged(news::REGISTRY, &voter.news())],
+            Part::Observer(..) => Vec::new(),
+        }
+    }
+
+    fn gone(&self, _: Incarnation) {}
+
+    fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
+        match (&self.part, body.split_first()) {
+            (Part::Observer(observer, way), Some((&news::REGISTRY, news))) => {
+                self.learn(from, observer, way, news);
+            }
+            (Part::Observer(observer, _), Some((&news::COUNT, names))) => {
+                if let Ok(names) = names.try_into() {
+                    observer.learn_count(u64::from_be_bytes(names));
+                }
+            }
+            (Part::Voter(_), Some((&news::REGISTRY, _))) => tracing::error!(
+                from = %from,
+                "two nodes think that they are the first of SEEDS: give all nodes the same list, and \
+                 each an ADVERTISE of its own"
+            ),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
+        match &self.part {
+            Part::Voter(voter) => voter.answer(&body).await,
+            Part::Observer(..) => Vec::new(),
+        }
+    }
+}
+
+/// The other nodes, as this one works with them.
+struct Cluster {
+    peering: Arc<Peering>,
+    office: Arc<Office>,
+}
+
+#[async_trait]
+impl Peers for Cluster {
+    fn nodes(&self) -> Vec<NodeStatus> {
+        let rings = self.peering.mesh().rings();
+        let members = self.peering.membership().members().borrow().clone();
+        let status = |member: &cluster::membership::Member| {
+            let ring = rings.ring(&member.region);
+            let ring_share = ring.map_or(0.0, |ring| ring.share(member.node()));
+            NodeStatus { member: member.clone(), ring_share }
+        };
+        members.iter().map(status).collect()
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        self.peering.links()
+    }
+
+    fn carry(&self, load: Load) {
+        self.peering.set_load(load);
+    }
+
+    async fn joined(&self) {
+        let mut joined = self.peering.membership().joined();
+        // An error means that the mesh has ended, which stops the node.
+        let _ = joined.wait_for(|joined| *joined).await;
+        if let Part::Observer(observer, _) = &self.office.part {
+            observer.informed().await;
+        }
+    }
+
+    fn leave(&self) {
+        self.peering.leave();
+    }
+
+    async fn goodbye(&self) {
+        self.peering.say_goodbye(GOODBYE).await;
+    }
+}

@@ -1,0 +1,326 @@
+//! The life of a node: it joins the others, serves, looks after its sessions, drains, and stops.
+//!
+//! Everything that is the process's own, signals, limits, binding and where names are kept, is given:
+//! so a simulation runs the same node on a network and a clock of its own, many in one process.
+
+use std::{future::pending, sync::Arc};
+
+use cluster::{NodeId, registry::Registry, subscription_store};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    deliver::Sink,
+    drain::{LAST_STEPS, drain},
+    http::{AdminToken, ops_router, public_router},
+    metrics::Metrics,
+    net::Listener,
+    peers::{Join, Joined},
+    relay::{Phase, Relay},
+    saving,
+    serve::Server,
+    upkeep,
+};
+
+/// What a node is made of.
+pub struct Parts {
+    /// Which node it is.
+    pub node: NodeId,
+    /// How it is configured. Addresses, ports, logging and the registry's settings mean nothing here.
+    pub config: Config,
+    /// Its time.
+    pub clock: Clock,
+    /// Which names and tokens are good.
+    pub registry: Arc<dyn Registry>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// What the admin API asks for.
+    pub admin: AdminToken,
+    /// Where agents come in.
+    pub public: Door,
+    /// Where operators look.
+    pub ops: Door,
+    /// What joins it to other nodes; none if it is alone.
+    pub join: Option<Join>,
+    /// Whether subscriptions are kept in the data directory; else they end with the node.
+    pub saves_subscriptions: bool,
+}
+
+/// A way in.
+pub struct Door {
+    /// Accepts connections.
+    pub listener: Box<dyn Listener>,
+    /// How many may speak HTTP at a time.
+    pub places: usize,
+}
+
+/// Tells a node to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    drain: CancellationToken,
+    at_once: CancellationToken,
+}
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum LifeError {
+    /// The subscriptions on disk could not be opened.
+    #[error("cannot open the subscriptions")]
+    Subscriptions(#[from] subscription_store::OpenError),
+    /// A part that the node cannot do without ended.
+    #[error("{0} ended by itself: this is a bug")]
+    Essential(String),
+}
+
+/// A node that has started.
+#[derive(Debug)]
+pub struct Node {
+    relay: Arc<Relay>,
+    essential: Essential,
+    stop: CancellationToken,
+}
+
+impl Stop {
+    /// Lets the node drain, and then stop.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Lets the node stop without waiting for its agents any longer.
+    pub fn at_once(&self) {
+        self.drain.cancel();
+        self.at_once.cancel();
+    }
+}
+
+impl Node {
+    /// Starts a node: it listens when this returns, and takes agents at once if it is alone. Else it
+    /// does when it has joined the others, for which it must be [run](Self::run).
+    pub fn start(parts: Parts) -> Result<Self, LifeError> {
+        let Parts { node, config, clock, registry, metrics, admin, .. } = parts;
+        let relay = Arc::new(Relay::new(node, config, clock, registry, metrics));
+        let store = parts.saves_subscriptions.then(|| saving::restore(&relay)).transpose()?;
+        let stop = CancellationToken::new();
+        let mut essential = Essential::default();
+        match parts.join {
+            Some(join) => {
+                let Joined { mesh, peers, driver } = join(&relay, Arc::new(Sink::new(&relay)));
+                relay.join(mesh, peers);
+                let stop = stop.clone();
+                essential.spawn("the mesh", async move {
+                    let _ = stop.run_until_cancelled(driver).await;
+                });
+            }
+            None => relay.enter_phase(Phase::Serving),
+        }
+        let (public, ops) =
+            (public_router(Arc::clone(&relay)), ops_router(Arc::clone(&relay), admin));
+        let server = Server::public(Arc::clone(&relay), public, parts.public.places, stop.clone());
+        essential.spawn("the public listener", server.run(parts.public.listener));
+        let server = Server::ops(Arc::clone(&relay), ops, parts.ops.places, stop.clone());
+        essential.spawn("the ops listener", server.run(parts.ops.listener));
+        let upkeep = upkeep::look_after(Arc::clone(&relay), stop.clone());
+        essential.spawn("looking after sessions", upkeep);
+        let revocations = relay.registry.revocations();
+        let watching = upkeep::watch_revocations(Arc::clone(&relay), revocations, stop.clone());
+        essential.spawn("watching revocations", watching);
+        if let Some(store) = store {
+            let saving = saving::save_changes(Arc::clone(&relay), store, stop.clone());
+            essential.spawn("saving subscriptions", saving);
+        }
+        Ok(Self { relay, essential, stop })
+    }
+
+    /// What its connections and sessions share.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.relay
+    }
+
+    /// Runs until it is told to stop, or cannot go on, and has drained. Whoever drops this instead
+    /// ends the listeners and the upkeep; connections and sessions end with the runtime.
+    pub async fn run(mut self, stop: Stop) -> Result<(), LifeError> {
+        let ended = tokio::select! {
+            () = stop.drain.cancelled() => Ok(()),
+            error = self.essential.first_end() => Err(error),
+            () = serve_when_joined(&self.relay) => Ok(()),
+        };
+        tokio::select! {
+            () = drain(&self.relay) => {}
+            () = stop.at_once.cancelled() => {}
+        }
+        self.stop.cancel();
+        // Requests under way are answered still: a registration that is decided must reach its agent.
+        let _ = timeout(LAST_STEPS, self.relay.tasks.all_ended()).await;
+        self.essential.all_ended().await;
+        ended
+    }
+}
+
+/// Takes agents as soon as the others are found. Does not return.
+async fn serve_when_joined(relay: &Relay) {
+    if let Some(peers) = relay.peers() {
+        peers.joined().await;
+        relay.enter_phase(Phase::Serving);
+        tracing::info!(nodes = peers.nodes().len(), "joined: taking agents");
+    }
+    pending().await
+}
+
+/// The tasks without which the node is no relay.
+#[derive(Debug, Default)]
+struct Essential(JoinSet<&'static str>);
+
+impl Essential {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    async fn first_end(&mut self) -> LifeError {
+        match self.0.join_next().await {
+            Some(Ok(name)) => LifeError::Essential(name.into()),
+            Some(Err(error)) => LifeError::Essential(name_of(&error)),
+            None => LifeError::Essential("everything".into()),
+        }
+    }
+
+    /// Waits for their ends, and aborts what is left when the time for it is over.
+    async fn all_ended(mut self) {
+        let _ = timeout(LAST_STEPS, async { while self.0.join_next().await.is_some() {} }).await;
+        self.0.shutdown().await;
+    }
+}
+
+fn name_of(error: &JoinError) -> String {
+    format!("a part of the relay ({error})")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::{io, net::SocketAddr};
+
+    use async_trait::async_trait;
+    use cluster::{
+        link::LinkStatus,
+        membership::Load,
+        registry::{LocalRegistry, Options},
+    };
+    use parking_lot::Mutex;
+    use tokio::{sync::Notify, task::yield_now};
+
+    use super::*;
+    use crate::{
+        net::Connection,
+        peers::{NodeStatus, Peers, testing::mesh},
+    };
+
+    /// Nobody ever connects.
+    struct Quiet;
+
+    #[async_trait]
+    impl Listener for Quiet {
+        async fn accept(&mut self) -> io::Result<(Connection, SocketAddr)> {
+            pending().await
+        }
+    }
+
+    /// Notes what the node told the others.
+    #[derive(Default)]
+    struct Others {
+        found: Notify,
+        told: Mutex<Vec<&'static str>>,
+    }
+
+    #[async_trait]
+    impl Peers for Others {
+        fn nodes(&self) -> Vec<NodeStatus> {
+            Vec::new()
+        }
+
+        fn links(&self) -> Vec<LinkStatus> {
+            Vec::new()
+        }
+
+        fn carry(&self, _: Load) {}
+
+        async fn joined(&self) {
+            self.found.notified().await;
+        }
+
+        fn leave(&self) {
+            self.told.lock().push("I leave");
+        }
+
+        async fn goodbye(&self) {
+            self.told.lock().push("goodbye");
+        }
+    }
+
+    /// A node without a network whose mesh runs as long as `driver`.
+    fn start(
+        peers: &Arc<Others>,
+        driver: impl Future<Output = ()> + Send + 'static,
+    ) -> (Node, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let now = clock.clone();
+        let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
+        let peers = Arc::clone(peers);
+        let join: Join = Box::new(move |_, deliver| Joined {
+            mesh: mesh(NodeId(7), deliver),
+            peers,
+            driver: Box::pin(driver),
+        });
+        let door = || Door { listener: Box::new(Quiet), places: 1 };
+        let parts = Parts {
+            node: NodeId(7),
+            config: Config::default(),
+            clock,
+            registry: Arc::new(LocalRegistry::open(folder.path(), options).unwrap()),
+            metrics: Metrics::new().unwrap(),
+            admin: AdminToken::new("secret"),
+            public: door(),
+            ops: door(),
+            join: Some(join),
+            saves_subscriptions: false,
+        };
+        (Node::start(parts).unwrap(), folder)
+    }
+
+    #[tokio::test]
+    async fn a_node_serves_when_it_has_found_the_others_and_tells_them_when_it_goes() {
+        let others = Arc::new(Others::default());
+        let (node, _folder) = start(&others, pending());
+        let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
+        assert_eq!(relay.phase(), Phase::Joining);
+        let operator = async {
+            yield_now().await;
+            assert_eq!(relay.phase(), Phase::Joining, "the others are not found yet");
+            others.found.notify_one();
+            while relay.phase() == Phase::Joining {
+                yield_now().await;
+            }
+            assert_eq!(relay.phase(), Phase::Serving);
+            stop.drain();
+        };
+        let (ended, ()) = tokio::join!(node.run(stop.clone()), operator);
+        ended.unwrap();
+        assert_eq!(relay.phase(), Phase::Draining);
+        assert_eq!(*others.told.lock(), ["I leave", "goodbye"]);
+    }
+
+    #[tokio::test]
+    async fn a_node_does_not_go_on_without_its_mesh() {
+        let (node, _folder) = start(&Arc::default(), async {});
+        let error = node.run(Stop::default()).await.unwrap_err();
+        assert!(matches!(&error, LifeError::Essential(part) if part == "the mesh"), "{error}");
+    }
+}

@@ -1,0 +1,111 @@
+//! The other nodes, as this one works with them.
+//!
+//! What joins nodes, links and gossip, is the crate `cluster`'s; a simulation may bring another. Here is
+//! only what the node asks of it. A node that is alone has none of this.
+
+use std::{pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use cluster::{
+    link::LinkStatus,
+    membership::{Load, Member},
+    mesh::{Deliver, Mesh},
+};
+
+use crate::relay::Relay;
+
+/// Joins the node to others, once there is something that messages can be delivered to.
+pub type Join = Box<dyn FnOnce(&Arc<Relay>, Arc<dyn Deliver>) -> Joined + Send>;
+
+/// A node's part in a cluster.
+pub struct Joined {
+    /// Where agents are, and how messages get there.
+    pub mesh: Arc<Mesh>,
+    /// The other nodes.
+    pub peers: Arc<dyn Peers>,
+    /// What runs beside the node, until it is dropped; that it ends by itself stops the node.
+    pub driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// The other nodes.
+#[async_trait]
+pub trait Peers: Send + Sync + 'static {
+    /// All nodes, this one among them, in no order.
+    fn nodes(&self) -> Vec<NodeStatus>;
+
+    /// The links of this node, in no order.
+    fn links(&self) -> Vec<LinkStatus>;
+
+    /// What this node carries, to be told to the others. Called once a second.
+    fn carry(&self, load: Load);
+
+    /// Returns when the node may take agents: it has found the others, or waited long enough.
+    async fn joined(&self);
+
+    /// Tells the others that this node stops soon, and returns at once.
+    fn leave(&self);
+
+    /// Returns when what waits in the links is written and the others know that this node is gone.
+    async fn goodbye(&self);
+}
+
+/// A node of the cluster, as operators see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeStatus {
+    /// What membership knows.
+    pub member: Member,
+    /// Its share of the presence records of its region, from 0 to 1.
+    pub ring_share: f64,
+}
+
+/// Peers for the tests of others.
+#[cfg(test)]
+pub(crate) mod testing {
+    use cluster::{
+        Generation, Incarnation, NodeId,
+        mesh::{Home, Outlet, Pushed},
+        wire::{Control, Data},
+    };
+
+    use super::*;
+
+    /// The mesh of a node that has no links.
+    pub(crate) fn mesh(node: NodeId, deliver: Arc<dyn Deliver>) -> Arc<Mesh> {
+        let me = Incarnation { node, generation: Generation(1) };
+        Arc::new(Mesh::new(Home { me, region: "default".into() }, Arc::new(NoLinks), deliver))
+    }
+
+    struct NoLinks;
+
+    impl Outlet for NoLinks {
+        fn control(&self, _: NodeId, _: &Control) -> bool {
+            false
+        }
+
+        fn data(&self, _: NodeId, _: u8, _: &Data<'_>) -> Pushed {
+            Pushed::NoLink
+        }
+    }
+
+    /// Nobody.
+    pub(crate) struct Alone;
+
+    #[async_trait]
+    impl Peers for Alone {
+        fn nodes(&self) -> Vec<NodeStatus> {
+            Vec::new()
+        }
+
+        fn links(&self) -> Vec<LinkStatus> {
+            Vec::new()
+        }
+
+        fn carry(&self, _: Load) {}
+
+        async fn joined(&self) {}
+
+        fn leave(&self) {}
+
+        async fn goodbye(&self) {}
+    }
+}
