@@ -45,6 +45,9 @@ struct Record {
     session: SessionId,
     /// In milliseconds.
     renewed: u64,
+    /// Whether another node has owned the agent since the record was made or renewed: the agent may
+    /// have moved without this node being told.
+    is_former: bool,
     /// Who was told where the agent is, and is to be told when that changes.
     watchers: Box<[NodeId]>,
 }
@@ -95,7 +98,7 @@ impl Directory {
     /// The members as they are now, and the rings over them. Records of a node that is neither a live
     /// member nor linked end.
     pub fn members(&mut self, members: &[Member], rings: Rings) {
-        self.rings = rings;
+        self.change_rings(rings);
         let lives =
             |member: &&Member| !matches!(member.state, MemberState::Left | MemberState::Dead);
         let alive: BTreeMap<NodeId, Generation> = members
@@ -110,6 +113,20 @@ impl Directory {
             peer.is_member = *node == self.me || alive.contains_key(node);
         }
         self.forget_the_gone();
+    }
+
+    /// A record outlives the ownership, for those who ask the former owner; it does not outlive the
+    /// next one, under which its home tells anew.
+    fn change_rings(&mut self, rings: Rings) {
+        if rings.version_of(&self.region) != self.rings.version_of(&self.region) {
+            self.records.retain(|agent, record| {
+                let is_mine = rings.owner(&self.region, agent.as_str()) == Some(self.me);
+                let stays = !(is_mine && record.is_former);
+                record.is_former = !is_mine;
+                stays
+            });
+        }
+        self.rings = rings;
     }
 
     /// A link to the node is there: what comes from it from now on comes on this one. It will tell
@@ -283,9 +300,9 @@ impl Directory {
     fn enter(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
         let renewed = millis(now);
         if let Some(record) = self.records.get_mut(agent) {
-            (record.session, record.renewed) = (session, renewed);
+            (record.session, record.renewed, record.is_former) = (session, renewed, false);
         } else {
-            let record = Record { session, renewed, watchers: Box::default() };
+            let record = Record { session, renewed, is_former: false, watchers: Box::default() };
             self.records.insert(agent.clone(), record);
         }
     }
