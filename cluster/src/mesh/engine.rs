@@ -303,8 +303,7 @@ impl Mesh {
         }
         let mut core = self.core.lock();
         let needs = if suspect {
-            self.routes.silent(peer);
-            Needs::new()
+            self.routes.silent(peer, &self.out(), now)
         } else {
             self.routes.heard(peer, &self.out(), now)
         };

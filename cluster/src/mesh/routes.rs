@@ -462,13 +462,14 @@ impl Routes {
     }
 
     /// The node is silent: routes to it are verified before they are used, and if it still is the
-    /// agent's home, messages wait.
-    pub(super) fn silent(&self, node: NodeId) {
+    /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
+    pub(super) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let shard = shard.read();
             shard.known.values().filter(|known| known.home() == node).for_each(Known::doubt);
         }
+        self.on_all_open(&Cx { out, now }, |route| route.silent(node))
     }
 
     /// The link to the node is gone, with all that was in it.
@@ -599,10 +600,14 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> Option<Need> {
         let route = shard.open.get_mut(agent)?;
+        let is_heard = |node| node == self.me || self.heard.read().contains(&node);
         route.push_fences(|node, lane, epoch| {
+            if !is_heard(node) {
+                return Pushed::NoLink;
+            }
             cx.out.data(node, lane, &Data::Fence { agent: agent.as_str(), epoch })
         });
-        match route.next(cx.now, |node| node == self.me || self.heard.read().contains(&node)) {
+        match route.next(cx.now, is_heard) {
             Next::Stay => None,
             Next::Forget => {
                 self.close(shard, agent);
