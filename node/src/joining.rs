@@ -14,7 +14,11 @@ use std::{
 use async_trait::async_trait;
 use cluster::{
     Incarnation, NodeId,
-    link::{Introduction, LinkStatus, NodeKey, QuicError, QuicSettings, QuicTransport},
+    link::{
+        Introduction, LinkStatus, NodeKey,
+        quic::{QuicError, QuicSettings, QuicTransport},
+        transport::Transport,
+    },
     membership::{Dns, Load, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
@@ -107,7 +111,10 @@ pub async fn prepare(
     let node = local.node_id();
     let identity = match &credentials {
         Credentials::Secret(secret) => MeshIdentity::from_secret(secret, node.0)?,
-        Credentials::Files(files) => MeshIdentity::from_files(files, Some(node.0))?,
+        Credentials::Files(files) => {
+            let now = Duration::from_millis(clock.wall().0);
+            MeshIdentity::from_files(files, Some(node.0), now)?
+        }
     };
     let key = NodeKey::open(&config.data_dir)
         .map_err(|source| JoinError::Key { dir: config.data_dir.clone(), source })?;
@@ -119,7 +126,8 @@ pub async fn prepare(
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
     let transport = QuicTransport::bind(bound, &settings)?;
-    let seed = |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
+    let seed =
+        |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
     let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
@@ -189,9 +197,7 @@ async fn own_address(
         let mut found = lookup_host((host.as_str(), port)).await.map_err(|error| {
             JoinError::Advertise(format!("ADVERTISE is {host}, which is not found: {error}"))
         })?;
-        return found
-            .next()
-            .ok_or_else(|| JoinError::Advertise(format!("{host} has no address")));
+        return found.next().ok_or_else(|| JoinError::Advertise(format!("{host} has no address")));
     }
     if !bound.ip().is_unspecified() {
         return Ok(bound);

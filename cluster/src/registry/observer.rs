@@ -200,7 +200,9 @@ impl Registry for Observer {
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer").field("informed", &*self.informed.borrow()).finish_non_exhaustive()
+        f.debug_struct("Observer")
+            .field("informed", &*self.informed.borrow())
+            .finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{
     token::{Serial, TokenVerifier},
 };
 
+/// How deep the values are nested at most.
+const DEPTH_MAX: usize = 8;
+
 /// What an observer asks of the voter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
@@ -208,7 +211,10 @@ pub(super) fn to_bytes(value: &impl Serialize) -> Vec<u8> {
 
 /// What the bytes say; none if they are nothing that this release knows.
 pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    rmp_serde::from_slice(bytes).ok()
+    let mut reader = rmp_serde::Deserializer::new(bytes);
+    // Nothing here is nested deeper; a stranger's nesting must not exhaust the stack.
+    reader.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut reader).ok()
 }
 
 #[cfg(test)]

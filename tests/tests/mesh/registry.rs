@@ -77,6 +77,6 @@ async fn without_the_first_seed_all_goes_on_but_new_names() {
     cluster.nodes[0].start_again();
     cluster.is_whole().await;
     cluster.nodes[1].register("new").await;
-    let taken = http::post(cluster.nodes[2].public, "/register", r#"{"agent_id":"known"}"#).await;
-    taken.expect_error(409, "agent_id_taken");
+    let again = http::post(cluster.nodes[2].public, "/register", r#"{"agent_id":"known"}"#).await;
+    again.expect_error(409, "agent_id_taken");
 }

@@ -74,7 +74,8 @@ async fn a_broadcast_reaches_everybody_but_its_sender_once() {
     agents.extend(one_each(&cluster, "also").await);
     let count = agents.len();
     for n in 0..count {
-        agents[n].send(json!({"to": ["*", agents[(n + 1) % count].id], "payload": n})).await;
+        let also = agents[(n + 1) % count].id.clone();
+        agents[n].send(json!({"to": ["*", also], "payload": n})).await;
         for (other, agent) in agents.iter_mut().enumerate() {
             if other != n {
                 assert_eq!(agent.next().await["payload"], n);

@@ -1,0 +1,143 @@
+//! Coming together: any order, and what keeps a node out.
+
+use std::net::Ipv4Addr;
+
+use serde_json::json;
+use tests::{
+    Cluster, Relay, arc_relay,
+    cluster::{loopback_address, new_secret},
+    eventually, process,
+};
+
+#[tokio::test]
+async fn nodes_may_start_in_any_order() {
+    let addresses: Vec<Ipv4Addr> = (0..3).map(|_| loopback_address()).collect();
+    let mut cluster = Cluster::unstarted(&addresses, &[]);
+    for address in [addresses[2], addresses[0], addresses[1]] {
+        cluster.add_at(address, &[]);
+    }
+    cluster.is_whole().await;
+    let mut first = cluster.nodes[0].agent("first").await;
+    let mut second = cluster.nodes[2].agent("second").await;
+    first.send(json!({"to": ["second"], "payload": 1})).await;
+    assert_eq!(second.next().await["payload"], 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_seed_joins_and_is_one_of_them() {
+    let mut cluster = Cluster::start(2).await;
+    let added = cluster.add(&[]);
+    cluster.is_whole().await;
+    let mut old = cluster.nodes[0].agent("old-one").await;
+    let mut new = cluster.nodes[added].agent("new-one").await;
+    new.send(json!({"to": ["*"], "payload": 1})).await;
+    assert_eq!(old.next().await["payload"], 1);
+}
+
+#[tokio::test]
+async fn a_node_with_another_secret_is_kept_out_and_both_sides_say_so() {
+    let cluster = Cluster::start(2).await;
+    let secret = new_secret();
+    let address = loopback_address().to_string();
+    let stranger = Relay::with(&[
+        ("SEEDS", cluster.seeds()),
+        ("CLUSTER_SECRET", &secret),
+        ("NODE_NAME", "stranger"),
+        ("MESH_HOST", &address),
+    ]);
+    eventually("the stranger says why", || async {
+        stranger.log.text().contains("does not share our CLUSTER_SECRET")
+    })
+    .await;
+    eventually("the others say it too", || async {
+        cluster.nodes.iter().any(|node| node.log.text().contains("CLUSTER_SECRET"))
+    })
+    .await;
+    let view = tests::cluster::view(&cluster.nodes[0]).await;
+    assert_eq!(view["nodes"].as_array().map(Vec::len), Some(2), "{view}");
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_name_are_not_both_let_in() {
+    let mut cluster = Cluster::start(2).await;
+    let twin = cluster.add(&[("NODE_NAME", "node-1")]);
+    eventually("the twin says why", || async {
+        cluster.nodes[twin].log.text().contains("NODE_NAME")
+    })
+    .await;
+    let view = tests::cluster::view(&cluster.nodes[0]).await;
+    assert_eq!(view["nodes"].as_array().map(Vec::len), Some(2), "{view}");
+}
+
+#[tokio::test]
+async fn seeds_without_a_secret_and_useless_addresses_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let secret = new_secret();
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (&[("SEEDS", "127.0.0.1:7946")], "arc-relay secret"),
+        (&[("SEEDS", "127.0.0.1:7946"), ("CLUSTER_SECRET", "arcs_nonsense")], "CLUSTER_SECRET"),
+        (&[("SEEDS", "not an address"), ("CLUSTER_SECRET", &secret)], "SEEDS"),
+        (
+            &[("SEEDS", "127.0.0.1:7946"), ("CLUSTER_SECRET", &secret), ("ADVERTISE", "0.0.0.0")],
+            "ADVERTISE",
+        ),
+        (
+            &[
+                ("SEEDS", "127.0.0.1:7946"),
+                ("CLUSTER_SECRET", &secret),
+                ("ADVERTISE", "no-such-host.invalid"),
+            ],
+            "ADVERTISE",
+        ),
+    ];
+    for (settings, names) in cases {
+        let mut command = Relay::command(folder.path());
+        command.envs(settings.iter().copied());
+        let finished = process::run(command).await;
+        assert!(finished.code == Some(1) || finished.code == Some(2), "{finished:?}");
+        let said = finished.stderr + &finished.stdout;
+        assert!(said.contains(names) && !said.contains(&secret), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_with_names_of_its_own_does_not_lose_them_by_joining() {
+    let mut alone = Relay::start();
+    let token = alone.register("known-1").await;
+    alone.terminate();
+    alone.wait_exit();
+    let (other, own) = (loopback_address().to_string(), loopback_address().to_string());
+    let secret = new_secret();
+    let mut command = std::process::Command::new(arc_relay());
+    command.current_dir(alone.folder()).env_clear();
+    command.envs([
+        ("DATA_DIR", "data"),
+        ("PORT", "0"),
+        ("STATS_PORT", "0"),
+        ("SEEDS", &format!("{other},{own}")),
+        ("CLUSTER_SECRET", &secret),
+        ("MESH_HOST", &own),
+    ]);
+    let finished = process::run(command).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("first of SEEDS"), "{finished:?}");
+
+    // As the first of the seeds it keeps them for all.
+    for (key, value) in [
+        ("SEEDS", format!("{own},{other}")),
+        ("CLUSTER_SECRET", secret.clone()),
+        ("MESH_HOST", own.clone()),
+        ("NODE_NAME", "first".into()),
+    ] {
+        alone.set(key, &value);
+    }
+    alone.start_again();
+    let second = Relay::with(&[
+        ("SEEDS", &format!("{own},{other}")),
+        ("CLUSTER_SECRET", &secret),
+        ("MESH_HOST", &other),
+        ("NODE_NAME", "second"),
+    ]);
+    tests::cluster::are_one(&[&alone, &second]).await;
+    tests::Client::connect(&second, &token).await.leave().await;
+}
