@@ -158,7 +158,10 @@ pub struct Nonsense {
 /// be resolved, plus a second for the way itself.
 pub const UNDER_WAY_MAX: Duration = Duration::from_secs(5);
 
-/// The same before a goodbye, which comes after the sessions' end and when lanes are flushed.
+/// How long two nodes that have a link again take to tell each other of their sessions.
+const MEETING_MAX: Duration = Duration::from_secs(1);
+
+/// As [`UNDER_WAY_MAX`], before a goodbye, which comes after the sessions' end and when lanes are flushed.
 const UNDER_WAY_MAX_GRACEFUL: Duration = Duration::from_millis(500);
 
 impl History {
@@ -188,7 +191,7 @@ impl History {
             let under_way =
                 if disturbance.graceful { UNDER_WAY_MAX_GRACEFUL } else { UNDER_WAY_MAX };
             disturbance.from > accepted + under_way
-                || disturbance.until.is_some_and(|until| until < accepted)
+                || disturbance.until.is_some_and(|until| until + MEETING_MAX < accepted)
         })
     }
 
@@ -259,7 +262,7 @@ mod tests {
         history.note_pair(1, 2, false, false, seconds(10));
         history.note_pair(1, 2, false, false, seconds(11));
         history.note_pair(2, 1, true, false, seconds(12));
-        for (accepted, undisturbed) in [(4, true), (5, false), (11, false), (12, false), (13, true)] {
+        for (accepted, undisturbed) in [(4, true), (5, false), (11, false), (13, false), (14, true)] {
             assert_eq!(history.undisturbed(1, 2, seconds(accepted)), undisturbed, "{accepted}");
         }
         assert!(history.undisturbed(1, 3, seconds(11)) && history.undisturbed(1, 1, seconds(11)));

@@ -210,6 +210,7 @@ impl Links {
         if self.current[node][peer] == Some(side) {
             self.current[node][peer] = None;
         }
+        let other_is_down = self.state(side.other()) == EndState::Down;
         let mut vanished = Vec::new();
         let [to_first, to_second] = &mut self.links[side.link].lanes;
         let (to_it, from_it) =
@@ -218,7 +219,7 @@ impl Links {
             vanished.extend(lane.frames.drain(..).map(|(_, frame)| frame));
         }
         for lane in from_it {
-            let kept = rng.random_range(0..=lane.frames.len());
+            let kept = if other_is_down { 0 } else { rng.random_range(0..=lane.frames.len()) };
             vanished.extend(lane.frames.drain(kept..).map(|(_, frame)| frame));
         }
         vanished
