@@ -46,6 +46,9 @@ pub enum Command {
     /// Look after the agents of a relay: revoke and reissue their tokens
     #[command(subcommand)]
     Agents(agent::AdminCommand),
+    /// Show the nodes of a cluster, as one of them sees them
+    #[command(after_help = agent::EXIT_CODES)]
+    Status(agent::StatusArgs),
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \

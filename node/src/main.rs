@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
         Some(Command::Agents(command)) => act(agent::run_admin(command)),
+        Some(Command::Status(args)) => act(agent::run_status(args)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
