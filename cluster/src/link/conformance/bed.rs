@@ -12,10 +12,11 @@ use std::{
 
 use parking_lot::Mutex;
 use quinn::{
-    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use tls::mesh::{KeyExchange, MeshIdentity, Secret};
+use tokio::io::ReadBuf;
 
 use crate::{
     NodeId,
@@ -130,16 +131,23 @@ impl QuicBed {
 
 struct Socket {
     address: SocketAddr,
-    inner: Mutex<Option<Arc<dyn AsyncUdpSocket>>>,
+    inner: Mutex<Option<Ends>>,
     cut: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
+}
+
+/// The two ends of one socket.
+struct Ends {
+    send: std::net::UdpSocket,
+    receive: tokio::net::UdpSocket,
 }
 
 impl Socket {
     fn bind(address: SocketAddr, cut: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>) -> Self {
-        let socket = std::net::UdpSocket::bind(address).unwrap();
-        let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
-        let address = inner.local_addr().unwrap();
-        Self { address, inner: Mutex::new(Some(inner)), cut }
+        let send = std::net::UdpSocket::bind(address).unwrap();
+        send.set_nonblocking(true).unwrap();
+        let address = send.local_addr().unwrap();
+        let receive = tokio::net::UdpSocket::from_std(send.try_clone().unwrap()).unwrap();
+        Self { address, inner: Mutex::new(Some(Ends { send, receive })), cut }
     }
 }
 
@@ -169,7 +177,7 @@ impl AsyncUdpSocket for Socket {
         if let Some(inner) = &*self.inner.lock()
             && !cut
         {
-            let _ = inner.try_send(transmit);
+            let _ = inner.send.send_to(transmit.contents, transmit.destination);
         }
         Ok(())
     }
@@ -180,10 +188,17 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        match &*self.inner.lock() {
-            Some(inner) => inner.poll_recv(cx, bufs, meta),
-            None => Poll::Pending,
-        }
+        let inner = self.inner.lock();
+        let (Some(Ends { receive, .. }), Some(buf), Some(meta)) =
+            (&*inner, bufs.first_mut(), meta.first_mut())
+        else {
+            return Poll::Pending;
+        };
+        let mut buf = ReadBuf::new(buf);
+        let from = std::task::ready!(receive.poll_recv_from(cx, &mut buf))?;
+        let len = buf.filled().len();
+        *meta = RecvMeta { addr: from, len, stride: len, ..RecvMeta::default() };
+        Poll::Ready(Ok(1))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
