@@ -40,7 +40,7 @@ const SHARDS: usize = 64;
 const ROUTES_MAX: usize = 1_000_000;
 
 /// A route that nobody uses for so long is forgotten.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_mins(10);
 
 /// How many bytes wait in all routes together.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -153,7 +153,8 @@ impl Routes {
         let mut needs = Needs::new();
         if let [target] = targets {
             let shard = self.shards[self.shard_of(target)].read();
-            let pushed = shard.usable(target, ring, now).map(|to| cx.push(to, message, targets));
+            let pushed =
+                shard.usable(target, ring, now).map(|to| cx.push(to, message, targets, false));
             drop(shard);
             if !pushed.is_some_and(is_there) {
                 needs.extend(self.enter(target, &mut kept, ring, &cx));
@@ -189,7 +190,7 @@ impl Routes {
         for group in known.chunk_by(|a, b| a.0 == b.0).flat_map(|group| group.chunks(TARGETS_MAX)) {
             let names: SmallVec<[&str; 16]> = group.iter().map(|(_, name)| *name).collect();
             let Some((home, _)) = group.first() else { continue };
-            if !is_there(cx.push(*home, message, &names)) {
+            if !is_there(cx.push(*home, message, &names, false)) {
                 rest.extend(names);
             }
         }
@@ -225,7 +226,7 @@ impl Routes {
         let message = kept.message;
         let mut shard = self.lock(target);
         if let Some(home) = shard.usable(target, ring, cx.now) {
-            if is_there(cx.push(home, message, &[target])) {
+            if is_there(cx.push(home, message, &[target], false)) {
                 return None;
             }
             // The link is gone with all that was in it; the news is on its way.
@@ -332,30 +333,34 @@ impl Routes {
             if let Some(session) = shard.session(target).filter(|session| session.node == from) {
                 self.open(&mut shard, &agent, Route::doubted(session, self.last_ask()));
             }
-            self.take_back(&mut shard, &agent, from, &mut kept, &cx);
+            if let Err(why) =
+                self.take_back(&mut shard, &agent, from, direct.resent, &mut kept, now)
+            {
+                out.lost(why, 1);
+            }
             needs.extend(self.advance(&mut shard, &agent, &cx));
         }
         needs
     }
 
+    /// Keeps a message that came back, unless it did so before: sent a third time, it might reach the
+    /// node it first came back from, behind younger messages that met a newer session there.
     fn take_back(
         &self,
         shard: &mut Shard,
         agent: &AgentId,
         from: NodeId,
+        resent: bool,
         kept: &mut Kept<'_>,
-        cx: &Cx<'_, impl RouteOut>,
-    ) {
-        let Some(route) = shard.open.get_mut(agent) else {
-            return cx.out.lost(Lost::Stale, 1);
-        };
+        now: Duration,
+    ) -> Result<(), Lost> {
+        let route = shard.open.get_mut(agent).ok_or(Lost::Stale)?;
         route.refused(from, self.next_epoch());
-        let Some(waiting) = self.waiting(kept, cx.now) else {
-            return cx.out.lost(Lost::RouteFull, 1);
-        };
-        if let Err((why, _)) = route.bounced(from, waiting) {
-            cx.out.lost(why, 1);
+        if resent {
+            return Err(Lost::Stale);
         }
+        let waiting = self.waiting(kept, now).ok_or(Lost::RouteFull)?;
+        route.bounced(from, Waiting { resent: true, ..waiting }).map_err(|(why, _)| why)
     }
 
     /// `from` echoes a fence, behind all that it gave back on this lane.
@@ -388,9 +393,7 @@ impl Routes {
         match (was, is) {
             (_, Some(session)) => {
                 let vouched = Vouched::by(from, agent.as_str(), ring);
-                let needs = self.found(agent, Place { session, vouched }, &cx);
-                self.await_broadcasts();
-                needs
+                self.found_at(agent, Place { session, vouched }, &cx).1
             }
             (Some(was), None) => self.ended(agent, was, &cx),
             (None, None) => {
@@ -412,9 +415,7 @@ impl Routes {
         out: &impl RouteOut,
         now: Duration,
     ) -> (bool, Needs) {
-        let needs = self.found(agent, Place { session, vouched: None }, &Cx { out, now });
-        self.await_broadcasts();
-        (self.lock(agent.as_str()).open.contains_key(agent), needs)
+        self.found_at(agent, Place { session, vouched: None }, &Cx { out, now })
     }
 
     /// A session of the agent on this node is no more.
@@ -441,16 +442,17 @@ impl Routes {
         now: Duration,
     ) -> Needs {
         let cx = Cx { out, now };
+        let place_of =
+            |session| Place { session, vouched: Vouched::by(from, agent.as_str(), ring) };
         let mut shard = self.lock(agent.as_str());
-        if let Some(route) = shard.open.get_mut(agent) {
-            match place {
-                Located::At(session) => {
-                    let vouched = Vouched::by(from, agent.as_str(), ring);
-                    route.answered(ask, Place { session, vouched }, self.next_epoch(), now);
-                }
-                Located::Nobody => cx.lose(Lost::Offline, &route.nobody(ask)),
-                Located::Unsettled => route.not_known(ask),
+        match (shard.open.get_mut(agent), place) {
+            (Some(route), Located::At(session)) => {
+                route.answered(ask, place_of(session), self.next_epoch(), now);
             }
+            (Some(route), Located::Nobody) => cx.lose(Lost::Offline, &route.nobody(ask)),
+            (Some(route), Located::Unsettled) => route.not_known(ask),
+            (None, Located::At(session)) => self.found(&mut shard, agent, place_of(session)),
+            (None, _) => {}
         }
         self.advance(&mut shard, agent, &cx).into_iter().collect()
     }
@@ -513,24 +515,32 @@ impl Routes {
 
 /// What happens to one route, under its shard's lock.
 impl Routes {
-    fn found(&self, agent: &AgentId, place: Place, cx: &Cx<'_, impl RouteOut>) -> Needs {
+    /// The agent has this session; returns whether its route is open. What was pushed before may come
+    /// back, so no broadcast may be under way when this returns that does not know of it.
+    fn found_at(&self, agent: &AgentId, place: Place, cx: &Cx<'_, impl RouteOut>) -> (bool, Needs) {
         let mut shard = self.lock(agent.as_str());
+        self.found(&mut shard, agent, place);
+        let need = self.advance(&mut shard, agent, cx);
+        let open = shard.open.contains_key(agent);
+        drop(shard);
+        drop(self.gate.write());
+        (open, need.into_iter().collect())
+    }
+
+    fn found(&self, shard: &mut Shard, agent: &AgentId, place: Place) {
         match shard.known.get_mut(agent) {
             Some(known) if known.session() == place.session => {
-                if let Some(vouched) = place.vouched {
-                    known.confirm(vouched);
-                }
+                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched));
             }
             Some(known) if known.session() < place.session => {
                 let route = Route::doubted(known.session(), self.last_ask());
-                self.open(&mut shard, agent, route);
+                self.open(shard, agent, route);
             }
             _ => {}
         }
         if let Some(route) = shard.open.get_mut(agent) {
             route.found(place, self.next_epoch());
         }
-        self.advance(&mut shard, agent, cx).into_iter().collect()
     }
 
     fn ended(&self, agent: &AgentId, was: SessionId, cx: &Cx<'_, impl RouteOut>) -> Needs {
@@ -539,7 +549,7 @@ impl Routes {
             self.open(&mut shard, agent, Route::doubted(session, self.last_ask()));
         }
         if let Some(route) = shard.open.get_mut(agent) {
-            route.ended(was, self.next_epoch());
+            route.ended(was, self.last_ask(), self.next_epoch());
         }
         self.advance(&mut shard, agent, cx).into_iter().collect()
     }
@@ -629,11 +639,12 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) {
         let home = place.session.node;
+        let is_empty = route.is_empty();
         let (messages, stale) = route.settle(home);
         if stale > 0 {
             cx.out.lost(Lost::Stale, stale as u64);
         }
-        for Waiting { message, lane, .. } in messages {
+        for Waiting { message, lane, resent, .. } in messages {
             let Message { from, followed, body } = message;
             let body = Body::Shared(body);
             if home == self.me {
@@ -642,16 +653,20 @@ impl Routes {
                 }
             } else {
                 let message = Outgoing { from: &from, lane, followed, body };
-                if !is_there(cx.push(home, &message, &[agent.as_str()])) {
+                if !is_there(cx.push(home, &message, &[agent.as_str()], resent)) {
                     cx.out.lost(Lost::LinkLost, 1);
                 }
             }
         }
         if home == self.me {
             cx.out.unfenced(agent);
-        } else {
+        } else if let Some(vouched) = place.vouched {
             shard.make_room();
-            shard.known.insert(agent.clone(), Known::new(place.session, place.vouched, cx.now));
+            shard.known.insert(agent.clone(), Known::new(place.session, vouched, cx.now));
+        } else if !is_empty {
+            let epoch = self.next_epoch();
+            self.open(shard, agent, Route::unvouched(place.session, self.last_ask(), epoch));
+            self.advance(shard, agent, cx);
         }
     }
 
@@ -676,14 +691,10 @@ impl Routes {
             charge: self.room.take(bytes)?,
             message: kept.keep(),
             lane: kept.message.lane,
+            resent: false,
             after_ask: self.last_ask(),
             since: now,
         })
-    }
-
-    /// Waits until every broadcast that may have looked at the routes before is pushed.
-    fn await_broadcasts(&self) {
-        drop(self.gate.write());
     }
 
     fn last_ask(&self) -> u64 {
@@ -733,10 +744,11 @@ impl Shard {
 }
 
 impl<O: RouteOut> Cx<'_, O> {
-    fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str]) -> Pushed {
+    fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str], resent: bool) -> Pushed {
         let frame = Data::Direct(Direct {
             after: self.out.last_broadcast(message.lane),
             followed: message.followed,
+            resent,
             from: message.from.as_str(),
             targets: Names::List(targets),
             body: message.body.clone(),
@@ -809,3 +821,8 @@ impl BuildHasher for Keyed {
         SipHasher13::new_with_keys(self.0, 0)
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
