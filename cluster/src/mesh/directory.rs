@@ -178,25 +178,46 @@ impl Directory {
         nodes.into_iter().filter(|node| *node != home && self.is_linked(*node)).collect()
     }
 
-    /// Another owner, or the home in an owner's stead, says that the agent has this session. Who has
-    /// not seen the rings change yet answers for an agent that others publish elsewhere already.
-    pub fn moved(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
-        let is_mine = self.rings.owner(&self.region, agent.as_str()) == Some(self.me);
-        if !is_mine || !self.peers.contains_key(&session.node) {
-            return;
+    /// A home says that a session is no more. Changes nothing if the record is of another one.
+    pub fn withdraw(&mut self, agent: &AgentId, session: SessionId) -> Vec<Action> {
+        if self.records.get(agent).is_none_or(|record| record.session != session) {
+            return Vec::new();
         }
+        if self.is_settled(agent.as_str()) {
+            return self.end(agent);
+        }
+        // Whoever was told of it when it came: see `to_notify`.
+        self.records.remove(agent);
+        let all: Vec<NodeId> =
+            self.peers.keys().copied().filter(|node| self.is_linked(*node)).collect();
+        moved(agent, &all, Some(session), None)
+    }
+
+    /// Another owner, or the home in an owner's stead, says that the agent has this session, or has
+    /// it no more. Who has not seen the rings change yet answers for agents that others publish
+    /// elsewhere already.
+    pub fn moved(
+        &mut self,
+        agent: &AgentId,
+        was: Option<SessionId>,
+        is: Option<SessionId>,
+        now: Duration,
+    ) -> Vec<Action> {
         let known = self.records.get(agent).map(|record| record.session);
-        if known.is_none_or(|known| known < session) {
-            self.enter(agent, session, now);
+        match is {
+            None if known.is_some() && known == was => self.end(agent),
+            Some(session) if known < Some(session) && self.may_learn(agent, session) => {
+                let notified = self.to_notify(agent, known, session, false);
+                self.enter(agent, session, now);
+                moved(agent, &notified, known, Some(session))
+            }
+            _ => Vec::new(),
         }
     }
 
-    /// A home says that a session is no more. Changes nothing if the record is of another one.
-    pub fn withdraw(&mut self, agent: &AgentId, session: SessionId) -> Vec<Action> {
-        match self.records.get(agent) {
-            Some(record) if record.session == session => self.end(agent),
-            _ => Vec::new(),
-        }
+    fn may_learn(&self, agent: &AgentId, session: SessionId) -> bool {
+        let is_mine = self.rings.owner(&self.region, agent.as_str()) == Some(self.me);
+        is_mine && self.peers.contains_key(&session.node)
     }
 
     /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
