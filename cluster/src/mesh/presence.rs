@@ -364,3 +364,6 @@ impl Links {
 fn publish(to: NodeId, agent: &AgentId, session: SessionId, arrival: bool) -> Action {
     Action::Send { to, frame: Control::Publish { agent: agent.clone(), session, arrival } }
 }
+
+#[cfg(test)]
+mod tests;
