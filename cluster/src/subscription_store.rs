@@ -30,6 +30,14 @@ pub struct Version {
     pub node: NodeId,
 }
 
+impl Version {
+    /// That of a change which `node` makes at `now` to what has this version.
+    #[must_use]
+    pub fn next(self, node: NodeId, now: UnixMillis) -> Self {
+        Self { time: now.max(UnixMillis(self.time.0.saturating_add(1))), node }
+    }
+}
+
 /// Whom an agent follows, since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {

@@ -146,7 +146,7 @@ impl Relay {
 
     /// A session was entered: whatever happened between its admission and now is made up for.
     pub fn arrived(&self, session: &Session, wall: UnixMillis) {
-        self.subscriptions.write().arrived(session.agent());
+        self.subscriptions.write().arrived(session.agent(), wall);
         if self.registry.is_revoked(session.grant()) {
             session.close(CloseCode::TokenInvalid, "token revoked");
         }
@@ -161,7 +161,7 @@ impl Relay {
     /// A session gave up its place.
     pub fn left(&self, session: &Session) {
         if self.sessions.get(session.agent().as_str()).is_none() {
-            self.subscriptions.write().left(session.agent(), self.clock.elapsed());
+            self.subscriptions.write().left(session.agent(), self.clock.wall());
         }
     }
 
@@ -217,7 +217,7 @@ impl Relay {
         self.limiters.lock().retain(|_, limiter| !unused(limiter));
         let connected = |agent: &AgentId| self.sessions.get(agent.as_str()).is_some();
         self.subscriptions.write().sweep(
-            self.clock.elapsed(),
+            self.clock.wall(),
             self.config.subscription_ttl,
             connected,
         );

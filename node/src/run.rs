@@ -9,6 +9,7 @@ use std::{
 };
 
 use cluster::{
+    Incarnation,
     registry::{LocalRegistry, OpenError, Options, Registry},
     subscription_store,
 };
@@ -103,7 +104,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let limits = &mut config.limits;
     limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
     let relay = Arc::new(Relay::new(config, clock, registry, metrics));
-    let store = saving::restore(&relay)?;
+    let store = saving::restore(&relay, Incarnation::default())?;
 
     let stop = CancellationToken::new();
     let mut essential = Essential::default();
