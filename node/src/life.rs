@@ -104,7 +104,7 @@ impl Node {
     pub fn start(parts: Parts) -> Result<Self, LifeError> {
         let Parts { node, config, clock, registry, metrics, admin, .. } = parts;
         let relay = Arc::new(Relay::new(node, config, clock, registry, metrics));
-        let store = parts.saves_subscriptions.then(|| saving::restore(&relay)).transpose()?;
+        let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
         let stop = CancellationToken::new();
         let mut essential = Essential::default();
         match parts.join {
