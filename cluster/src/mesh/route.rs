@@ -9,14 +9,16 @@
 //! either arrived there or come back. So there is never more than one node that may still hold
 //! messages of a route, and the order holds.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+mod known;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, time::Duration};
 
 use super::{Lost, Message, Pushed};
 use crate::{NodeId, SessionId, wire::LANES};
+
+pub(super) use known::{Known, RingView, Vouched, coarse_seconds};
 
 /// How long a message may wait for its recipient's place.
 pub(super) const RESOLVE_DEADLINE: Duration = Duration::from_secs(3);
@@ -34,115 +36,6 @@ pub(super) const WAITING_MAX: usize = 1024;
 /// When a session was named so often although its home gave messages for it back, it is believed:
 /// whoever names it has had time to learn of its end.
 const BELIEVED_AFTER: u32 = 3;
-
-/// The ring that no route was verified under. A ring's version is a hash; one that is 0 would only
-/// cost a question per message.
-const DOUBTED: u64 = 0;
-
-/// Who is responsible for an agent's presence, as the ring of this node's region has it now.
-pub(super) trait RingView {
-    /// Tells one ring from another.
-    fn version(&self) -> u64;
-
-    /// The owner of the agent's record; none if there is no node.
-    fn owner(&self, agent: &str) -> Option<NodeId>;
-}
-
-/// An owner that tells this node when the agent moves: its word is good until another owns the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Vouched {
-    owner: NodeId,
-    ring: u64,
-}
-
-impl Vouched {
-    /// The word of `node`, if it owns the agent under the present ring.
-    pub(super) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
-        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.version() })
-    }
-}
-
-/// A route that may be used.
-#[derive(Debug)]
-pub(super) struct Known {
-    session: SessionId,
-    owner: NodeId,
-    ring: AtomicU64,
-    used_s: AtomicU32,
-}
-
-impl Known {
-    /// A route to `session`, used now.
-    pub(super) fn new(session: SessionId, vouched: Vouched, now: Duration) -> Self {
-        let Vouched { owner, ring } = vouched;
-        Self {
-            session,
-            owner,
-            ring: AtomicU64::new(ring),
-            used_s: AtomicU32::new(coarse_seconds(now)),
-        }
-    }
-
-    /// Where it leads to.
-    pub(super) fn session(&self) -> SessionId {
-        self.session
-    }
-
-    /// The home node of the session.
-    pub(super) fn home(&self) -> NodeId {
-        self.session.node
-    }
-
-    /// Whether who vouched for the route still owns the agent; then the present ring is noted.
-    pub(super) fn is_good(&self, agent: &str, ring: &impl RingView) -> bool {
-        let (verified, present) = (self.ring.load(Relaxed), ring.version());
-        if verified == present || verified == DOUBTED {
-            return verified != DOUBTED;
-        }
-        let good = ring.owner(agent) == Some(self.owner);
-        if good {
-            self.ring.store(present, Relaxed);
-        }
-        good
-    }
-
-    /// From now on the route is verified before it is used.
-    pub(super) fn doubt(&self) {
-        self.ring.store(DOUBTED, Relaxed);
-    }
-
-    /// Doubts the route if only `node` vouches for it.
-    pub(super) fn doubt_word_of(&self, node: NodeId) {
-        if self.owner == node {
-            self.doubt();
-        }
-    }
-
-    /// The owner confirms the route.
-    pub(super) fn confirm(&mut self, vouched: Vouched) {
-        self.owner = vouched.owner;
-        *self.ring.get_mut() = vouched.ring;
-    }
-
-    /// Notes that the route was used. Writes at most once a second, so that senders on many threads do
-    /// not fight for the line.
-    pub(super) fn touch(&self, now: Duration) {
-        let now = coarse_seconds(now);
-        if self.used_s.load(Relaxed) != now {
-            self.used_s.store(now, Relaxed);
-        }
-    }
-
-    /// When it was last used, in whole seconds.
-    pub(super) fn used_s(&self) -> u32 {
-        self.used_s.load(Relaxed)
-    }
-}
-
-/// Whole seconds of `now`.
-pub(super) fn coarse_seconds(now: Duration) -> u32 {
-    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
-}
 
 /// A message that waits in a route. `C` is given back when it leaves.
 #[derive(Debug)]

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::*;
-use crate::wire::{LANES, lane_of};
+use crate::{
+    SessionId,
+    wire::{LANES, Located, lane_of},
+};
 
 /// The senders: two on node 0, one on each other node; they never move.
 pub(super) const SENDERS: [(&str, usize); 4] =
@@ -258,7 +261,9 @@ impl Network {
             Op::Open { agent, node } => self.arrive(AGENTS[agent], node),
             Op::Close { agent } => self.close(AGENTS[agent]),
             Op::Arrive { from, to, lane, frames } => {
-                (0..frames).for_each(|_| _ = self.deliver_one((from, to, lane)));
+                for _ in 0..frames {
+                    self.deliver_one((from, to, lane));
+                }
             }
             Op::Tick => self.tick(),
             Op::NewOwner { node } => self.new_owner(node),
@@ -452,7 +457,7 @@ impl Network {
             Frame::Barrier { agent, session } => {
                 let mut wires = self.wires.borrow_mut();
                 let local = wires.session(to, &agent).filter(|local| local.session == session);
-                local.into_iter().for_each(|local| _ = local.barriers.insert((from, lane)));
+                local.map(|local| local.barriers.insert((from, lane)));
                 drop(wires);
                 self.admit(to, &agent);
             }
@@ -540,9 +545,9 @@ impl Network {
             .collect()
     }
 
-    fn locate(&mut self, asker: usize, asked: usize, agent: &str, home_only: bool) -> Located {
+    fn locate(&mut self, asker: usize, node: usize, agent: &str, home_only: bool) -> Located {
         if home_only {
-            let local = self.wires.borrow_mut().session(asked, agent).map(|local| local.session);
+            let local = self.wires.borrow_mut().session(node, agent).map(|local| local.session);
             return local.map_or(Located::Nobody, Located::At);
         }
         if self.settling {
@@ -666,7 +671,9 @@ impl Network {
         for (at, of) in [(a, b), (b, a)] {
             let needs = self.routes[at].link_lost(node_id(of), &self.out(at), self.now);
             self.ask(at, needs);
-            AGENTS.iter().for_each(|agent| self.admit(at, agent));
+            for agent in AGENTS {
+                self.admit(at, agent);
+            }
         }
     }
 
@@ -704,11 +711,6 @@ impl Network {
         greeted.map(|((_, agent), local)| (agent.clone(), local.session)).collect()
     }
 
-    /// Messages that were counted as lost for this reason.
-    pub(super) fn lost(&self, why: Lost) -> u64 {
-        self.wires.borrow().lost.get(&format!("{why:?}")).copied().unwrap_or_default()
-    }
-
     /// Messages that were lost, for any reason.
     pub(super) fn lost_in_all(&self) -> u64 {
         let wires = self.wires.borrow();
@@ -718,7 +720,7 @@ impl Network {
     /// Routes that are open, and bytes that wait, on all nodes.
     pub(super) fn held(&self) -> (usize, usize) {
         let open = self.routes.iter().map(|routes| routes.open.load(Ordering::Relaxed)).sum();
-        let bytes = self.routes.iter().map(|routes| routes.room.0.load(Ordering::Relaxed)).sum();
+        let bytes = self.routes.iter().map(|routes| routes.room.used()).sum();
         (open, bytes)
     }
 

@@ -1,4 +1,4 @@
-//! The promises of the routes, in a model network and one by one.
+//! The promises of the routes, in a model network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,7 +109,6 @@ fn check_accounts(network: &Network) -> Result<(), TestCaseError> {
 /// Everything that was accepted after a session's welcome arrived, if the session did not end; or it
 /// came to an older session that was outdone before it was greeted, and ended with that.
 fn check_complete(network: &Network) -> Result<(), TestCaseError> {
-    prop_assert_eq!(network.lost(Lost::Unresolved) + network.lost(Lost::RouteFull), 0);
     let got = network.got();
     for (agent, session) in network.open_sessions() {
         let of_agent = got.iter().filter(|((name, _), _)| *name == agent);
