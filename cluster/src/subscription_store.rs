@@ -1,9 +1,9 @@
 //! The agents' subscriptions on disk: whom each agent follows, one record an agent.
 //!
 //! A file of its own beside the registry's: what agents can make again never endangers what must not
-//! be lost. Every record opens with its version; a release that changes records gives them a new one
-//! and keeps reading the old; the tests freeze the bytes. Never decides who follows whom, nor when
-//! that ends.
+//! be lost. Every record opens with the number of its format; a release that changes records gives
+//! them a new one and keeps reading the old; the tests freeze the bytes. Never decides who follows
+//! whom, nor when that ends.
 
 use std::{
     fs, io,
@@ -12,14 +12,44 @@ use std::{
 
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentId, data_dir,
+    AgentId, NodeId, UnixMillis, data_dir,
     database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
 };
 
-/// An agent, and whom it follows.
-pub type Following = (AgentId, Vec<AgentId>);
+/// When something was changed, and on which node: of two the higher is the newer.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Version {
+    /// Mesh time of the change, or a little more, so that it is above that of the change before.
+    pub time: UnixMillis,
+    /// The node that made it.
+    pub node: NodeId,
+}
+
+impl Version {
+    /// That of a change which `node` makes at `now` to what has this version.
+    #[must_use]
+    pub fn next(self, node: NodeId, now: UnixMillis) -> Self {
+        Self { time: now.max(UnixMillis(self.time.0.saturating_add(1))), node }
+    }
+}
+
+/// Whom an agent follows, since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// Whom; nobody if the agent has ended all its subscriptions, which is kept for a while so that
+    /// an old copy does not bring them back.
+    pub agents: Vec<AgentId>,
+    /// When that was changed last; the lowest if the file is from before there were versions.
+    pub version: Version,
+}
+
+/// An agent, and its list.
+pub type Following = (AgentId, List);
 
 /// The file's name in the data directory, and the name of one that could not be read.
 pub(crate) const FILE: &str = "subscriptions.redb";
@@ -29,12 +59,17 @@ const SET_ASIDE: &str = "subscriptions.redb.damaged";
 const CACHE_BYTES: usize = 1 << 20;
 
 /// The version of records and tables as a whole.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
-/// The version of a record.
-const VERSION: u8 = 1;
+/// The one before, whose lists had no versions; its files are read, and become those of [`SCHEMA`].
+const SCHEMA_BEFORE: u32 = 1;
 
-/// Agent id → version, and for each agent that it follows one byte of length and the id.
+/// The format of a record, and the one before, which had no version of its list.
+const FORMAT: u8 = 2;
+const FORMAT_BEFORE: u8 = 1;
+
+/// Agent id → format (one byte), the list's version (time and node, eight bytes each, big-endian),
+/// and for each agent that it follows one byte of length and the id.
 const FOLLOWING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("following");
 
 /// Why the subscriptions on disk could not be opened.
@@ -110,7 +145,7 @@ impl SubscriptionStore {
         Ok(Self(Mutex::new(Kept { source, database })))
     }
 
-    /// Whom each agent follows, in the order of the agents' ids. Blocks on the disk.
+    /// The list of each agent, in the order of the agents' ids. Blocks on the disk.
     pub fn load(&self) -> Result<Vec<Following>, OpenError> {
         let mut kept = self.0.lock();
         let database = kept.take()?;
@@ -120,9 +155,12 @@ impl SubscriptionStore {
         Ok(records)
     }
 
-    /// Saves whom these agents follow now; who follows nobody has no record. Either all is durable
-    /// when this returns, or nothing is promised. Blocks on the disk.
-    pub fn save(&self, changes: impl IntoIterator<Item = Following>) -> Result<(), SaveError> {
+    /// Saves the lists that these agents have now; who has none any more is forgotten. Either all is
+    /// durable when this returns, or nothing is promised. Blocks on the disk.
+    pub fn save(
+        &self,
+        changes: impl IntoIterator<Item = (AgentId, Option<List>)>,
+    ) -> Result<(), SaveError> {
         let mut kept = self.0.lock();
         let database = kept.take()?;
         write(&database, changes).map_err(Box::new)?;
@@ -154,8 +192,8 @@ fn open_checked(source: &dyn Source) -> Result<Database, OpenError> {
         FileError::InUse => OpenError::InUse(file()),
         FileError::Unreadable(reason) => OpenError::Unreadable { file: file(), reason },
     })?;
-    match found_if_empty(&database).map_err(|error| reading(source, error))? {
-        Content::Nothing | Content::Schema(SCHEMA) => Ok(database),
+    match claim(&database).map_err(|error| reading(source, error))? {
+        Content::Nothing | Content::Schema(SCHEMA_BEFORE | SCHEMA) => Ok(database),
         Content::Schema(found) => Err(OpenError::Schema { file: file(), found }),
         Content::Foreign => Err(unreadable(source, "it holds something else")),
     }
@@ -172,11 +210,12 @@ fn unreadable(source: &dyn Source, reason: &str) -> OpenError {
     OpenError::Unreadable { file: source.path().to_owned(), reason: reason.to_owned() }
 }
 
-/// Makes an empty database one of subscriptions, and returns what it was before.
-fn found_if_empty(database: &Database) -> Result<Content, redb::Error> {
+/// Makes a database that is empty, or from the release before, one of this release, and returns what
+/// it was.
+fn claim(database: &Database) -> Result<Content, redb::Error> {
     let transaction = database.begin_write()?;
     let content = Content::of(&transaction)?;
-    if content != Content::Nothing {
+    if !matches!(content, Content::Nothing | Content::Schema(SCHEMA_BEFORE)) {
         transaction.abort()?;
         return Ok(content);
     }
@@ -192,26 +231,26 @@ fn read(database: &Database) -> Result<Option<Vec<Following>>, redb::Error> {
     let mut records = Vec::new();
     for entry in transaction.open_table(FOLLOWING)?.iter()? {
         let (follower, record) = entry?;
-        let (Ok(follower), Some(agents)) = (follower.value().parse(), from_bytes(record.value()))
+        let (Ok(follower), Some(list)) = (follower.value().parse(), from_bytes(record.value()))
         else {
             return Ok(None);
         };
-        records.push((follower, agents));
+        records.push((follower, list));
     }
     Ok(Some(records))
 }
 
 fn write(
     database: &Database,
-    changes: impl IntoIterator<Item = Following>,
+    changes: impl IntoIterator<Item = (AgentId, Option<List>)>,
 ) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     let mut table = transaction.open_table(FOLLOWING)?;
-    for (follower, agents) in changes {
-        if agents.is_empty() {
-            table.remove(follower.as_str())?;
+    for (follower, list) in changes {
+        if let Some(list) = list {
+            table.insert(follower.as_str(), to_bytes(&list).as_slice())?;
         } else {
-            table.insert(follower.as_str(), to_bytes(&agents).as_slice())?;
+            table.remove(follower.as_str())?;
         }
     }
     drop(table);
@@ -219,9 +258,11 @@ fn write(
     Ok(())
 }
 
-fn to_bytes(agents: &[AgentId]) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    for agent in agents {
+fn to_bytes(list: &List) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend_from_slice(&list.version.time.0.to_be_bytes());
+    bytes.extend_from_slice(&list.version.node.0.to_be_bytes());
+    for agent in &list.agents {
         let id = agent.as_str();
         // An id has 64 characters at most.
         bytes.push(u8::try_from(id.len()).unwrap_or(u8::MAX));
@@ -230,15 +271,26 @@ fn to_bytes(agents: &[AgentId]) -> Vec<u8> {
     bytes
 }
 
-fn from_bytes(bytes: &[u8]) -> Option<Vec<AgentId>> {
-    let (&VERSION, mut rest) = bytes.split_first()? else { return None };
+fn from_bytes(bytes: &[u8]) -> Option<List> {
+    let (format, mut rest) = bytes.split_first()?;
+    let version = match *format {
+        FORMAT_BEFORE => Version::default(),
+        FORMAT => {
+            let (time, node);
+            (time, rest) = rest.split_first_chunk()?;
+            (node, rest) = rest.split_first_chunk()?;
+            let time = UnixMillis(u64::from_be_bytes(*time));
+            Version { time, node: NodeId(u64::from_be_bytes(*node)) }
+        }
+        _ => return None,
+    };
     let mut agents = Vec::new();
     while let Some((length, more)) = rest.split_first() {
         let (id, more) = more.split_at_checked(usize::from(*length))?;
         agents.push(std::str::from_utf8(id).ok()?.parse().ok()?);
         rest = more;
     }
-    Some(agents)
+    Some(List { agents, version })
 }
 
 #[cfg(test)]
@@ -251,14 +303,28 @@ mod tests {
     use super::*;
     use crate::test_disk::TestDisk;
 
-    const FROZEN: &[u8] = b"\x01\x05bob-1\x03cid";
+    const FROZEN: &[u8] =
+        b"\x02\x00\x00\x01\x02\x03\x04\x05\x06\x00\x00\x00\x00\x00\x00\x00\x07\x05bob-1\x03cid";
+    const FROZEN_BEFORE: &[u8] = b"\x01\x05bob-1\x03cid";
 
     fn id(text: &str) -> AgentId {
         text.parse().unwrap()
     }
 
+    fn list(agents: &[&str]) -> List {
+        let version = Version { time: UnixMillis(0x0102_0304_0506), node: NodeId(7) };
+        List { agents: agents.iter().copied().map(id).collect(), version }
+    }
+
     fn follows(follower: &str, agents: &[&str]) -> Following {
-        (id(follower), agents.iter().copied().map(id).collect())
+        (id(follower), list(agents))
+    }
+
+    fn save<const N: usize>(
+        store: &SubscriptionStore,
+        all: [Following; N],
+    ) -> Result<(), SaveError> {
+        store.save(all.map(|(follower, list)| (follower, Some(list))))
     }
 
     fn reopened(dir: &Path) -> Vec<Following> {
@@ -276,8 +342,8 @@ mod tests {
         let data_dir = dir.path().join("new/data");
         let store = SubscriptionStore::open(&data_dir).unwrap();
         assert_eq!(store.load().unwrap(), []);
-        store.save([follows("bob", &["eve"]), follows("ann", &["bob", "cid"])]).unwrap();
-        store.save([follows("eve", &["ann"])]).unwrap();
+        save(&store, [follows("bob", &["eve"]), follows("ann", &["bob", "cid"])]).unwrap();
+        save(&store, [follows("eve", &["ann"])]).unwrap();
         drop(store);
         let all =
             [follows("ann", &["bob", "cid"]), follows("bob", &["eve"]), follows("eve", &["ann"])];
@@ -287,35 +353,61 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_nobody_has_no_record() {
+    fn who_has_no_list_has_no_record_and_an_empty_list_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let store = SubscriptionStore::open(dir.path()).unwrap();
-        store.save([follows("ann", &["bob", "cid"]), follows("bob", &["eve"])]).unwrap();
-        let now = [follows("ann", &[]), follows("bob", &["cid"]), follows("nobody", &[])];
-        store.save(now).unwrap();
+        save(&store, [follows("ann", &["bob", "cid"]), follows("bob", &["eve"])]).unwrap();
+        let now = [("ann", None), ("bob", Some(list(&["cid"]))), ("nobody", None)];
+        store.save(now.map(|(follower, list)| (id(follower), list))).unwrap();
+        save(&store, [follows("eve", &[])]).unwrap();
         drop(store);
-        assert_eq!(reopened(dir.path()), [follows("bob", &["cid"])]);
+        assert_eq!(reopened(dir.path()), [follows("bob", &["cid"]), follows("eve", &[])]);
     }
 
     #[test]
     fn bytes_are_frozen() {
-        let agents = [id("bob-1"), id("cid")];
-        assert_eq!(to_bytes(&agents), FROZEN);
-        assert_eq!(from_bytes(FROZEN), Some(agents.to_vec()));
+        let list = list(&["bob-1", "cid"]);
+        assert_eq!(to_bytes(&list), FROZEN);
+        assert_eq!(from_bytes(FROZEN), Some(list.clone()));
+        let unversioned = List { version: Version::default(), ..list };
+        assert_eq!(from_bytes(FROZEN_BEFORE), Some(unversioned));
+    }
+
+    /// Writes a record and a schema into the file as another release would.
+    fn write_raw(dir: &Path, schema: u32, record: &[u8]) {
+        let database = Database::open(dir.join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let schema = schema.to_be_bytes();
+        transaction.open_table(META).unwrap().insert(META_SCHEMA, schema.as_slice()).unwrap();
+        transaction.open_table(FOLLOWING).unwrap().insert("ann", record).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    #[test]
+    fn a_file_of_the_release_before_is_read_and_becomes_one_of_this() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(SubscriptionStore::open(dir.path()).unwrap());
+        write_raw(dir.path(), SCHEMA_BEFORE, FROZEN_BEFORE);
+        let store = SubscriptionStore::open(dir.path()).unwrap();
+        let unversioned = List { version: Version::default(), ..list(&["bob-1", "cid"]) };
+        assert_eq!(store.load().unwrap(), [(id("ann"), unversioned)]);
+        save(&store, [follows("ann", &["eve"])]).unwrap();
+        assert_eq!(store.load().unwrap(), [follows("ann", &["eve"])]);
+        drop(store);
+        let database = Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert_eq!(Content::of(&transaction).unwrap(), Content::Schema(SCHEMA));
     }
 
     #[test]
     fn other_versions_and_broken_records_are_not_read() {
-        for bytes in [&b""[..], b"\x02\x03cid", b"\x01\x03ci", b"\x01\x03-id", b"\x01\x00"] {
+        let cut = &FROZEN[..10];
+        for bytes in [b"", &b"\x03\x03cid"[..], b"\x01\x03ci", b"\x01\x03-id", b"\x01\x00", cut] {
             assert_eq!(from_bytes(bytes), None, "{bytes:?}");
         }
         let dir = tempfile::tempdir().unwrap();
         drop(SubscriptionStore::open(dir.path()).unwrap());
-        let database = Database::open(dir.path().join(FILE)).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction.open_table(FOLLOWING).unwrap().insert("ann", &b"\x02"[..]).unwrap();
-        transaction.commit().unwrap();
-        drop(database);
+        write_raw(dir.path(), SCHEMA, b"\x03");
         assert!(matches!(refused(dir.path()), OpenError::Unreadable { .. }));
     }
 
@@ -323,7 +415,7 @@ mod tests {
     fn what_is_damaged_is_refused_and_can_be_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let store = SubscriptionStore::open(dir.path()).unwrap();
-        store.save([follows("ann", &["bob-of-all-bobs"])]).unwrap();
+        save(&store, [follows("ann", &["bob-of-all-bobs"])]).unwrap();
         drop(store);
         let mut content = fs::read(dir.path().join(FILE)).unwrap();
         let needle = b"bob-of-all-bobs";
@@ -347,13 +439,8 @@ mod tests {
     fn another_releases_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         drop(SubscriptionStore::open(dir.path()).unwrap());
-        let database = Database::open(dir.path().join(FILE)).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let newer = 2_u32.to_be_bytes();
-        transaction.open_table(META).unwrap().insert(META_SCHEMA, newer.as_slice()).unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        assert!(matches!(refused(dir.path()), OpenError::Schema { found: 2, .. }));
+        write_raw(dir.path(), SCHEMA + 1, b"");
+        assert!(matches!(refused(dir.path()), OpenError::Schema { found: 3, .. }));
     }
 
     #[test]
@@ -378,7 +465,7 @@ mod tests {
         let file = dir.path().join(FILE);
         let store = SubscriptionStore::open(dir.path()).unwrap();
         for n in 0..40 {
-            store.save([follows(&format!("ann-{n}"), &["bob", "cid"])]).unwrap();
+            save(&store, [follows(&format!("ann-{n}"), &["bob", "cid"])]).unwrap();
         }
         drop(store);
         let sound = fs::read(&file).unwrap();
@@ -402,22 +489,28 @@ mod tests {
     fn a_disk_that_was_full_can_be_written_again() {
         let disk = TestDisk::default();
         let store = SubscriptionStore::open_source(Box::new(disk.clone())).unwrap();
-        store.save([follows("ann", &["bob"])]).unwrap();
+        save(&store, [follows("ann", &["bob"])]).unwrap();
         disk.full.store(true, Ordering::SeqCst);
         for _ in 0..2 {
-            assert!(store.save([follows("ann", &["cid"])]).is_err());
+            assert!(save(&store, [follows("ann", &["cid"])]).is_err());
         }
         disk.full.store(false, Ordering::SeqCst);
-        store.save([follows("bob", &["eve"])]).unwrap();
+        save(&store, [follows("bob", &["eve"])]).unwrap();
         let all = store.load().unwrap();
         assert_eq!(all, [follows("ann", &["bob"]), follows("bob", &["eve"])]);
     }
 
     proptest! {
         #[test]
-        fn records_come_back(ids in proptest::collection::vec("[a-z0-9][a-z0-9-]{1,62}[a-z0-9]", 0..20)) {
+        fn records_come_back(
+            ids in proptest::collection::vec("[a-z0-9][a-z0-9-]{1,62}[a-z0-9]", 0..20),
+            time in any::<u64>(),
+            node in any::<u64>(),
+        ) {
             let agents: Vec<_> = ids.iter().map(|text| id(text)).collect();
-            prop_assert_eq!(from_bytes(&to_bytes(&agents)), Some(agents));
+            let version = Version { time: UnixMillis(time), node: NodeId(node) };
+            let list = List { agents, version };
+            prop_assert_eq!(from_bytes(&to_bytes(&list)), Some(list));
         }
 
         #[test]

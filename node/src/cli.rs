@@ -48,6 +48,9 @@ pub enum Command {
     Agents(agent::AdminCommand),
     /// Make the secret that the nodes of one cluster share, and print it
     Secret,
+    /// Show the nodes of a cluster, as one of them sees them
+    #[command(after_help = agent::EXIT_CODES)]
+    Status(agent::StatusArgs),
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod net;
 pub mod peers;
 pub mod relay;
+pub mod report;
 pub mod router;
 pub mod run;
 pub mod saving;

@@ -3,7 +3,7 @@
 //! Everything that is the process's own, signals, limits, binding and where names are kept, is given:
 //! so a simulation runs the same node on a network and a clock of its own, many in one process.
 
-use std::{future::pending, sync::Arc};
+use std::{convert::Infallible, future::pending, sync::Arc};
 
 use cluster::{NodeId, registry::Registry, subscription_store};
 use tokio::{
@@ -104,7 +104,7 @@ impl Node {
     pub fn start(parts: Parts) -> Result<Self, LifeError> {
         let Parts { node, config, clock, registry, metrics, admin, .. } = parts;
         let relay = Arc::new(Relay::new(node, config, clock, registry, metrics));
-        let store = parts.saves_subscriptions.then(|| saving::restore(&relay)).transpose()?;
+        let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
         let stop = CancellationToken::new();
         let mut essential = Essential::default();
         match parts.join {
@@ -147,7 +147,7 @@ impl Node {
         let ended = tokio::select! {
             () = stop.drain.cancelled() => Ok(()),
             error = self.essential.first_end() => Err(error),
-            () = serve_when_joined(&self.relay) => Ok(()),
+            never = serve_when_joined(&self.relay) => match never {},
         };
         tokio::select! {
             () = drain(&self.relay) => {}
@@ -161,8 +161,8 @@ impl Node {
     }
 }
 
-/// Takes agents as soon as the others are found. Does not return.
-async fn serve_when_joined(relay: &Relay) {
+/// Takes agents as soon as the others are found.
+async fn serve_when_joined(relay: &Relay) -> Infallible {
     if let Some(peers) = relay.peers() {
         peers.joined().await;
         relay.enter_phase(Phase::Serving);

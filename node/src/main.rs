@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Some(Command::Agent(command)) => act(agent::run(command)),
         Some(Command::Agents(command)) => act(agent::run_admin(command)),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
+        Some(Command::Status(args)) => act(agent::run_status(args)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -194,7 +194,7 @@ impl Relay {
     /// A session was entered: whatever happened between its handshake and now is made up for, and the
     /// other nodes are told of it if it stays.
     pub fn arrived(&self, session: &Session, now: Duration, wall: UnixMillis) {
-        self.subscriptions.write().arrived(session.agent());
+        self.subscriptions.write().arrived(session.agent(), wall);
         if self.registry.is_revoked(session.grant()) {
             session.close(CloseCode::TokenInvalid, "token revoked");
         }
@@ -217,7 +217,7 @@ impl Relay {
     pub fn left(&self, session: &Session, entry: Entry, limiter: Option<Arc<AgentLimiter>>) {
         let (agent, now) = (session.agent(), self.clock.elapsed());
         if entry.give_back() && self.sessions.get(agent.as_str()).is_none() {
-            self.subscriptions.write().left(agent, now);
+            self.subscriptions.write().left(agent, self.clock.wall());
         }
         if let Some(mesh) = self.mesh() {
             let spent = self.take_spent(agent, limiter);
@@ -298,7 +298,7 @@ impl Relay {
         self.limiters.lock().retain(|_, limiter| !unused(limiter));
         let connected = |agent: &AgentId| self.sessions.get(agent.as_str()).is_some();
         self.subscriptions.write().sweep(
-            self.clock.elapsed(),
+            self.clock.wall(),
             self.config.subscription_ttl,
             connected,
         );

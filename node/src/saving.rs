@@ -7,8 +7,8 @@
 use std::{error::Error, path::Path, sync::Arc, time::Duration};
 
 use cluster::{
-    AgentId,
-    subscription_store::{self, Following, OpenError, SubscriptionStore},
+    AgentId, Incarnation,
+    subscription_store::{self, Following, List, OpenError, SubscriptionStore},
 };
 use tokio::{
     task::spawn_blocking,
@@ -24,11 +24,12 @@ const ROUND: Duration = Duration::from_secs(1);
 /// A disk that fails is spoken of at most this often.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// Opens the store, and fills the relay's book with what it holds. Blocks on the disk.
+/// Opens the store, and fills the book of the relay, which lives as `me` now, with what it holds.
+/// Blocks on the disk.
 ///
 /// A file that is damaged is set aside, and the relay starts without subscriptions: it says so as
 /// an error and in a metric. Names and tokens are worth more than a list that agents can make again.
-pub fn restore(relay: &Relay) -> Result<SubscriptionStore, OpenError> {
+pub fn restore(relay: &Relay, me: Incarnation) -> Result<SubscriptionStore, OpenError> {
     let data_dir = &relay.config.data_dir;
     let (store, saved) = match open(data_dir) {
         Err(error @ OpenError::Unreadable { .. }) => {
@@ -38,7 +39,7 @@ pub fn restore(relay: &Relay) -> Result<SubscriptionStore, OpenError> {
         }
         opened => opened?,
     };
-    *relay.subscriptions.write() = Subscriptions::restored(saved, relay.clock.elapsed());
+    *relay.subscriptions.write() = Subscriptions::restored(me, saved, relay.clock.wall());
     Ok(store)
 }
 
@@ -118,8 +119,8 @@ impl Saving {
     }
 }
 
-/// Whom the agent follows at this moment, which may be later than the change that is being saved.
-fn present(relay: &Relay, follower: AgentId) -> Following {
-    let agents = relay.subscriptions.read().of(&follower).cloned().collect();
-    (follower, agents)
+/// The agent's list at this moment, which may be later than the change that is being saved.
+fn present(relay: &Relay, follower: AgentId) -> (AgentId, Option<List>) {
+    let list = relay.subscriptions.read().list(&follower);
+    (follower, list)
 }

@@ -1,8 +1,9 @@
 //! Who follows whom.
 //!
 //! Subscriptions belong to the agent, not to its connection: they last until they are taken back,
-//! or for a time after the agent left (PROTOCOL section 3). Notes whose lists have changed, so that
-//! they can be saved, and never saves them itself. Pure: time is an argument.
+//! or for a time after the agent left (PROTOCOL section 3). In a cluster every node keeps all of
+//! them. Notes whose lists have changed, so that they can be saved and told to the other nodes, and
+//! does neither itself. Pure: time is an argument, and is mesh time wherever there is a mesh.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,31 +11,54 @@ use std::{
     time::Duration,
 };
 
-use cluster::AgentId;
+use cluster::{
+    AgentId, Incarnation, UnixMillis,
+    subscription_store::{self, List, Version},
+};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod convergence_tests;
+mod record;
+mod replication;
+
+use record::{Following, Verdict};
+pub use record::{Record, Stay};
+pub use replication::{FollowerStay, NotUnderstood, SubscriptionNews, TOLD_BYTES_MAX};
 
 /// How many agents one agent may follow (PROTOCOL section 6).
 pub const PER_AGENT_MAX: usize = 1_000;
 
-/// How many subscriptions a node keeps in all: some 200 bytes each, so 200 MB.
+/// How many subscriptions a node makes in all: some 200 bytes each, so 200 MB.
 pub const TOTAL_MAX: usize = 1_000_000;
 
-/// All subscriptions of a node.
+/// How many it keeps with those that other nodes made meanwhile, or while they were cut off.
+const KEPT_MAX: usize = 2 * TOTAL_MAX;
+
+/// All subscriptions, as one node knows them.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
+    me: Incarnation,
     followers: HashMap<AgentId, HashSet<AgentId>>,
+    /// Beside the lists that are in force those that were emptied not long ago: at most one for
+    /// each agent that was connected within the time that they are kept.
     following: HashMap<AgentId, Following>,
     total: usize,
     /// Whose lists have changed since they were taken to be saved.
     changed: HashSet<AgentId>,
     /// Whose lists were taken, and are not known to be saved.
     taken: Vec<AgentId>,
+    /// What the other nodes have not been told.
+    news: HashMap<AgentId, News>,
 }
 
-#[derive(Debug, Default)]
-struct Following {
-    agents: BTreeSet<AgentId>,
-    /// When the agent's last session ended; none while it is connected.
-    left: Option<Duration>,
+/// What of a record is news; of two kinds the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    /// Only where the follower is.
+    Stay,
+    /// The list too.
+    List,
 }
 
 /// Why a subscription was not made; none of those asked for was.
@@ -49,27 +73,28 @@ pub enum TooMany {
 }
 
 impl Subscriptions {
-    /// What was saved in an earlier life of the relay. Its agents count as having left at `now`,
-    /// until they connect.
-    pub fn restored(saved: Vec<(AgentId, Vec<AgentId>)>, now: Duration) -> Self {
-        let mut subscriptions = Self::default();
-        for (follower, agents) in saved {
-            for agent in &agents {
-                let followers = subscriptions.followers.entry(agent.clone()).or_default();
-                followers.insert(follower.clone());
-            }
-            let agents: BTreeSet<_> = agents.into_iter().collect();
-            subscriptions.total += agents.len();
-            subscriptions.following.insert(follower, Following { agents, left: Some(now) });
+    /// What was saved in an earlier life of the node, which is now `me`. Its agents count as having
+    /// left at `now`, until they connect, or another node knows better.
+    pub fn restored(
+        me: Incarnation,
+        saved: Vec<subscription_store::Following>,
+        now: UnixMillis,
+    ) -> Self {
+        let mut subscriptions = Self { me, ..Self::default() };
+        for (follower, list) in saved {
+            subscriptions.set_list(&follower, list.agents.into_iter().collect(), list.version, now);
         }
+        subscriptions.changed.clear();
         subscriptions
     }
 
-    /// Lets `follower` follow all of `agents`, and returns how many it follows now.
+    /// Lets `follower`, who is connected here, follow all of `agents`, and returns how many it
+    /// follows now.
     pub fn subscribe(
         &mut self,
         follower: &AgentId,
         agents: &BTreeSet<AgentId>,
+        now: UnixMillis,
     ) -> Result<usize, TooMany> {
         let before = self.following.get(follower).map(|f| &f.agents);
         let new = agents.iter().filter(|agent| before.is_none_or(|b| !b.contains(*agent)));
@@ -83,32 +108,26 @@ impl Subscriptions {
         if new == 0 {
             return Ok(known);
         }
-        let following = self.following.entry(follower.clone()).or_default();
-        following.agents.extend(agents.iter().cloned());
-        self.changed.insert(follower.clone());
-        for agent in agents {
-            self.followers.entry(agent.clone()).or_default().insert(follower.clone());
-        }
-        self.total += new;
+        let all = agents.iter().chain(before.into_iter().flatten()).cloned().collect();
+        self.change_list(follower, all, now);
+        self.arrived(follower, now);
         Ok(known + new)
     }
 
     /// Ends the following of `agents`, and returns how many the follower still follows.
-    pub fn unsubscribe(&mut self, follower: &AgentId, agents: &BTreeSet<AgentId>) -> usize {
-        let Some(following) = self.following.get_mut(follower) else { return 0 };
-        let ended: Vec<_> = agents.iter().filter(|a| following.agents.remove(*a)).collect();
-        let left = following.agents.len();
-        if left == 0 {
-            self.following.remove(follower);
+    pub fn unsubscribe(
+        &mut self,
+        follower: &AgentId,
+        agents: &BTreeSet<AgentId>,
+        now: UnixMillis,
+    ) -> usize {
+        let Some(following) = self.following.get(follower) else { return 0 };
+        let left: BTreeSet<_> = following.agents.difference(agents).cloned().collect();
+        let count = left.len();
+        if count < following.agents.len() {
+            self.change_list(follower, left, now);
         }
-        if !ended.is_empty() {
-            self.changed.insert(follower.clone());
-        }
-        self.total -= ended.len();
-        for agent in ended {
-            self.unlink(follower, agent);
-        }
-        left
+        count
     }
 
     /// Whom the agent follows, in order.
@@ -121,42 +140,86 @@ impl Subscriptions {
         self.followers.get(agent).into_iter().flatten()
     }
 
-    /// The agent is connected: its subscriptions last.
-    pub fn arrived(&mut self, agent: &AgentId) {
-        if let Some(following) = self.following.get_mut(agent) {
-            following.left = None;
+    /// The agent's list as it is to be saved, which may be empty; none if it has none.
+    pub fn list(&self, follower: &AgentId) -> Option<List> {
+        let following = self.following.get(follower)?;
+        let agents = following.agents.iter().cloned().collect();
+        Some(List { agents, version: following.listed })
+    }
+
+    /// The agent is connected to this node: its subscriptions last.
+    pub fn arrived(&mut self, agent: &AgentId, now: UnixMillis) {
+        if self.following.get(agent).is_some_and(|f| f.stay != Stay::Home(self.me)) {
+            self.change_stay(agent, Stay::Home(self.me), now);
         }
     }
 
-    /// The agent's last session ended at `now`.
-    pub fn left(&mut self, agent: &AgentId, now: Duration) {
-        if let Some(following) = self.following.get_mut(agent) {
-            following.left = Some(now);
+    /// The agent's last session on this node ended at `now`. If it has another home by then, that
+    /// is no departure.
+    pub fn left(&mut self, agent: &AgentId, now: UnixMillis) {
+        if self.following.get(agent).is_some_and(|f| f.stay == Stay::Home(self.me)) {
+            self.change_stay(agent, Stay::Left(now), now);
         }
     }
 
-    /// Ends the subscriptions of agents that left `ttl` ago and are not `connected`.
-    pub fn sweep(&mut self, now: Duration, ttl: Duration, connected: impl Fn(&AgentId) -> bool) {
-        let over = |f: &Following| f.left.is_some_and(|left| now.saturating_sub(left) >= ttl);
-        let ended: Vec<_> = self
-            .following
-            .iter()
-            .filter(|(id, f)| over(f) && !connected(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for follower in ended {
-            let Some(following) = self.following.remove(&follower) else { continue };
-            self.total -= following.agents.len();
-            for agent in &following.agents {
-                self.unlink(&follower, agent);
+    /// Nodes have died, or may have: the followers whose home is not `alive` count as having left
+    /// at `now`. To be called whenever a node is lost, and before each [`sweep`](Self::sweep).
+    pub fn homes_lost(&mut self, now: UnixMillis, alive: impl Fn(Incarnation) -> bool) {
+        for following in self.following.values_mut() {
+            let Stay::Home(home) = following.stay else { continue };
+            if home != self.me && (home.node == self.me.node || !alive(home)) {
+                // Every node sees so for itself, so it is no news; a home that lives denies it.
+                following.stay = Stay::Left(now);
             }
-            self.changed.insert(follower);
         }
+    }
+
+    /// Ends the subscriptions of agents that left `ttl` ago, and forgets lists that were empty for
+    /// so long. Who is `connected` to this node in truth has not left, and the reverse.
+    pub fn sweep(&mut self, now: UnixMillis, ttl: Duration, connected: impl Fn(&AgentId) -> bool) {
+        let (mut here, mut gone, mut over) = (Vec::new(), Vec::new(), Vec::new());
+        for (follower, following) in &self.following {
+            let list = match following.stay {
+                Stay::Home(home) if home == self.me && !connected(follower) => &mut gone,
+                Stay::Left(_) if connected(follower) => &mut here,
+                _ if following.is_over(now, ttl) => &mut over,
+                _ => continue,
+            };
+            list.push(follower.clone());
+        }
+        here.iter().for_each(|agent| self.note_presence(agent, now));
+        gone.iter().for_each(|agent| self.left(agent, now));
+        over.iter().for_each(|agent| self.forget(agent));
+    }
+
+    /// Another node has this record. Returns whether anything has changed here.
+    pub fn apply(&mut self, record: Record, now: UnixMillis, ttl: Duration) -> bool {
+        let Record { follower, agents, listed, stay, stayed } = record;
+        let known = self.following.get(&follower);
+        let before = known.map_or(0, |following| following.agents.len());
+        let room = KEPT_MAX.saturating_sub(self.total - before);
+        if agents.len() > PER_AGENT_MAX.min(room) {
+            return false;
+        }
+        if let Some(following) = known {
+            let newer = following.yields_to(&agents, listed);
+            if newer {
+                self.set_list(&follower, agents, listed, now);
+            }
+            return self.apply_stay(&follower, stay, stayed, now) || newer;
+        }
+        let nobody = Following { agents: BTreeSet::new(), listed, stay, stayed };
+        if (Following { agents: agents.clone(), ..nobody.clone() }).is_over(now, ttl) {
+            return false;
+        }
+        self.following.insert(follower.clone(), nobody);
+        self.set_list(&follower, agents, listed, now);
+        true
     }
 
     /// The agents whose lists have changed since they were saved, for the caller to save what
-    /// [`of`](Self::of) then says of each. Who is not reported as [`saved`](Self::saved) is among
-    /// those of the next call.
+    /// [`list`](Self::list) then says of each. Who is not reported as [`saved`](Self::saved) is
+    /// among those of the next call.
     pub fn take_changed(&mut self) -> Vec<AgentId> {
         let mut changed = mem::take(&mut self.changed);
         changed.extend(mem::take(&mut self.taken));
@@ -180,6 +243,82 @@ impl Subscriptions {
         self.total
     }
 
+    /// Another node says where a follower is.
+    fn apply_stay(
+        &mut self,
+        follower: &AgentId,
+        stay: Stay,
+        stayed: Version,
+        now: UnixMillis,
+    ) -> bool {
+        let Some(following) = self.following.get_mut(follower) else { return false };
+        match following.judge(stay, stayed, self.me) {
+            Verdict::Keep => return false,
+            Verdict::Take => (following.stay, following.stayed) = (stay, stayed),
+            Verdict::Deny => {
+                following.stayed = stayed;
+                self.note_presence(follower, now);
+            }
+        }
+        true
+    }
+
+    /// The follower is here, although others think that it has left: they may have forgotten its
+    /// list already.
+    fn note_presence(&mut self, follower: &AgentId, now: UnixMillis) {
+        self.change_stay(follower, Stay::Home(self.me), now);
+        self.news.insert(follower.clone(), News::List);
+    }
+
+    fn change_stay(&mut self, follower: &AgentId, stay: Stay, now: UnixMillis) {
+        let Some(following) = self.following.get_mut(follower) else { return };
+        following.stay = stay;
+        following.stayed = following.stayed.next(self.me.node, now);
+        self.news.entry(follower.clone()).or_insert(News::Stay);
+    }
+
+    fn change_list(&mut self, follower: &AgentId, agents: BTreeSet<AgentId>, now: UnixMillis) {
+        let before = self.following.get(follower).map(|f| f.listed).unwrap_or_default();
+        self.set_list(follower, agents, before.next(self.me.node, now), now);
+        self.news.insert(follower.clone(), News::List);
+    }
+
+    /// Gives the follower this list; if it is not known yet, as one that left at `now`, for all that
+    /// is known.
+    fn set_list(
+        &mut self,
+        follower: &AgentId,
+        agents: BTreeSet<AgentId>,
+        listed: Version,
+        now: UnixMillis,
+    ) {
+        let unknown = || Following {
+            agents: BTreeSet::new(),
+            listed,
+            stay: Stay::Left(now),
+            stayed: Version::default(),
+        };
+        let following = self.following.entry(follower.clone()).or_insert_with(unknown);
+        following.listed = listed;
+        for agent in agents.difference(&following.agents) {
+            self.followers.entry(agent.clone()).or_default().insert(follower.clone());
+        }
+        self.total += agents.len();
+        let before = mem::replace(&mut following.agents, agents.clone());
+        self.total -= before.len();
+        before.difference(&agents).for_each(|agent| self.unlink(follower, agent));
+        self.changed.insert(follower.clone());
+    }
+
+    fn forget(&mut self, follower: &AgentId) {
+        let Some(following) = self.following.remove(follower) else { return };
+        self.total -= following.agents.len();
+        following.agents.iter().for_each(|agent| self.unlink(follower, agent));
+        self.changed.insert(follower.clone());
+        // The others forget it for themselves.
+        self.news.remove(follower);
+    }
+
     fn unlink(&mut self, follower: &AgentId, agent: &AgentId) {
         if let Some(followers) = self.followers.get_mut(agent) {
             followers.remove(follower);
@@ -199,6 +338,11 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
+    /// So many hours into the test.
+    fn at(hours: u32) -> UnixMillis {
+        UnixMillis(1_000).plus(HOUR * hours)
+    }
+
     fn id(n: usize) -> AgentId {
         format!("agent-{n}").parse().unwrap()
     }
@@ -210,11 +354,11 @@ mod tests {
     #[test]
     fn subscribing_twice_counts_once() {
         let mut subs = Subscriptions::default();
-        assert_eq!(subs.subscribe(&id(0), &ids(1..3)), Ok(2));
-        assert_eq!(subs.subscribe(&id(0), &ids(2..4)), Ok(3));
+        assert_eq!(subs.subscribe(&id(0), &ids(1..3), at(0)), Ok(2));
+        assert_eq!(subs.subscribe(&id(0), &ids(2..4), at(0)), Ok(3));
         assert_eq!(subs.of(&id(0)).cloned().collect::<BTreeSet<_>>(), ids(1..4));
         assert_eq!(subs.followers(&id(2)).collect::<Vec<_>>(), [&id(0)]);
-        assert_eq!(subs.unsubscribe(&id(0), &ids(3..9)), 2);
+        assert_eq!(subs.unsubscribe(&id(0), &ids(3..9), at(0)), 2);
         assert_eq!(subs.followers(&id(3)).count(), 0);
         assert_eq!(subs.total(), 2);
     }
@@ -222,37 +366,36 @@ mod tests {
     #[test]
     fn too_many_changes_nothing() {
         let mut subs = Subscriptions::default();
-        assert_eq!(subs.subscribe(&id(0), &ids(1..1_001)), Ok(1_000));
-        assert_eq!(subs.subscribe(&id(0), &ids(990..1_002)), Err(TooMany::OfAgent));
-        assert_eq!(subs.subscribe(&id(0), &ids(5..6)), Ok(1_000));
+        assert_eq!(subs.subscribe(&id(0), &ids(1..1_001), at(0)), Ok(1_000));
+        assert_eq!(subs.subscribe(&id(0), &ids(990..1_002), at(0)), Err(TooMany::OfAgent));
+        assert_eq!(subs.subscribe(&id(0), &ids(5..6), at(0)), Ok(1_000));
         assert_eq!(subs.followers(&id(1_001)).count(), 0);
     }
 
     #[test]
     fn subscriptions_outlive_their_agent_for_a_time() {
         let mut subs = Subscriptions::default();
-        subs.subscribe(&id(0), &ids(1..2)).unwrap();
-        subs.left(&id(0), HOUR);
-        subs.sweep(HOUR + HOUR / 2, HOUR, |_| false);
+        subs.subscribe(&id(0), &ids(1..2), at(0)).unwrap();
+        subs.left(&id(0), at(1));
+        subs.sweep(at(1).plus(HOUR / 2), HOUR, |_| false);
         assert_eq!(subs.total(), 1);
-        subs.arrived(&id(0));
-        subs.sweep(HOUR * 9, HOUR, |_| false);
+        subs.arrived(&id(0), at(2));
+        subs.sweep(at(9), HOUR, |_| false);
         assert_eq!(subs.total(), 1, "connected again");
-        subs.left(&id(0), HOUR * 9);
-        subs.sweep(HOUR * 10, HOUR, |_| true);
+        subs.left(&id(0), at(9));
+        subs.sweep(at(10), HOUR, |_| true);
         assert_eq!(subs.total(), 1, "its goodbye came late");
-        subs.sweep(HOUR * 10, HOUR, |_| false);
+        subs.sweep(at(10), HOUR, |_| false);
+        subs.sweep(at(11), HOUR, |_| false);
         assert_eq!((subs.total(), subs.followers(&id(1)).count()), (0, 0));
     }
 
     /// Saves what has changed to `disk`, as the relay does.
-    fn save(subs: &mut Subscriptions, disk: &mut BTreeMap<AgentId, BTreeSet<AgentId>>) {
+    fn save(subs: &mut Subscriptions, disk: &mut BTreeMap<AgentId, List>) {
         for follower in subs.take_changed() {
-            let agents: BTreeSet<_> = subs.of(&follower).cloned().collect();
-            if agents.is_empty() {
-                disk.remove(&follower)
-            } else {
-                disk.insert(follower, agents)
+            match subs.list(&follower) {
+                None => disk.remove(&follower),
+                Some(list) => disk.insert(follower, list),
             };
         }
     }
@@ -260,40 +403,41 @@ mod tests {
     #[test]
     fn only_what_changes_is_to_be_saved_and_again_until_it_is() {
         let mut subs = Subscriptions::default();
-        subs.subscribe(&id(0), &ids(1..3)).unwrap();
+        subs.subscribe(&id(0), &ids(1..3), at(0)).unwrap();
         assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
         assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]), "it was not saved");
         subs.saved();
-        subs.subscribe(&id(0), &ids(1..3)).unwrap();
-        subs.unsubscribe(&id(0), &ids(3..9));
-        subs.subscribe(&id(3), &ids(0..0)).unwrap();
-        subs.subscribe(&id(3), &ids(0..1_001)).unwrap_err();
-        subs.left(&id(0), HOUR);
+        subs.subscribe(&id(0), &ids(1..3), at(0)).unwrap();
+        subs.unsubscribe(&id(0), &ids(3..9), at(0));
+        subs.subscribe(&id(3), &ids(0..0), at(0)).unwrap();
+        subs.subscribe(&id(3), &ids(0..1_001), at(0)).unwrap_err();
+        subs.left(&id(0), at(1));
         assert_eq!(subs.unsaved(), 0, "nothing has changed");
-        subs.sweep(HOUR * 2, HOUR, |_| false);
+        subs.sweep(at(2), HOUR, |_| false);
         assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
     }
 
     #[test]
     fn a_change_while_its_agent_is_being_saved_is_saved_too() {
         let mut subs = Subscriptions::default();
-        subs.subscribe(&id(0), &ids(1..3)).unwrap();
+        subs.subscribe(&id(0), &ids(1..3), at(0)).unwrap();
         subs.take_changed();
-        subs.unsubscribe(&id(0), &ids(1..2));
+        subs.unsubscribe(&id(0), &ids(1..2), at(0));
         subs.saved();
         assert_eq!((subs.unsaved(), subs.take_changed()), (1, vec![id(0)]));
     }
 
     #[test]
     fn what_is_restored_lasts_as_if_its_agents_had_just_left() {
-        let saved = vec![(id(0), vec![id(1), id(2)]), (id(3), vec![id(1)])];
-        let mut subs = Subscriptions::restored(saved, HOUR);
+        let list = |agents| List { agents, version: Version::default() };
+        let saved = vec![(id(0), list(vec![id(1), id(2)])), (id(3), list(vec![id(1)]))];
+        let mut subs = Subscriptions::restored(Incarnation::default(), saved, at(1));
         assert_eq!((subs.total(), subs.unsaved()), (3, 0));
         assert_eq!(subs.followers(&id(1)).count(), 2);
-        subs.arrived(&id(3));
-        subs.sweep(HOUR + HOUR / 2, HOUR, |_| false);
+        subs.arrived(&id(3), at(1));
+        subs.sweep(at(1).plus(HOUR / 2), HOUR, |_| false);
         assert_eq!(subs.total(), 3);
-        subs.sweep(HOUR * 2, HOUR, |_| false);
+        subs.sweep(at(2), HOUR, |_| false);
         assert_eq!(subs.followers(&id(1)).collect::<Vec<_>>(), [&id(3)]);
     }
 
@@ -304,10 +448,10 @@ mod tests {
         ) {
             let (mut subs, mut disk) = (Subscriptions::default(), BTreeMap::new());
             for (step, (kind, who, from, n)) in steps.into_iter().enumerate() {
-                let now = HOUR * u32::try_from(step).unwrap();
+                let now = at(u32::try_from(step).unwrap());
                 match kind {
-                    0 => { subs.subscribe(&id(who), &ids(from..from + n)).unwrap(); }
-                    1 => { subs.unsubscribe(&id(who), &ids(from..from + n)); }
+                    0 => { subs.subscribe(&id(who), &ids(from..from + n), now).unwrap(); }
+                    1 => { subs.unsubscribe(&id(who), &ids(from..from + n), now); }
                     2 => subs.left(&id(who), now),
                     3 => subs.sweep(now, HOUR * 3, |_| false),
                     4 => save(&mut subs, &mut disk),
@@ -319,17 +463,15 @@ mod tests {
                     .flat_map(|(a, by)| by.iter().map(move |f| (f.clone(), a.clone()))).collect();
                 prop_assert_eq!(&forward, &backward);
                 prop_assert_eq!(forward.len(), subs.total());
-                prop_assert!(subs.following.values().all(|f| !f.agents.is_empty()));
                 prop_assert!(subs.followers.values().all(|f| !f.is_empty()));
             }
             save(&mut subs, &mut disk);
             let kept: BTreeMap<_, _> =
-                subs.following.iter().map(|(f, to)| (f.clone(), to.agents.clone())).collect();
+                subs.following.keys().map(|f| (f.clone(), subs.list(f).unwrap())).collect();
             prop_assert_eq!(&kept, &disk);
-            let saved = disk.into_iter().map(|(f, to)| (f, to.into_iter().collect())).collect();
-            let restored = Subscriptions::restored(saved, HOUR);
+            let restored = Subscriptions::restored(subs.me, disk.into_iter().collect(), at(1));
             prop_assert_eq!(&restored.followers, &subs.followers);
-            prop_assert_eq!(restored.total(), subs.total());
+            prop_assert_eq!((restored.total(), restored.unsaved()), (subs.total(), 0));
         }
     }
 }

@@ -69,7 +69,8 @@ pub(super) async fn open(
     open_as(to, hello, VERSIONS).await
 }
 
-async fn open_as(
+/// As [`open`] does, in other versions.
+pub(super) async fn open_as(
     to: &mut (impl AsyncWrite + Unpin + ?Sized),
     hello: &Hello,
     (lowest, highest): (u16, u16),

@@ -182,6 +182,9 @@ impl Link {
         tracing::info!(peer = %self.peer.name, node = %self.node(), address = %self.peer.address, "linked");
         links.events.up(&self.peer);
         linked();
+        if links.leaving.is_cancelled() {
+            self.say_goodbye();
+        }
         let mut tasks = Tasks::default();
         for lane in ALL {
             tasks.writers.spawn(self.clone().write(lane, links.clone()));

@@ -60,7 +60,10 @@ pub struct Links {
     pub(super) pairing: Arc<Pairing>,
     pub(super) linked: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
     pub(super) counters: LinkCounters,
+    /// No more links are made, from here on.
     pub(super) leaving: CancellationToken,
+    /// Not even those that are being made.
+    stopping: CancellationToken,
     logged: Logged,
     /// Addresses at which the node met itself.
     myself: Mutex<BTreeSet<SocketAddr>>,
@@ -160,6 +163,7 @@ impl Links {
             linked: ArcSwap::default(),
             counters: LinkCounters::default(),
             leaving: CancellationToken::new(),
+            stopping: CancellationToken::new(),
             logged: Logged::default(),
             myself: Mutex::default(),
             dials,
@@ -190,6 +194,7 @@ impl Links {
         }
         wanted.close();
         self.leaving.cancel();
+        self.stopping.cancel();
         for link in self.linked.load().values() {
             link.say_goodbye();
         }
@@ -212,6 +217,9 @@ impl Links {
         }
         if let Some(link) = self.linked.load().values().find(|it| it.peer.address == address) {
             return Ok(link.peer.clone());
+        }
+        if self.leaving.is_cancelled() {
+            return Err(LinkError::Stopped);
         }
         let (outcome, linked) = oneshot::channel();
         let sent = self.dials.send(Dial { address, outcome }).await;
@@ -344,7 +352,7 @@ impl Links {
     async fn dialled(self: Arc<Self>, dial: Dial) {
         let Dial { address, outcome } = dial;
         let met = timeout(HANDSHAKE_DEADLINE, self.meet(address));
-        let met = match self.leaving.run_until_cancelled(met).await {
+        let met = match self.stopping.run_until_cancelled(met).await {
             Some(met) => met.unwrap_or(Err(LinkError::Deadline(address))),
             None => Err(LinkError::Stopped),
         };
@@ -376,7 +384,7 @@ impl Links {
         // Each dial comes from a port of its own.
         let from = SocketAddr::new(incoming.from.ip(), 0);
         let met = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
-        let met = match self.leaving.run_until_cancelled(met).await {
+        let met = match self.stopping.run_until_cancelled(met).await {
             Some(Ok(met)) => met,
             Some(Err(_)) => Err(Refusal::new(Reason::Deadline, "the handshake took too long")),
             None => Err(Refusal::new(Reason::Leaving, "the node stops")),

@@ -3,6 +3,8 @@
 //! What carries them is a transport, QUIC or memory. This module owns the handshake, the lanes'
 //! bounded queues and their writers and readers. It never decides where a message goes.
 
+#[cfg(test)]
+mod conformance;
 mod counters;
 mod frames;
 mod handshake;

@@ -43,7 +43,8 @@ pub enum DialError {
     /// Nobody answered.
     #[error("no answer: {0}")]
     Unreachable(String),
-    /// Somebody answered, and one of both will not be linked: what its operator must mend.
+    /// Somebody answered, and one of both will not be linked before an operator mends something.
+    /// Whoever dialled has logged it. A peer that is merely busy, or stops, is unreachable.
     #[error("refused: {0}")]
     Refused(String),
 }

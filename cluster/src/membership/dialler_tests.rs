@@ -75,8 +75,8 @@ fn unreachable() -> Result<Dialled, DialError> {
     Err(DialError::Unreachable("silence".to_owned()))
 }
 
-fn reached(node: u64) -> Result<Dialled, DialError> {
-    Ok(Dialled::Peer(life(node, 1)))
+fn reached(node: u64) -> Dialled {
+    Dialled::Peer(life(node, 1))
 }
 
 /// The moments in ms at which `address` is dialled until `end` if each dial fails at once.
@@ -176,7 +176,7 @@ fn a_seed_by_another_address_is_dialled_until_it_is_known_who_is_behind_it() {
     let (mut dialler, alias) = (dialler(), seeds(&[200]));
     let linked = view(&live([9]), &[9]);
     assert_eq!(dialler.due(&linked, &alias, ms(0)), [at(200)]);
-    dialler.done(at(200), &reached(9), ms(1), 1.0);
+    dialler.done(at(200), &Ok(reached(9)), ms(1), 1.0);
     assert!(dialler.is_linked(at(200), &linked));
     assert_eq!(moments(&mut dialler, &linked, &alias, at(200), 60_000), [] as [u64; 0]);
 
@@ -204,7 +204,7 @@ fn oneself_is_remembered() {
 fn a_success_is_given_time_to_become_a_link() {
     let (mut dialler, view, seeds) = (dialler(), view(&[], &[]), seeds(&[1]));
     dialler.due(&view, &seeds, ms(0));
-    dialler.done(at(1), &reached(1), ms(10), 0.0);
+    dialler.done(at(1), &Ok(reached(1)), ms(10), 0.0);
     assert_eq!(dialler.due(&view, &seeds, ms(2_009)), []);
     assert_eq!(dialler.due(&view, &seeds, ms(2_010)), [at(1)], "there is no link after all");
 }
@@ -265,7 +265,7 @@ fn failures_and_refusals_are_known_until_the_next_success() {
     assert_eq!(known(&unreachable(), 0), (true, false));
     assert_eq!(known(&refused, 10_000), (true, true));
     assert_eq!(known(&unreachable(), 20_000), (true, false));
-    assert_eq!(known(&reached(1), 30_000), (false, false));
+    assert_eq!(known(&Ok(reached(1)), 30_000), (false, false));
 }
 
 #[test]

@@ -26,9 +26,8 @@ use crate::{NodeId, link::Introduction};
 /// How often everything is looked at, whatever happens.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A dial takes at most so long: two round trips of any network, the peer's arithmetic, and one lost
-/// packet.
-const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+/// A dial takes at most so long. The links give up by themselves before.
+const DIAL_PATIENCE: Duration = Duration::from_secs(6);
 
 /// A name is resolved within so long, or not.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -218,7 +217,7 @@ impl<P: Peers, R: Resolve> Running<P, R> {
             let peers = Arc::clone(&self.peers);
             let dial = async move {
                 let outcome = tokio::time::timeout(DIAL_PATIENCE, peers.dial(address)).await;
-                let too_late = |_| Err(DialError::Unreachable("the dial took over 3 s".to_owned()));
+                let too_late = |_| Err(DialError::Unreachable("the dial took over 6 s".to_owned()));
                 (address, outcome.unwrap_or_else(too_late))
             };
             self.dials.push(dial.boxed());
@@ -241,26 +240,21 @@ impl<P: Peers, R: Resolve> Running<P, R> {
     }
 
     /// Logs a failed dial where it concerns an operator: when no address of a seed answers, now and
-    /// once a minute.
+    /// once a minute. Refusals were logged by the links, which know what to mend.
     fn dial_failed(&mut self, address: SocketAddr, error: &DialError) {
         tracing::debug!(%address, %error, "a dial failed");
         let all_failed = self.seeds.at(address).is_some_and(|seed| {
             let mut others = seed.found().iter().filter(|other| !self.dialler.is_own(**other));
             others.all(|other| self.dialler.has_failed(*other))
         });
-        if !all_failed {
+        if !all_failed || matches!(error, DialError::Refused(_)) {
             return;
         }
-        let Some(seed) = self.seeds.unreachable(address, self.shared.now()) else { return };
-        match error {
-            DialError::Unreachable(why) => tracing::warn!(
-                %seed, %address, why,
+        if let Some(seed) = self.seeds.unreachable(address, self.shared.now()) {
+            tracing::warn!(
+                %seed, %address, %error,
                 "a seed cannot be reached: is its node running, and its UDP port open?"
-            ),
-            DialError::Refused(why) => tracing::error!(
-                %seed, %address, why,
-                "there will be no link to a seed before an operator mends this"
-            ),
+            );
         }
     }
 

@@ -39,7 +39,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a dead node is remembered, for operators to see. Twice that may pass until others have
 /// stopped passing it on.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Messages that wait to be read. What finds no room is dropped: gossip repairs itself. A message is
 /// at most 64 KiB, so they take at most 16 MiB; with 100 nodes, and 12 KiB each, 3 MiB.

@@ -6,7 +6,12 @@
 
 use std::time::Duration;
 
-use super::{Member, MemberState, View, dialler::Dialler, seeds::Seeds, view::is_there};
+use super::{
+    Member, MemberState, View,
+    dialler::Dialler,
+    seeds::{Seed, Seeds},
+    view::is_there,
+};
 
 /// A node whose seeds are all silent for so long serves alone.
 const ALONE_AFTER: Duration = Duration::from_secs(2);
@@ -62,7 +67,7 @@ fn others(view: &View) -> impl Iterator<Item = &Member> {
 fn may_be_alone(seeds: &Seeds, dialler: &Dialler, running_for: Duration) -> Result<(), Waiting> {
     let is_oneself =
         |found: &[_]| !found.is_empty() && found.iter().all(|address| dialler.is_own(*address));
-    let mut addresses = seeds.iter().flat_map(|seed| seed.found());
+    let mut addresses = seeds.iter().flat_map(Seed::found);
     if seeds.iter().all(|seed| is_oneself(seed.found())) {
         Ok(())
     } else if addresses.any(|address| dialler.was_refused(*address)) {

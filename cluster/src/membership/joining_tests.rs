@@ -96,7 +96,7 @@ fn a_node_that_a_seed_refuses_serves_nobody() {
     let (view, seeds) = (view(&[], &[]), seeds(&[1, 2]));
     let refused = DialError::Refused("the secrets differ".to_owned());
     let dialler = dialler(&view, &seeds, Some(&refused));
-    let joined = has_joined(&view, &seeds, &dialler, Duration::from_secs(600));
+    let joined = has_joined(&view, &seeds, &dialler, Duration::from_mins(10));
     assert_eq!(joined, Err(Waiting::Admission));
 }
 
@@ -107,7 +107,7 @@ fn a_node_that_knows_others_is_linked_with_all_of_them_first() {
         |names: &[&str]| Err(Waiting::Links(names.iter().map(|name| (*name).to_owned()).collect()));
     let missing = ["node-2 at 10.0.0.2:7946"];
     let dead = heard(2, Says::Alive, false);
-    let table: Vec<(&str, &[u64], Vec<Heard>, Result<(), Waiting>)> = vec![
+    let table: [(&str, &[u64], Vec<Heard>, _); 11] = [
         ("one, linked", &[1], vec![live(1)], Ok(())),
         ("all, linked", &[1, 2], vec![live(1), live(2)], Ok(())),
         ("linked, not heard of", &[1], vec![], Err(Waiting::News)),

@@ -18,7 +18,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 const RESOLVE_AGAIN_MAX: Duration = Duration::from_secs(16);
 
 /// A seed that stays unreachable is logged so often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// A seed as its operator writes it: `host:port`, or `host`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

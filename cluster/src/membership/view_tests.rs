@@ -298,13 +298,13 @@ fn a_node_that_stood_still_believes_in_no_deaths_before_it_has_listened() {
 
 #[test]
 fn changes_are_told_once_each() {
+    use MemberState::{Alive, Dead, Left, Suspect};
     let mut view = view();
     let mut tell = |event, at| view.apply(event, ms(at));
     let changed = |was, now| {
         let (member, name) = (life(1, 1), "node-1".to_owned());
         [Change::State { member, name, was, now }]
     };
-    use MemberState::{Alive, Dead, Left, Suspect};
     assert_eq!(tell(up(1, 1), 0), []);
     assert_eq!(tell(gossip(&[heard(1, 1)]), 100), changed(None, Alive));
     assert_eq!(tell(gossip(&[heard(1, 1)]), 200), []);

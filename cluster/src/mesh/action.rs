@@ -1,7 +1,8 @@
 //! What the deciding parts of the mesh ask the engine to do, as values that can be compared.
 //!
 //! A frame to this node itself is handed back to the part that it is for, like a peer's: an owner
-//! treats its own sessions as it treats those of others. Never does anything itself.
+//! treats its own sessions as it treats those of others. What comes of that is done after all that
+//! is in the list already. Never does anything itself.
 
 use crate::{AgentId, NodeId, SessionId, wire::Control};
 

@@ -211,3 +211,168 @@ fn capped(spent: Spent) -> Spent {
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Generation, Incarnation,
+        membership::{Load, Member, MemberState},
+    };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn agent(name: &str) -> AgentId {
+        name.parse().expect("a name")
+    }
+
+    fn session(time: u64, node: u64) -> SessionId {
+        SessionId { time, node: NodeId(node) }
+    }
+
+    /// Seconds of the minute's quota, of the hour's, and refusals.
+    fn spent(minute: u64, hour: u64, refusals: u32) -> Spent {
+        Spent { minute_ns: nanos(at(minute)), hour_ns: nanos(at(hour)), refusals }
+    }
+
+    fn parking() -> Parking {
+        Parking::new(NodeId(1))
+    }
+
+    #[test]
+    fn what_was_parked_shrinks_until_the_next_home_takes_it_all() {
+        let (mut parking, abc) = (parking(), agent("abc"));
+        assert_eq!(parking.park(&abc, session(1, 2), spent(30, 100, 3), at(0)), []);
+        let next = session(2, 3);
+        assert_eq!(parking.unpark(&abc, next, at(10)), [give(&abc, next, spent(20, 90, 3))]);
+        assert_eq!(parking.unpark(&abc, session(3, 4), at(11)), [], "it is not given twice");
+    }
+
+    #[test]
+    fn a_late_home_has_its_part_forwarded_to_the_newest() {
+        let (mut parking, abc) = (parking(), agent("abc"));
+        let (old, new) = (session(1, 2), session(2, 3));
+        assert_eq!(parking.unpark(&abc, new, at(0)), []);
+        let late = parking.park(&abc, old, spent(30, 100, 0), at(1));
+        assert_eq!(late, [give(&abc, new, spent(30, 100, 0))]);
+        assert_eq!(parking.park(&abc, new, spent(5, 50, 0), at(2)), [], "its own part waits");
+        let newest = session(3, 2);
+        assert_eq!(parking.unpark(&abc, newest, at(2)), [give(&abc, newest, spent(5, 50, 0))]);
+    }
+
+    #[test]
+    fn debts_of_two_homes_add_up_but_to_no_more_than_all() {
+        let (mut parking, abc) = (parking(), agent("abc"));
+        parking.park(&abc, session(2, 2), spent(40, 100, 1), at(0));
+        parking.park(&abc, session(1, 3), spent(40, 100, 1), at(10));
+        let next = session(3, 4);
+        assert_eq!(parking.unpark(&abc, next, at(10)), [give(&abc, next, spent(60, 190, 2))]);
+    }
+
+    #[test]
+    fn an_older_session_gets_nothing() {
+        let (mut parking, abc) = (parking(), agent("abc"));
+        parking.park(&abc, session(5, 2), spent(30, 100, 0), at(0));
+        assert_eq!(parking.unpark(&abc, session(4, 3), at(1)), []);
+        let next = session(6, 3);
+        assert_eq!(parking.unpark(&abc, next, at(1)), [give(&abc, next, spent(29, 99, 0))]);
+    }
+
+    #[test]
+    fn everything_ends() {
+        let mut parking = parking();
+        parking.park(&agent("debt"), session(1, 2), spent(0, 9_999, 0), at(0));
+        parking.park(&agent("refused"), session(1, 2), spent(0, 0, 9), at(0));
+        parking.park(&agent("nothing"), session(1, 2), spent(0, 0, 0), at(0));
+        parking.unpark(&agent("taken"), session(1, 2), at(0));
+        let mut known = |seconds| {
+            parking.tick(at(seconds));
+            parking.entries.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(known(59), ["debt", "refused", "taken"]);
+        assert_eq!(known(60), ["debt", "taken"]);
+        assert_eq!(known(120), ["debt"]);
+        assert_eq!(known(3599), ["debt"]);
+        assert_eq!(known(3600), Vec::<String>::new());
+        assert!(parking.is_empty() && parking.ends.is_empty());
+    }
+
+    #[test]
+    fn full_it_forgets_whose_time_ends_first() {
+        let mut parking = parking();
+        parking.park(&agent("short"), session(1, 2), spent(0, 10, 0), at(0));
+        for n in 1..ENTRIES_MAX {
+            parking.park(&agent(&format!("long-{n}")), session(1, 2), spent(0, 100, 0), at(0));
+        }
+        assert_eq!(parking.unpark(&agent("short"), session(2, 2), at(0)).len(), 1);
+        parking.park(&agent("short"), session(2, 2), spent(0, 10, 0), at(0));
+        parking.park(&agent("one-more"), session(1, 2), spent(0, 100, 0), at(0));
+        assert_eq!(parking.len(), ENTRIES_MAX);
+        assert_eq!(parking.unpark(&agent("short"), session(3, 2), at(0)), []);
+    }
+
+    #[test]
+    fn another_owner_gets_what_is_its_own() {
+        let (mut parking, parked, taken) = (parking(), agent("parked"), agent("taken"));
+        parking.park(&parked, session(1, 2), spent(30, 100, 0), at(0));
+        parking.unpark(&taken, session(2, 3), at(0));
+        let other = Member {
+            incarnation: Incarnation { node: NodeId(9), generation: Generation(1) },
+            name: String::new(),
+            region: String::new(),
+            version: String::new(),
+            address: "127.0.0.1:1".parse().expect("an address"),
+            state: MemberState::Alive,
+            load: Load::default(),
+        };
+        let rings = Rings::default().changed(&[other], at(10)).expect("it is new");
+        let park = Control::Park { agent: parked, session: session(1, 2), spent: spent(20, 90, 0) };
+        let unpark = Control::Unpark { agent: taken, session: session(2, 3) };
+        let handed = [park, unpark].map(|frame| Action::Send { to: NodeId(9), frame });
+        assert_eq!(parking.ring_changed(rings, at(10)), handed);
+        assert!(parking.is_empty() && parking.ends.is_empty());
+    }
+
+    proptest! {
+        /// In whatever order the frames of a hop come, the newest session gets the whole debt.
+        #[test]
+        fn nothing_is_reset_by_a_hop(hops in 1u64..6, order in any::<u64>()) {
+            let (mut parking, abc) = (parking(), agent("abc"));
+            // Each home parks one second of debt after it has opened; both may come late.
+            let mut queues: Vec<Vec<bool>> = (0..hops).map(|_| vec![true, false]).collect();
+            let (mut seed, mut given) = (order, 0);
+            let last = session(hops, hops);
+            while queues.iter().any(|queue| !queue.is_empty()) {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let n = usize::try_from((seed >> 33) % hops).expect("few");
+                let Some(is_park) = queues[n].pop() else { continue };
+                let own = session(n as u64 + 1, n as u64 + 1);
+                let actions = match is_park {
+                    true if own == last => Vec::new(),
+                    true => parking.park(&abc, own, spent(0, 1, 0), at(0)),
+                    false => parking.unpark(&abc, own, at(0)),
+                };
+                for action in actions {
+                    let Action::Send { to, frame: Control::Spent { spent, .. } } = action else {
+                        panic!("{action:?}")
+                    };
+                    if to == last.node {
+                        given += spent.hour_ns;
+                    } else {
+                        // Who gets it and is no more the home parks it again.
+                        let old = session(to.0, to.0);
+                        for action in parking.park(&abc, old, spent, at(0)) {
+                            prop_assert_eq!(&action, &give(&abc, last, spent));
+                            given += spent.hour_ns;
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(given, nanos(at(hops - 1)));
+        }
+    }
+}

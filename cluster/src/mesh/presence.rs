@@ -316,10 +316,10 @@ impl Admission {
         self.must_tell_all && !self.told_all
     }
 
-    /// From here on every node's own word is waited for, and no owner's.
+    /// From here on every node's own word is waited for, and no owner's but this node's.
     fn tell_all(&mut self, links: &Links) {
         self.told_all = true;
-        self.unanswered.clear();
+        self.unanswered.retain(|owner| *owner == links.me);
         self.awaited.extend(links.peers.keys());
     }
 
@@ -327,7 +327,7 @@ impl Admission {
         let has_told = |node: &NodeId| self.heard.get(node) == Some(&EVERY_LANE);
         let is_known = self.unanswered.is_empty()
             && self.awaited.iter().all(|node| has_told(node) || !links.hears(*node));
-        links.peers.is_empty() || is_known || now >= self.opened + ADMISSION_DEADLINE
+        is_known || now >= self.opened + ADMISSION_DEADLINE
     }
 }
 
@@ -364,3 +364,6 @@ impl Links {
 fn publish(to: NodeId, agent: &AgentId, session: SessionId, arrival: bool) -> Action {
     Action::Send { to, frame: Control::Publish { agent: agent.clone(), session, arrival } }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,3 +213,143 @@ impl Rings {
         &self.present.global
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Generation, Incarnation,
+        membership::{Load, MemberState},
+    };
+
+    fn member(node: u64, region: &str, state: MemberState) -> Member {
+        Member {
+            incarnation: Incarnation { node: NodeId(node), generation: Generation(1) },
+            name: node.to_string(),
+            region: region.to_owned(),
+            version: String::new(),
+            address: "127.0.0.1:1".parse().expect("an address"),
+            state,
+            load: Load::default(),
+        }
+    }
+
+    fn alive(node: u64, region: &str) -> Member {
+        member(node, region, MemberState::Alive)
+    }
+
+    fn ring(nodes: impl IntoIterator<Item = u64>) -> Ring {
+        Ring::new(nodes.into_iter().map(NodeId))
+    }
+
+    fn agents() -> impl Iterator<Item = String> {
+        (0..10_000).map(|n| format!("agent-{n:05}"))
+    }
+
+    /// A mesh whose nodes place agents differently loses them: if this fails, the wire has changed.
+    #[test]
+    fn placement_is_frozen() {
+        let ring = ring([1, 2, 3, 0xfeed_beef_0000_0001]);
+        let owners: Vec<u64> =
+            ["abc", "agent-00001", "rawk-042", "relay-of-relays", &"z".repeat(64), "0-0"]
+                .iter()
+                .map(|agent| ring.owner(agent).expect("there are nodes").0)
+                .collect();
+        let high = 0xfeed_beef_0000_0001;
+        assert_eq!(owners, [high, high, 1, high, 2, 1]);
+        assert_eq!(ring.version(), 11_895_838_142_192_145_739);
+        assert_eq!(Ring::new([]).version(), 201_386_067_132_715_354);
+    }
+
+    #[test]
+    fn no_node_owns_nothing_and_one_owns_all() {
+        assert_eq!(ring([]).owner("abc"), None);
+        assert_eq!(ring([7]).owner("abc"), Some(NodeId(7)));
+        assert!((ring([7]).share(NodeId(7)) - 1.0).abs() < 1e-9);
+        assert!(ring([7]).share(NodeId(8)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn shares_are_what_the_nodes_own_and_no_node_bears_much_more_than_its_part() {
+        let ring = ring(1..=20);
+        let sum: f64 = ring.nodes().map(|node| ring.share(node)).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+        for node in ring.nodes() {
+            let owned = agents().filter(|agent| ring.owner(agent) == Some(node)).count();
+            let share = ring.share(node);
+            assert!(
+                (share * 10_000.0 - f64::from(u32::try_from(owned).expect("few"))).abs() < 120.0
+            );
+            assert!((0.03..0.07).contains(&share), "{node} owns {share}");
+        }
+    }
+
+    #[test]
+    fn a_join_moves_only_what_the_new_node_owns() {
+        let (before, after) = (ring(1..=20), ring(1..=21));
+        let moved: Vec<_> = agents().filter(|a| before.owner(a) != after.owner(a)).collect();
+        assert!(moved.iter().all(|agent| after.owner(agent) == Some(NodeId(21))));
+        assert!((300..700).contains(&moved.len()), "{} of 10,000", moved.len());
+    }
+
+    #[test]
+    fn each_region_has_its_own_ring_and_those_who_leave_own_nothing() {
+        let members = [
+            alive(1, "near"),
+            member(2, "near", MemberState::Suspect),
+            member(3, "near", MemberState::Leaving),
+            member(4, "near", MemberState::Dead),
+            alive(5, "far"),
+            member(6, "gone", MemberState::Left),
+        ];
+        let rings = Rings::default().changed(&members, Duration::ZERO).expect("it is new");
+        let near: BTreeSet<NodeId> =
+            agents().filter_map(|agent| rings.owner("near", &agent)).collect();
+        assert_eq!(near, [NodeId(1), NodeId(2)].into());
+        assert_eq!(rings.owner("far", "abc"), Some(NodeId(5)));
+        assert_eq!(rings.owner("gone", "abc"), None);
+        assert_eq!(rings.version_of("gone"), ring([]).version());
+        assert_eq!(rings.version_of("near"), ring([2, 1]).version());
+        assert_eq!(rings.owners("abc").count(), 2);
+        let all: Vec<NodeId> = rings.global().nodes().collect();
+        assert_eq!(all, [NodeId(1), NodeId(2), NodeId(5)]);
+        assert_eq!(rings.global_owner("abc"), rings.global().owner("abc"));
+    }
+
+    #[test]
+    fn former_owners_are_those_before_the_last_change_and_settling_ends() {
+        let at = Duration::from_secs;
+        let one = Rings::default().changed(&[alive(1, "near")], at(1)).expect("it is new");
+        assert_eq!(one.changed(&[alive(1, "near")], at(2)).map(|_| ()), None);
+        assert_eq!(one.former_owner("near", "abc"), None);
+        let two = one.changed(&[alive(2, "near")], at(3)).expect("it is another");
+        assert_eq!(two.owner("near", "abc"), Some(NodeId(2)));
+        assert_eq!(two.former_owner("near", "abc"), Some(NodeId(1)));
+        assert!(two.is_settling(at(3)) && two.is_settling(at(12)) && !two.is_settling(at(13)));
+        assert!(!Rings::default().is_settling(at(0)));
+        // A move to another region is a change, though the nodes are the same.
+        assert!(two.changed(&[alive(2, "far")], at(4)).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn all_who_see_the_same_members_agree(
+            mut nodes in prop::collection::vec(any::<u64>(), 1..20),
+            agent in "[a-z0-9]{3,64}",
+        ) {
+            let one = ring(nodes.clone());
+            nodes.reverse();
+            nodes.push(nodes[0]);
+            let other = ring(nodes.clone());
+            prop_assert_eq!(one.version(), other.version());
+            prop_assert_eq!(one.owner(&agent), other.owner(&agent));
+            let first = nodes[0];
+            nodes.retain(|node| *node != first);
+            prop_assert_ne!(ring(nodes).version(), one.version());
+        }
+    }
+}

@@ -9,14 +9,16 @@
 //! either arrived there or come back. So there is never more than one node that may still hold
 //! messages of a route, and the order holds.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+mod known;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, time::Duration};
 
 use super::{Lost, Message, Pushed};
 use crate::{NodeId, SessionId, wire::LANES};
+
+pub(super) use known::{Known, RingView, Vouched, coarse_seconds};
 
 /// How long a message may wait for its recipient's place.
 pub(super) const RESOLVE_DEADLINE: Duration = Duration::from_secs(3);
@@ -35,117 +37,6 @@ pub(super) const WAITING_MAX: usize = 1024;
 /// whoever names it has had time to learn of its end.
 const BELIEVED_AFTER: u32 = 3;
 
-/// The ring that no route was verified under. A ring's version is a hash; one that is 0 would only
-/// cost a question per message.
-const DOUBTED: u64 = 0;
-
-/// Who is responsible for an agent's presence, as the ring of this node's region has it now.
-pub(super) trait RingView {
-    /// Tells one ring from another.
-    fn version(&self) -> u64;
-
-    /// The owner of the agent's record; none if there is no node.
-    fn owner(&self, agent: &str) -> Option<NodeId>;
-}
-
-/// An owner that tells this node when the agent moves: its word is good until another owns the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Vouched {
-    owner: NodeId,
-    ring: u64,
-}
-
-impl Vouched {
-    /// The word of `node`, if it owns the agent under the present ring.
-    pub(super) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
-        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.version() })
-    }
-}
-
-/// A route that may be used.
-#[derive(Debug)]
-pub(super) struct Known {
-    session: SessionId,
-    owner: NodeId,
-    ring: AtomicU64,
-    used_s: AtomicU32,
-}
-
-impl Known {
-    /// A route to `session`. If nobody vouches for it, it serves what waits, and is verified before
-    /// it is used again.
-    pub(super) fn new(session: SessionId, vouched: Option<Vouched>, now: Duration) -> Self {
-        let Vouched { owner, ring } =
-            vouched.unwrap_or(Vouched { owner: NodeId::default(), ring: DOUBTED });
-        Self {
-            session,
-            owner,
-            ring: AtomicU64::new(ring),
-            used_s: AtomicU32::new(coarse_seconds(now)),
-        }
-    }
-
-    /// Where it leads to.
-    pub(super) fn session(&self) -> SessionId {
-        self.session
-    }
-
-    /// The home node of the session.
-    pub(super) fn home(&self) -> NodeId {
-        self.session.node
-    }
-
-    /// Whether who vouched for the route still owns the agent; then the present ring is noted.
-    pub(super) fn is_good(&self, agent: &str, ring: &impl RingView) -> bool {
-        let (verified, present) = (self.ring.load(Relaxed), ring.version());
-        if verified == present || verified == DOUBTED {
-            return verified != DOUBTED;
-        }
-        let good = ring.owner(agent) == Some(self.owner);
-        if good {
-            self.ring.store(present, Relaxed);
-        }
-        good
-    }
-
-    /// From now on the route is verified before it is used.
-    pub(super) fn doubt(&self) {
-        self.ring.store(DOUBTED, Relaxed);
-    }
-
-    /// Doubts the route if only `node` vouches for it.
-    pub(super) fn doubt_word_of(&self, node: NodeId) {
-        if self.owner == node {
-            self.doubt();
-        }
-    }
-
-    /// The owner confirms the route.
-    pub(super) fn confirm(&mut self, vouched: Vouched) {
-        self.owner = vouched.owner;
-        *self.ring.get_mut() = vouched.ring;
-    }
-
-    /// Notes that the route was used. Writes at most once a second, so that senders on many threads do
-    /// not fight for the line.
-    pub(super) fn touch(&self, now: Duration) {
-        let now = coarse_seconds(now);
-        if self.used_s.load(Relaxed) != now {
-            self.used_s.store(now, Relaxed);
-        }
-    }
-
-    /// When it was last used, in whole seconds.
-    pub(super) fn used_s(&self) -> u32 {
-        self.used_s.load(Relaxed)
-    }
-}
-
-/// Whole seconds of `now`.
-pub(super) fn coarse_seconds(now: Duration) -> u32 {
-    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
-}
-
 /// A message that waits in a route. `C` is given back when it leaves.
 #[derive(Debug)]
 pub(super) struct Waiting<C> {
@@ -153,6 +44,8 @@ pub(super) struct Waiting<C> {
     pub(super) message: Message,
     /// Its sender's data lane.
     pub(super) lane: u8,
+    /// Whether it bounced.
+    pub(super) resent: bool,
     /// The number of the last question that was asked, on any route, before it came.
     pub(super) after_ask: u64,
     /// When it came.
@@ -206,12 +99,22 @@ enum Standing {
     Ended,
 }
 
-/// A former home that may still hold messages of this route.
+/// A session whose home may still hold messages of this route.
 #[derive(Debug)]
 struct Fence {
-    node: NodeId,
+    session: SessionId,
     epoch: u64,
     lanes: [FenceLane; LANES],
+}
+
+impl Fence {
+    fn new(session: SessionId, epoch: u64) -> Self {
+        Self { session, epoch, lanes: [FenceLane::Due; LANES] }
+    }
+
+    fn node(&self) -> NodeId {
+        self.session.node
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,8 +130,8 @@ enum FenceLane {
 /// A route that may not be used yet, and the messages that wait for it.
 #[derive(Debug)]
 pub(super) struct Route<C> {
-    /// Questions up to this one were asked before the route was opened.
-    born: u64,
+    /// Answers to questions up to this one are out of date.
+    heard_after: u64,
     /// The session that it led to before, while its home is not fenced.
     was: Option<SessionId>,
     fence: Option<Fence>,
@@ -246,10 +149,10 @@ pub(super) struct Route<C> {
 }
 
 impl<C> Route<C> {
-    /// A route of which nothing is known. `born` is the last question asked on any route.
-    pub(super) fn unknown(born: u64) -> Self {
+    /// A route of which nothing is known. `last_ask` is the last question asked on any route.
+    pub(super) fn unknown(last_ask: u64) -> Self {
         Self {
-            born,
+            heard_after: last_ask,
             was: None,
             fence: None,
             place: None,
@@ -263,8 +166,18 @@ impl<C> Route<C> {
     }
 
     /// A route that led to `was`, and is verified. If it still does, nothing needs to be fenced.
-    pub(super) fn doubted(was: SessionId, born: u64) -> Self {
-        Self { was: Some(was), newest: Some((was, Standing::Live)), ..Self::unknown(born) }
+    pub(super) fn doubted(was: SessionId, last_ask: u64) -> Self {
+        Self { was: Some(was), newest: Some((was, Standing::Live)), ..Self::unknown(last_ask) }
+    }
+
+    /// A route whose messages were just pushed to `session` without the word of an owner, who would
+    /// tell if that had ended: until it is certain that they arrived, nothing may follow.
+    pub(super) fn unvouched(session: SessionId, last_ask: u64, epoch: u64) -> Self {
+        Self {
+            fence: Some(Fence::new(session, epoch)),
+            newest: Some((session, Standing::Live)),
+            ..Self::unknown(last_ask)
+        }
     }
 
     /// A message came for the agent. Given back if there is no room.
@@ -278,14 +191,14 @@ impl<C> Route<C> {
 
     /// `from` gives messages back: if the route led there, its session is there no more.
     pub(super) fn refused(&mut self, from: NodeId, epoch: u64) {
-        let Some(was) = self.was.filter(|was| was.node == from) else { return };
-        if let Some((newest, standing @ Standing::Live)) = &mut self.newest
-            && *newest == was
-        {
-            *standing = Standing::Refused(0);
+        if self.was.is_some_and(|was| was.node == from) {
+            self.fence_former(epoch);
         }
-        self.place = self.place.filter(|place| place.session != was);
-        self.fence_former(epoch);
+        let Some(fence) = self.fence.as_ref().filter(|fence| fence.node() == from) else { return };
+        if self.newest == Some((fence.session, Standing::Live)) {
+            self.newest = Some((fence.session, Standing::Refused(0)));
+            self.place = None;
+        }
     }
 
     /// A message that `from` gives back. Returned if there is no room for it, or if it came too late.
@@ -297,7 +210,7 @@ impl<C> Route<C> {
         let lane = usize::from(message.lane);
         let full = self.len() >= WAITING_MAX;
         let expected = self.fence.as_ref().is_some_and(|fence| {
-            fence.node == from && fence.lanes.get(lane).is_some_and(|l| *l != FenceLane::Done)
+            fence.node() == from && fence.lanes.get(lane).is_some_and(|l| *l != FenceLane::Done)
         });
         match self.bounced.get_mut(lane).filter(|_| expected) {
             None => Err((Lost::Stale, message)),
@@ -312,14 +225,14 @@ impl<C> Route<C> {
     /// What was pushed to the session that the route led to must arrive or come back first.
     fn fence_former(&mut self, epoch: u64) {
         if let Some(was) = self.was.take() {
-            self.fence = Some(Fence { node: was.node, epoch, lanes: [FenceLane::Due; LANES] });
+            self.fence = Some(Fence::new(was, epoch));
         }
     }
 
     /// The echo of a fence came on a lane.
     pub(super) fn fenced(&mut self, from: NodeId, lane: u8, epoch: u64) {
         if let Some(fence) = &mut self.fence
-            && (fence.node, fence.epoch) == (from, epoch)
+            && (fence.node(), fence.epoch) == (from, epoch)
             && let Some(lane) = fence.lanes.get_mut(usize::from(lane))
         {
             *lane = FenceLane::Done;
@@ -328,10 +241,10 @@ impl<C> Route<C> {
 
     /// Pushes the fence's frames that are due: node, lane, epoch.
     pub(super) fn push_fences(&mut self, mut push: impl FnMut(NodeId, u8, u64) -> Pushed) {
-        let Some(Fence { node, epoch, lanes }) = &mut self.fence else { return };
+        let Some(Fence { session, epoch, lanes }) = &mut self.fence else { return };
         for (lane, state) in (0..).zip(lanes) {
             if *state == FenceLane::Due {
-                *state = match push(*node, lane, *epoch) {
+                *state = match push(session.node, lane, *epoch) {
                     Pushed::Queued => FenceLane::Sent,
                     Pushed::Full => FenceLane::Due,
                     Pushed::NoLink => FenceLane::Done,
@@ -344,7 +257,7 @@ impl<C> Route<C> {
     /// A home other than the former is fenced under `epoch`.
     pub(super) fn found(&mut self, place: Place, epoch: u64) {
         let session = place.session;
-        if !self.believes(session) {
+        if !self.believes(place) {
             return;
         }
         let vouched = match self.place {
@@ -358,7 +271,7 @@ impl<C> Route<C> {
         }
     }
 
-    fn believes(&self, session: SessionId) -> bool {
+    fn believes(&self, Place { session, vouched }: Place) -> bool {
         match self.newest {
             None => true,
             Some((newest, standing)) if newest == session => match standing {
@@ -366,15 +279,18 @@ impl<C> Route<C> {
                 Standing::Refused(named) => named >= BELIEVED_AFTER,
                 Standing::Ended => false,
             },
+            // An older session may outlive a newer one whose owner it had not reached in time.
+            Some((newest, Standing::Ended)) => session > newest || vouched.is_some(),
             Some((newest, _)) => session > newest,
         }
     }
 
     /// The session has ended, and its agent has no other that is known of.
-    pub(super) fn ended(&mut self, session: SessionId, epoch: u64) {
+    pub(super) fn ended(&mut self, session: SessionId, last_ask: u64, epoch: u64) {
         if self.newest.is_none_or(|(newest, _)| newest <= session) {
             self.newest = Some((session, Standing::Ended));
             self.place = None;
+            self.heard_after = last_ask;
             self.hope();
             self.fence_former(epoch);
         }
@@ -382,7 +298,7 @@ impl<C> Route<C> {
 
     /// The answer to a question is that the place is `place`.
     pub(super) fn answered(&mut self, ask: u64, place: Place, epoch: u64, now: Duration) {
-        if ask <= self.born {
+        if ask <= self.heard_after {
             return;
         }
         self.close_question(ask);
@@ -424,7 +340,7 @@ impl<C> Route<C> {
     /// A node is silent: what it still gives back comes too late. A dead one is silent for longer than
     /// messages may wait before its link is given up.
     pub(super) fn silent(&mut self, node: NodeId) {
-        if let Some(fence) = self.fence.as_mut().filter(|fence| fence.node == node) {
+        if let Some(fence) = self.fence.as_mut().filter(|fence| fence.node() == node) {
             fence.lanes = [FenceLane::Done; LANES];
         }
     }
@@ -497,7 +413,7 @@ impl<C> Route<C> {
     /// itself gave back came there before the session did; sent again, it might arrive behind what
     /// was sent later and did meet the session.
     pub(super) fn settle(self, home: NodeId) -> (impl Iterator<Item = Waiting<C>>, usize) {
-        let again = self.fence.is_some_and(|fence| fence.node == home);
+        let again = self.fence.is_some_and(|fence| fence.node() == home);
         let stale = if again { self.bounced.iter().map(VecDeque::len).sum() } else { 0 };
         let bounced = self.bounced.into_iter().flatten().filter(move |_| !again);
         (bounced.chain(self.waiting), stale)
@@ -520,12 +436,12 @@ impl<C> Route<C> {
             .is_some_and(|fence| fence.lanes.iter().any(|lane| *lane != FenceLane::Done))
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many messages wait.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.bounced.iter().map(VecDeque::len).sum::<usize>() + self.waiting.len()
     }
 }

@@ -9,8 +9,18 @@
 //! gate, shards (several only for reading, ascending), the set of heard nodes; then what [`RouteOut`]
 //! takes. Nothing in [`RouteOut`] may call back.
 
+mod events;
+#[cfg(test)]
+mod model;
+mod room;
+mod shard;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod unit_tests;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     hash::BuildHasher,
     sync::{
         Arc,
@@ -21,33 +31,23 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use siphasher::sip::SipHasher13;
 use smallvec::SmallVec;
 
+use self::{
+    room::{Charge, Room},
+    shard::{Keyed, Shard},
+};
 use super::{
     Lost, Message, Outgoing, Pushed,
-    route::{self, Known, Next, Place, RingView, Vouched, Waiting, Whom, coarse_seconds},
+    route::{self, RingView, Waiting, Whom},
 };
 use crate::{
-    AgentId, NodeId, SessionId,
-    wire::{Body, Data, Direct, Located, Names},
+    AgentId, NodeId,
+    wire::{Body, Data, Direct, Names},
 };
 
 /// How many parts the routes are locked in; one bit of a `u64` each.
 const SHARDS: usize = 64;
-
-/// How many routes are kept, in whole shards: some 150 MB of them at the most.
-const ROUTES_MAX: usize = 1_000_000;
-
-/// A route that nobody uses for so long is forgotten.
-const IDLE: Duration = Duration::from_secs(600);
-
-/// How many bytes wait in all routes together.
-const WAITING_BYTES_MAX: usize = 32 << 20;
-
-/// What a waiting message is charged beside its body, so that messages to agents that do not exist
-/// are paid for with their routes: 65,536 of them at the most.
-const WAITING_OVERHEAD_BYTES: usize = 512;
 
 /// How many targets one frame has room for.
 const TARGETS_MAX: usize = 256;
@@ -107,11 +107,6 @@ pub(super) struct Routes {
     sweep: AtomicUsize,
 }
 
-struct Shard {
-    known: HashMap<AgentId, Known, Keyed>,
-    open: HashMap<AgentId, Route, Keyed>,
-}
-
 /// What an event is handled with.
 struct Cx<'a, O> {
     out: &'a O,
@@ -122,11 +117,9 @@ impl Routes {
     /// No routes; `me` is this node.
     pub(super) fn new(me: NodeId) -> Self {
         let hasher = Keyed(me.0);
-        let shard =
-            || Shard { known: HashMap::with_hasher(hasher), open: HashMap::with_hasher(hasher) };
         Self {
             me,
-            shards: Box::new(std::array::from_fn(|_| RwLock::new(shard()))),
+            shards: Box::new(std::array::from_fn(|_| RwLock::new(Shard::new(hasher)))),
             hasher,
             open: AtomicUsize::new(0),
             asks: AtomicU64::new(0),
@@ -153,7 +146,8 @@ impl Routes {
         let mut needs = Needs::new();
         if let [target] = targets {
             let shard = self.shards[self.shard_of(target)].read();
-            let pushed = shard.usable(target, ring, now).map(|to| cx.push(to, message, targets));
+            let pushed =
+                shard.usable(target, ring, now).map(|to| cx.push(to, message, targets, false));
             drop(shard);
             if !pushed.is_some_and(is_there) {
                 needs.extend(self.enter(target, &mut kept, ring, &cx));
@@ -189,7 +183,7 @@ impl Routes {
         for group in known.chunk_by(|a, b| a.0 == b.0).flat_map(|group| group.chunks(TARGETS_MAX)) {
             let names: SmallVec<[&str; 16]> = group.iter().map(|(_, name)| *name).collect();
             let Some((home, _)) = group.first() else { continue };
-            if !is_there(cx.push(*home, message, &names)) {
+            if !is_there(cx.push(*home, message, &names, false)) {
                 rest.extend(names);
             }
         }
@@ -225,7 +219,7 @@ impl Routes {
         let message = kept.message;
         let mut shard = self.lock(target);
         if let Some(home) = shard.usable(target, ring, cx.now) {
-            if is_there(cx.push(home, message, &[target])) {
+            if is_there(cx.push(home, message, &[target], false)) {
                 return None;
             }
             // The link is gone with all that was in it; the news is on its way.
@@ -303,394 +297,7 @@ impl Routes {
     }
 }
 
-/// Events.
 impl Routes {
-    /// `from` gives a message back, for agents that are not there.
-    pub(super) fn bounced(
-        &self,
-        from: NodeId,
-        lane: u8,
-        direct: &Direct<'_>,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> Needs {
-        let cx = Cx { out, now };
-        let Ok(sender) = direct.from.parse::<AgentId>() else {
-            out.lost(Lost::Stale, direct.targets.iter().count() as u64);
-            return Needs::new();
-        };
-        let message =
-            Outgoing { from: &sender, lane, followed: direct.followed, body: direct.body.clone() };
-        let mut kept = Kept { message: &message, shared: None };
-        let mut needs = Needs::new();
-        for target in direct.targets.iter() {
-            let mut shard = self.lock(target);
-            let Some(agent) = shard.agent(target) else {
-                out.lost(Lost::Stale, 1);
-                continue;
-            };
-            if let Some(session) = shard.session(target).filter(|session| session.node == from) {
-                self.open(&mut shard, &agent, Route::doubted(session, self.last_ask()));
-            }
-            self.take_back(&mut shard, &agent, from, &mut kept, &cx);
-            needs.extend(self.advance(&mut shard, &agent, &cx));
-        }
-        needs
-    }
-
-    fn take_back(
-        &self,
-        shard: &mut Shard,
-        agent: &AgentId,
-        from: NodeId,
-        kept: &mut Kept<'_>,
-        cx: &Cx<'_, impl RouteOut>,
-    ) {
-        let Some(route) = shard.open.get_mut(agent) else {
-            return cx.out.lost(Lost::Stale, 1);
-        };
-        route.refused(from, self.next_epoch());
-        let Some(waiting) = self.waiting(kept, cx.now) else {
-            return cx.out.lost(Lost::RouteFull, 1);
-        };
-        if let Err((why, _)) = route.bounced(from, waiting) {
-            cx.out.lost(why, 1);
-        }
-    }
-
-    /// `from` echoes a fence, behind all that it gave back on this lane.
-    pub(super) fn fenced(
-        &self,
-        from: NodeId,
-        lane: u8,
-        agent: &str,
-        epoch: u64,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> Needs {
-        self.on_open(agent, &Cx { out, now }, |route| route.fenced(from, lane, epoch))
-    }
-
-    /// `from` tells that the agent's session is another now, or none. When this returns, barriers for
-    /// the new session may be pushed: no broadcast that they overtake comes behind them.
-    #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
-    pub(super) fn moved(
-        &self,
-        from: NodeId,
-        agent: &AgentId,
-        was: Option<SessionId>,
-        is: Option<SessionId>,
-        ring: &impl RingView,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> Needs {
-        let cx = Cx { out, now };
-        match (was, is) {
-            (_, Some(session)) => {
-                let vouched = Vouched::by(from, agent.as_str(), ring);
-                let needs = self.found(agent, Place { session, vouched }, &cx);
-                self.await_broadcasts();
-                needs
-            }
-            (Some(was), None) => self.ended(agent, was, &cx),
-            (None, None) => {
-                if let Some(known) = self.lock(agent.as_str()).known.get(agent) {
-                    known.doubt();
-                }
-                Needs::new()
-            }
-        }
-    }
-
-    /// A session of the agent was entered on this node. `true` if messages from here must go through
-    /// [`direct`](Self::direct) until [`RouteOut::unfenced`], which may be called before this returns:
-    /// let the session be fenced from the beginning, and unfence it if this is `false`.
-    pub(super) fn arrived_here(
-        &self,
-        agent: &AgentId,
-        session: SessionId,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> (bool, Needs) {
-        let needs = self.found(agent, Place { session, vouched: None }, &Cx { out, now });
-        self.await_broadcasts();
-        (self.lock(agent.as_str()).open.contains_key(agent), needs)
-    }
-
-    /// A session of the agent on this node is no more.
-    pub(super) fn departed_here(
-        &self,
-        agent: &AgentId,
-        session: SessionId,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> Needs {
-        self.ended(agent, session, &Cx { out, now })
-    }
-
-    /// `from` answers the question `ask`.
-    #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
-    pub(super) fn located(
-        &self,
-        from: NodeId,
-        ask: u64,
-        agent: &AgentId,
-        place: Located,
-        ring: &impl RingView,
-        out: &impl RouteOut,
-        now: Duration,
-    ) -> Needs {
-        let cx = Cx { out, now };
-        let mut shard = self.lock(agent.as_str());
-        if let Some(route) = shard.open.get_mut(agent) {
-            match place {
-                Located::At(session) => {
-                    let vouched = Vouched::by(from, agent.as_str(), ring);
-                    route.answered(ask, Place { session, vouched }, self.next_epoch(), now);
-                }
-                Located::Nobody => cx.lose(Lost::Offline, &route.nobody(ask)),
-                Located::Unsettled => route.not_known(ask),
-            }
-        }
-        self.advance(&mut shard, agent, &cx).into_iter().collect()
-    }
-
-    /// There is a link to the node, or it is heard of again.
-    pub(super) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
-        self.heard.write().insert(node);
-        self.on_all_open(&Cx { out, now }, |_| ())
-    }
-
-    /// The node is silent: routes to it are verified before they are used, and if it still is the
-    /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
-    pub(super) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
-        self.heard.write().remove(&node);
-        for shard in self.shards.iter() {
-            let shard = shard.read();
-            shard.known.values().filter(|known| known.home() == node).for_each(Known::doubt);
-        }
-        self.on_all_open(&Cx { out, now }, |route| route.silent(node))
-    }
-
-    /// The link to the node is gone, with all that was in it.
-    pub(super) fn link_lost(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
-        self.heard.write().remove(&node);
-        for shard in self.shards.iter() {
-            let mut shard = shard.write();
-            shard.known.retain(|_, known| {
-                known.doubt_word_of(node);
-                known.home() != node
-            });
-        }
-        self.on_all_open(&Cx { out, now }, |route| route.link_lost(node))
-    }
-
-    /// The ring is another one: routes whose owner changed are verified before they are used. Those
-    /// that are made meanwhile are found out when they are used.
-    pub(super) fn ring_changed(&self, ring: &impl RingView) {
-        for shard in self.shards.iter() {
-            for (agent, known) in &shard.read().known {
-                if !known.is_good(agent.as_str(), ring) {
-                    known.doubt();
-                }
-            }
-        }
-    }
-
-    /// Time passes: what waited too long is dropped, what was not answered is asked again.
-    pub(super) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
-        let cx = Cx { out, now };
-        self.forget_idle(now);
-        self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now)))
-    }
-
-    /// Looks through one shard.
-    fn forget_idle(&self, now: Duration) {
-        let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
-        self.shards[index].write().known.retain(|_, known| known.used_s() >= oldest);
-    }
-}
-
-/// What happens to one route, under its shard's lock.
-impl Routes {
-    fn found(&self, agent: &AgentId, place: Place, cx: &Cx<'_, impl RouteOut>) -> Needs {
-        let mut shard = self.lock(agent.as_str());
-        match shard.known.get_mut(agent) {
-            Some(known) if known.session() == place.session => {
-                if let Some(vouched) = place.vouched {
-                    known.confirm(vouched);
-                }
-            }
-            Some(known) if known.session() < place.session => {
-                let route = Route::doubted(known.session(), self.last_ask());
-                self.open(&mut shard, agent, route);
-            }
-            _ => {}
-        }
-        if let Some(route) = shard.open.get_mut(agent) {
-            route.found(place, self.next_epoch());
-        }
-        self.advance(&mut shard, agent, cx).into_iter().collect()
-    }
-
-    fn ended(&self, agent: &AgentId, was: SessionId, cx: &Cx<'_, impl RouteOut>) -> Needs {
-        let mut shard = self.lock(agent.as_str());
-        if let Some(session) = shard.session(agent.as_str()).filter(|session| *session <= was) {
-            self.open(&mut shard, agent, Route::doubted(session, self.last_ask()));
-        }
-        if let Some(route) = shard.open.get_mut(agent) {
-            route.ended(was, self.next_epoch());
-        }
-        self.advance(&mut shard, agent, cx).into_iter().collect()
-    }
-
-    fn on_open(
-        &self,
-        agent: &str,
-        cx: &Cx<'_, impl RouteOut>,
-        event: impl FnOnce(&mut Route),
-    ) -> Needs {
-        let mut shard = self.lock(agent);
-        let Some((agent, _)) = shard.open.get_key_value(agent) else { return Needs::new() };
-        let agent = agent.clone();
-        if let Some(route) = shard.open.get_mut(&agent) {
-            event(route);
-        }
-        self.advance(&mut shard, &agent, cx).into_iter().collect()
-    }
-
-    fn on_all_open(&self, cx: &Cx<'_, impl RouteOut>, event: impl Fn(&mut Route)) -> Needs {
-        let mut needs = Needs::new();
-        for shard in self.shards.iter() {
-            if shard.read().open.is_empty() {
-                continue;
-            }
-            let mut shard = shard.write();
-            let agents: Vec<_> = shard.open.keys().cloned().collect();
-            for agent in agents {
-                if let Some(route) = shard.open.get_mut(&agent) {
-                    event(route);
-                }
-                needs.extend(self.advance(&mut shard, &agent, cx));
-            }
-        }
-        needs
-    }
-
-    /// Puts an open route in the place of what was there.
-    fn open(&self, shard: &mut Shard, agent: &AgentId, route: Route) {
-        shard.known.remove(agent);
-        if shard.open.insert(agent.clone(), route).is_none() {
-            self.open.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    fn close(&self, shard: &mut Shard, agent: &AgentId) -> Option<Route> {
-        let route = shard.open.remove(agent)?;
-        self.open.fetch_sub(1, Ordering::Release);
-        Some(route)
-    }
-
-    /// Does what is due on an open route.
-    fn advance(
-        &self,
-        shard: &mut Shard,
-        agent: &AgentId,
-        cx: &Cx<'_, impl RouteOut>,
-    ) -> Option<Need> {
-        let route = shard.open.get_mut(agent)?;
-        let is_heard = |node| node == self.me || self.heard.read().contains(&node);
-        route.push_fences(|node, lane, epoch| {
-            if !is_heard(node) {
-                return Pushed::NoLink;
-            }
-            cx.out.data(node, lane, &Data::Fence { agent: agent.as_str(), epoch })
-        });
-        match route.next(cx.now, is_heard) {
-            Next::Stay => None,
-            Next::Forget => {
-                self.close(shard, agent);
-                None
-            }
-            Next::Settle(place) => {
-                let route = self.close(shard, agent)?;
-                self.settle(shard, agent, route, place, cx);
-                None
-            }
-            Next::Ask => {
-                let ask = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
-                Some(Need { ask, agent: agent.clone(), whom: route.ask(ask, cx.now) })
-            }
-        }
-    }
-
-    fn settle(
-        &self,
-        shard: &mut Shard,
-        agent: &AgentId,
-        route: Route,
-        place: Place,
-        cx: &Cx<'_, impl RouteOut>,
-    ) {
-        let home = place.session.node;
-        let (messages, stale) = route.settle(home);
-        if stale > 0 {
-            cx.out.lost(Lost::Stale, stale as u64);
-        }
-        for Waiting { message, lane, .. } in messages {
-            let Message { from, followed, body } = message;
-            let body = Body::Shared(body);
-            if home == self.me {
-                if !cx.out.here(agent, &from, followed, &body) {
-                    cx.out.lost(Lost::Offline, 1);
-                }
-            } else {
-                let message = Outgoing { from: &from, lane, followed, body };
-                if !is_there(cx.push(home, &message, &[agent.as_str()])) {
-                    cx.out.lost(Lost::LinkLost, 1);
-                }
-            }
-        }
-        if home == self.me {
-            cx.out.unfenced(agent);
-        } else {
-            shard.make_room();
-            shard.known.insert(agent.clone(), Known::new(place.session, place.vouched, cx.now));
-        }
-    }
-
-    fn queue(
-        &self,
-        shard: &mut Shard,
-        agent: &AgentId,
-        kept: &mut Kept<'_>,
-        cx: &Cx<'_, impl RouteOut>,
-    ) {
-        let Some(route) = shard.open.get_mut(agent) else { return };
-        let waiting = self.waiting(kept, cx.now);
-        if waiting.is_none_or(|waiting| route.queue(waiting).is_err()) {
-            cx.out.lost(Lost::RouteFull, 1);
-        }
-    }
-
-    /// The message as it waits; none if there is no room.
-    fn waiting(&self, kept: &mut Kept<'_>, now: Duration) -> Option<Waiting<Charge>> {
-        let bytes = kept.message.body.as_slice().len() + WAITING_OVERHEAD_BYTES;
-        Some(Waiting {
-            charge: self.room.take(bytes)?,
-            message: kept.keep(),
-            lane: kept.message.lane,
-            after_ask: self.last_ask(),
-            since: now,
-        })
-    }
-
-    /// Waits until every broadcast that may have looked at the routes before is pushed.
-    fn await_broadcasts(&self) {
-        drop(self.gate.write());
-    }
-
     fn last_ask(&self) -> u64 {
         self.asks.load(Ordering::Relaxed)
     }
@@ -709,39 +316,12 @@ impl Routes {
     }
 }
 
-impl Shard {
-    /// The home to which messages for the agent may be pushed now.
-    fn usable(&self, agent: &str, ring: &impl RingView, now: Duration) -> Option<NodeId> {
-        let known = self.known.get(agent).filter(|known| known.is_good(agent, ring))?;
-        known.touch(now);
-        Some(known.home())
-    }
-
-    fn session(&self, agent: &str) -> Option<SessionId> {
-        self.known.get(agent).map(Known::session)
-    }
-
-    /// The agent's id, if there is a route to it.
-    fn agent(&self, agent: &str) -> Option<AgentId> {
-        let known = self.known.get_key_value(agent).map(|(agent, _)| agent);
-        known.or_else(|| Some(self.open.get_key_value(agent)?.0)).cloned()
-    }
-
-    /// Forgets one of the routes if there are too many: the one of a few that was idle longest.
-    fn make_room(&mut self) {
-        if self.known.len() >= ROUTES_MAX / SHARDS {
-            let few = self.known.iter().take(8);
-            let idle = few.min_by_key(|(_, known)| known.used_s()).map(|(agent, _)| agent.clone());
-            idle.and_then(|agent| self.known.remove(&agent));
-        }
-    }
-}
-
 impl<O: RouteOut> Cx<'_, O> {
-    fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str]) -> Pushed {
+    fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str], resent: bool) -> Pushed {
         let frame = Data::Direct(Direct {
             after: self.out.last_broadcast(message.lane),
             followed: message.followed,
+            resent,
             from: message.from.as_str(),
             targets: Names::List(targets),
             body: message.body.clone(),
@@ -774,43 +354,5 @@ impl Kept<'_> {
             followed: self.message.followed,
             body: body.clone(),
         }
-    }
-}
-
-/// The room that waiting messages share, in bytes taken.
-#[derive(Debug, Default)]
-struct Room(AtomicUsize);
-
-/// Bytes taken of the [`Room`], given back when dropped.
-#[derive(Debug)]
-struct Charge {
-    room: Arc<Room>,
-    bytes: usize,
-}
-
-impl Room {
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let taken = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
-        Some(Charge { room: self.clone(), bytes })
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Hashes by a secret that is the node's own: agents cannot choose ids that collide, and one node's
-/// maps are in the same order in every run.
-#[derive(Clone, Copy, Debug)]
-struct Keyed(u64);
-
-impl BuildHasher for Keyed {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, 0)
     }
 }

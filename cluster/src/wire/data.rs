@@ -50,10 +50,10 @@ pub enum Data<'a> {
 /// A message for named agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direct<'a> {
-    /// The last broadcast of the same origin and lane before it.
-    pub after: u64,
     /// Whether the targets get it as followers of its sender, not because it names them.
     pub followed: bool,
+    /// Whether it bounced before, from another node. Then it is not sent a third time.
+    pub resent: bool,
     /// Who sent it; not the receiver's own choice where it matters: only told apart, never shown.
     pub from: &'a str,
     /// For whom; at least one.

@@ -20,8 +20,9 @@ const FENCE: u8 = 69;
 const FENCED: u8 = 70;
 const BARRIER: u8 = 71;
 
-/// The only flag of a direct message: its targets follow its sender.
+/// The flags of a direct message: its targets follow its sender; it bounced before.
 const FOLLOWED: u8 = 1;
+const RESENT: u8 = 2;
 
 impl<'a> Data<'a> {
     /// Appends the frame, whole: nothing is allocated but what `out` lacks, and the agent's message is
@@ -71,8 +72,8 @@ impl<'a> Data<'a> {
 
 fn put_direct(out: &mut Vec<u8>, direct: &Direct<'_>) {
     debug_assert!(!direct.targets.is_empty(), "a message for nobody");
-    put_u64(out, direct.after);
-    out.push(if direct.followed { FOLLOWED } else { 0 });
+    let flag = |set, flag| if set { flag } else { 0 };
+    out.push(flag(direct.followed, FOLLOWED) | flag(direct.resent, RESENT));
     put_name(out, direct.from);
     put_names(out, direct.targets);
     out.extend_from_slice(direct.body.as_slice());
@@ -128,13 +129,10 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn direct(&mut self) -> Option<Direct<'a>> {
+        let flags = self.u8().filter(|flags| flags & !(FOLLOWED | RESENT) == 0)?;
         Some(Direct {
-            after: self.u64()?,
-            followed: match self.u8()? {
-                0 => false,
-                FOLLOWED => true,
-                _ => return None,
-            },
+            followed: flags & FOLLOWED != 0,
+            resent: flags & RESENT != 0,
             from: self.name()?,
             targets: self.names().filter(|names| !names.is_empty())?,
             body: self.message(),

@@ -1,7 +1,7 @@
 //! `arc-relay agents …`: what an operator does to agents and their tokens, over the ops port's admin
 //! interface.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use cluster::AgentId;
 use hyper::{Method, header::HeaderValue};
@@ -9,16 +9,14 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    args::duration,
-    connect::Connector,
+    args::OpsArgs,
     failure::Failure,
-    http::{self, Call},
+    http::Call,
     message::moment,
     output::Output,
     register::{Credentials, hand_over},
     secret::{Secret, SecretFile},
     text::{escaped, on_one_line},
-    url::UrlText,
 };
 
 /// Where a relay with its defaults keeps its admin token.
@@ -27,10 +25,9 @@ const TOKEN_FILE: &str = "admin.token";
 /// How to reach the ops port, and with what right.
 #[derive(clap::Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
-pub(super) struct OpsArgs {
-    /// The ops port: http://, https://, host or host:port (TLS, except on this machine)
-    #[arg(long, value_name = "URL", env = "ARC_OPS", default_value = "http://127.0.0.1:8081")]
-    ops: UrlText,
+pub(super) struct AdminArgs {
+    #[command(flatten)]
+    ops: OpsArgs,
 
     /// File with the relay's admin token; without it, ARC_ADMIN_TOKEN, then admin.token in DATA_DIR
     #[arg(long, value_name = "FILE")]
@@ -43,18 +40,6 @@ pub(super) struct OpsArgs {
     /// The relay's data directory
     #[arg(long, value_name = "DIR", env = "DATA_DIR", default_value = "./arc-data")]
     data_dir: PathBuf,
-
-    /// Trust the authorities in this PEM file too, besides those of the web
-    #[arg(long, value_name = "FILE", env = "ARC_CA")]
-    ca: Option<PathBuf>,
-
-    /// How long the relay may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    timeout: Duration,
-
-    /// Print the relay's answer as it is
-    #[arg(long)]
-    json: bool,
 }
 
 /// Options of `agents revoke`.
@@ -69,7 +54,7 @@ pub struct RevokeArgs {
     serial: Option<u64>,
 
     #[command(flatten)]
-    ops: OpsArgs,
+    admin: AdminArgs,
 }
 
 /// Options of `agents reissue`.
@@ -84,7 +69,7 @@ pub struct ReissueArgs {
     save: Option<PathBuf>,
 
     #[command(flatten)]
-    ops: OpsArgs,
+    admin: AdminArgs,
 }
 
 /// Options of `agents show`.
@@ -95,7 +80,7 @@ pub struct ShowArgs {
     agent: AgentId,
 
     #[command(flatten)]
-    ops: OpsArgs,
+    admin: AdminArgs,
 }
 
 /// What the relay knows of an agent.
@@ -118,23 +103,23 @@ pub(super) async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(),
             (format!("/agents/{agent}/revoke"), format!("revoked all tokens of {agent}"))
         }
     };
-    let answer: Box<RawValue> = ask(&args.ops, Method::POST, &path).await?;
-    let line = if args.ops.json { on_one_line(answer.get()) } else { said };
+    let answer: Box<RawValue> = ask(&args.admin, Method::POST, &path).await?;
+    let line = if args.admin.ops.json { on_one_line(answer.get()) } else { said };
     output.result(&line).await
 }
 
 pub(super) async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure> {
     let file = args.save.as_deref().map(SecretFile::create).transpose()?;
     let path = format!("/agents/{}/reissue", args.agent);
-    let credentials: Credentials = ask(&args.ops, Method::POST, &path).await?;
+    let credentials: Credentials = ask(&args.admin, Method::POST, &path).await?;
     let said = format!("issued a new token for {}", args.agent);
-    hand_over(&credentials, &said, file, args.ops.json, output).await
+    hand_over(&credentials, &said, file, args.admin.ops.json, output).await
 }
 
 pub(super) async fn show(args: &ShowArgs, output: &mut Output) -> Result<(), Failure> {
     let path = format!("/agents/{}", args.agent);
-    let answer: Box<RawValue> = ask(&args.ops, Method::GET, &path).await?;
-    if args.ops.json {
+    let answer: Box<RawValue> = ask(&args.admin, Method::GET, &path).await?;
+    if args.admin.ops.json {
         return output.result(&on_one_line(answer.get())).await;
     }
     let record: Record =
@@ -142,19 +127,21 @@ pub(super) async fn show(args: &ShowArgs, output: &mut Output) -> Result<(), Fai
     output.result(&told(&record)).await
 }
 
-async fn ask<T: DeserializeOwned>(ops: &OpsArgs, method: Method, path: &str) -> Result<T, Failure> {
-    let endpoint = ops.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })?;
-    let connector = Connector::new(&endpoint, ops.ca.as_deref())?;
-    let call = Call { method, path, authorization: Some(authorization(ops)?), body: None };
-    http::call(&connector, ops.timeout, call).await
+async fn ask<T: DeserializeOwned>(
+    args: &AdminArgs,
+    method: Method,
+    path: &str,
+) -> Result<T, Failure> {
+    let authorization = Some(authorization(args)?);
+    args.ops.ask(Call { method, path, authorization, body: None }).await
 }
 
-fn authorization(ops: &OpsArgs) -> Result<HeaderValue, Failure> {
-    let given = ops.admin_token.as_ref().filter(|token| !token.is_empty());
-    let token = match (&ops.admin_token_file, given) {
+fn authorization(args: &AdminArgs) -> Result<HeaderValue, Failure> {
+    let given = args.admin_token.as_ref().filter(|token| !token.is_empty());
+    let token = match (&args.admin_token_file, given) {
         (Some(path), _) => Secret::read(path)?,
         (None, Some(token)) => token.clone(),
-        (None, None) => Secret::read(&ops.data_dir.join(TOKEN_FILE))?,
+        (None, None) => Secret::read(&args.data_dir.join(TOKEN_FILE))?,
     };
     token.bearer("admin token")
 }

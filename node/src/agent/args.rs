@@ -2,9 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use serde::de::DeserializeOwned;
+
 use super::{
     connect::Connector,
     failure::Failure,
+    http::{self, Call},
     secret::Secret,
     session::{Dialer, SILENCE_MAX},
     url::{RelayUrl, UrlText},
@@ -42,6 +45,27 @@ pub(super) struct RelayArgs {
     pub(super) verbose: bool,
 }
 
+/// How to reach the ops port.
+#[derive(clap::Args, Clone, Debug)]
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub(super) struct OpsArgs {
+    /// The ops port: http://, https://, host or host:port (TLS, except on this machine)
+    #[arg(long, value_name = "URL", env = "ARC_OPS", default_value = "http://127.0.0.1:8081")]
+    ops: UrlText,
+
+    /// Trust the authorities in this PEM file too, besides those of the web
+    #[arg(long, value_name = "FILE", env = "ARC_CA")]
+    ca: Option<PathBuf>,
+
+    /// How long the relay may take to answer: 10s, 500ms, or seconds
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+
+    /// Print the relay's answer as it is
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Who speaks.
 #[derive(clap::Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
@@ -76,6 +100,15 @@ impl RelayArgs {
             limit: self.timeout,
             silence: SILENCE_MAX,
         })
+    }
+}
+
+impl OpsArgs {
+    /// Makes a call to the ops port.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
+        let endpoint = self.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })?;
+        let connector = Connector::new(&endpoint, self.ca.as_deref())?;
+        http::call(&connector, self.timeout, call).await
     }
 }
 

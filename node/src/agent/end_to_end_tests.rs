@@ -7,9 +7,10 @@ use std::{future::pending, time::Duration};
 use clap::Parser;
 
 use super::{
-    AdminCommand, Command, administer, carry_out,
+    AdminCommand, Command, StatusArgs, administer, carry_out,
     failure::Failure,
     output::tests::captured,
+    status,
     test_relay::{Act, TestRelay, TlsFront, Turn},
 };
 use crate::clock::Clock;
@@ -24,6 +25,7 @@ enum Line {
     Agent(Command),
     #[command(subcommand)]
     Agents(AdminCommand),
+    Status(StatusArgs),
 }
 
 /// What a command came to.
@@ -51,6 +53,7 @@ async fn run(line: &[&str]) -> Ended {
         match line {
             Line::Agent(command) => carry_out(command, &mut output, &clock, pending()).await,
             Line::Agents(command) => administer(command, &mut output).await,
+            Line::Status(args) => status::run(&args, &mut output).await,
         }
     };
     let outcome = tokio::time::timeout(HANGS, ending).await.expect("the command hangs");
@@ -327,4 +330,17 @@ async fn a_mistyped_option_is_no_message() {
     assert!(Line::try_parse_from(["arc-relay", "agent", "send", "-5"]).is_ok());
     assert!(Line::try_parse_from(["arc-relay", "agent", "send", "a", "--to", "Bad_Id"]).is_err());
     assert!(Line::try_parse_from(["arc-relay", "agent", "send", "a", "--to", "*,abc"]).is_ok());
+}
+
+#[tokio::test]
+async fn the_state_of_a_cluster_is_a_table_or_the_relays_own_words() {
+    let report = r#"{"node":"id-1","nodes":[{"id":"id-1","name":"one","region":"eu","state":"alive",
+        "version":"0.1.0","agents":7}],"links":[]}"#;
+    let relay = TestRelay::start(vec![Turn::Http(OK, report), Turn::Http(OK, report)]).await;
+    let table = run(&["status", "--ops", &relay.address()]).await;
+    assert_eq!(table.code(), 0);
+    assert!(table.results.starts_with("1 node, 7 agents"), "{}", table.results);
+    let own_words = run(&["status", "--ops", &relay.address(), "--json"]).await;
+    assert_eq!(own_words.results, format!("{}\n", report.replace('\n', " ")));
+    assert!(relay.heard()[0].contains("/cluster"), "{:?}", relay.heard());
 }

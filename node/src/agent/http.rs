@@ -24,8 +24,8 @@ use super::{
     failure::Failure,
 };
 
-/// More than any answer of a relay's HTTP interface has.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// More than any answer of a relay's HTTP interface has, also in a cluster of a thousand nodes.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What to ask for.
 pub(super) struct Call<'a> {

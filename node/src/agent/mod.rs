@@ -1,5 +1,5 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents, `arc-relay agents …` for
-//! the operator who looks after their tokens.
+//! the operator who looks after their tokens, `arc-relay status` for one who looks after nodes.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
@@ -18,6 +18,7 @@ mod register;
 mod secret;
 mod send;
 mod session;
+mod status;
 mod subscribe;
 mod text;
 mod url;
@@ -29,8 +30,12 @@ mod test_relay;
 
 use std::process::ExitCode;
 
+pub use self::status::StatusArgs;
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
+
+/// The table of exit codes, as `--help` shows it.
+pub const EXIT_CODES: &str = failure::EXIT_CODES;
 
 /// What an agent can do from the command line.
 ///
@@ -83,6 +88,13 @@ pub async fn run(command: Command) -> ExitCode {
 pub async fn run_admin(command: AdminCommand) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = administer(command, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay status`, like [`run`].
+pub async fn run_status(args: StatusArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = status::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 

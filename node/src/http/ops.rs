@@ -19,7 +19,10 @@ use super::{
     public::health,
     register::register,
 };
-use crate::relay::{Phase, Relay, VERSION};
+use crate::{
+    relay::{Phase, Relay},
+    report::{self, ClusterReport},
+};
 
 /// The media type of Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,7 +33,7 @@ GET  /health                  is the node up
 GET  /ready                   does it take new agents
 GET  /stats                   counts
 GET  /metrics                 counts, for Prometheus
-GET  /cluster                 the nodes
+GET  /cluster                 the nodes, and the links of this one
 POST /register                as on the public listener
 
 With the admin token as a bearer token:
@@ -74,18 +77,7 @@ async fn ready(State(relay): State<Arc<Relay>>) -> Response {
 }
 
 async fn stats(State(relay): State<Arc<Relay>>) -> Json<Value> {
-    let node = json!({
-        "registered_agents": relay.registry.registered_agents(),
-        "active_connections": relay.sessions.len(),
-        "messages_per_minute": relay.traffic.last_minute(),
-        "uptime": relay.clock.elapsed().as_secs(),
-    });
-    let mut stats = node.clone();
-    if let Some(stats) = stats.as_object_mut() {
-        stats.insert("node".into(), node);
-        stats.insert("nodes".into(), 1.into());
-    }
-    Json(stats)
+    Json(report::stats(&relay))
 }
 
 async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
@@ -93,18 +85,6 @@ async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
     ([(CONTENT_TYPE, PROMETHEUS)], relay.metrics.render()).into_response()
 }
 
-/// A relay that stands alone is a cluster of one.
-async fn cluster(State(relay): State<Arc<Relay>>) -> Json<Value> {
-    let state = match relay.phase() {
-        Phase::Joining => "joining",
-        Phase::Serving => "alive",
-        Phase::Draining => "leaving",
-    };
-    Json(json!({ "nodes": [{
-        "name": relay.config.node_name,
-        "region": relay.config.region,
-        "state": state,
-        "version": VERSION,
-        "agents": relay.sessions.len(),
-    }] }))
+async fn cluster(State(relay): State<Arc<Relay>>) -> Json<ClusterReport> {
+    Json(report::cluster(&relay))
 }

@@ -178,8 +178,10 @@ impl Inbound {
             Command::Ping => self.answer("pong", message.reference, message.payload, turn),
             Command::Subscribe(agents) => self.subscribe(&agents, message, turn),
             Command::Unsubscribe(agents) => {
-                let count =
-                    self.relay.subscriptions.write().unsubscribe(self.session.agent(), &agents);
+                let now = self.relay.clock.wall();
+                let mut subscriptions = self.relay.subscriptions.write();
+                let count = subscriptions.unsubscribe(self.session.agent(), &agents, now);
+                drop(subscriptions);
                 self.answer_following("unsubscribed", &agents, count, message, turn);
             }
             Command::ListSubscriptions => {
@@ -197,7 +199,10 @@ impl Inbound {
         message: &Scanned<'_>,
         turn: &mut Turn<'_>,
     ) {
-        let subscribed = self.relay.subscriptions.write().subscribe(self.session.agent(), agents);
+        let now = self.relay.clock.wall();
+        let mut subscriptions = self.relay.subscriptions.write();
+        let subscribed = subscriptions.subscribe(self.session.agent(), agents, now);
+        drop(subscriptions);
         match subscribed {
             Ok(count) => self.answer_following("subscribed", agents, count, message, turn),
             Err(error) => {

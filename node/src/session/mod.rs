@@ -5,11 +5,14 @@
 //! the agent sends belong to its one [`actor`].
 
 pub mod actor;
+mod end;
 #[cfg(test)]
 mod held_tests;
 mod inbound;
 pub mod outbox;
 mod permission;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     fmt,
@@ -35,6 +38,7 @@ use crate::{
         frame::{close_frame, ping_frame},
     },
 };
+pub use end::End;
 use outbox::{AfterWrite, Batch, Frame, Offer, Outbox, OutboxLimits, SLICES_MAX, WriteOutcome};
 
 /// Why a slow consumer is cut off, as its close frame says.
@@ -100,30 +104,6 @@ pub enum Delivery {
     /// The reader is too slow: the session is being closed, and this many messages are lost, this
     /// one included.
     CutOff(usize),
-}
-
-/// Why a session ended; the first reason counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum End {
-    /// The agent said goodbye.
-    Client = 1,
-    /// The connection broke, or ended without a goodbye.
-    Lost,
-    /// Nothing was heard of the agent for too long.
-    Silent,
-    /// The relay closed it, with this reason's code.
-    SlowConsumer,
-    /// Closed with 4009.
-    Replaced,
-    /// Closed with 4001.
-    Token,
-    /// Closed with 4029.
-    RateLimit,
-    /// Closed with 1002, 1007 or 1009.
-    Violation,
-    /// Closed with 1001.
-    Draining,
 }
 
 /// How far the life of a session is, as its outbox knows.
@@ -450,35 +430,6 @@ impl Session {
     }
 }
 
-impl End {
-    const ALL: [Self; 9] = [
-        Self::Client,
-        Self::Lost,
-        Self::Silent,
-        Self::SlowConsumer,
-        Self::Replaced,
-        Self::Token,
-        Self::RateLimit,
-        Self::Violation,
-        Self::Draining,
-    ];
-
-    fn of(code: CloseCode) -> Self {
-        match code {
-            CloseCode::Normal => Self::Client,
-            CloseCode::GoingAway => Self::Draining,
-            CloseCode::ProtocolError | CloseCode::InvalidUtf8 | CloseCode::MessageTooLarge => {
-                Self::Violation
-            }
-            CloseCode::InternalError => Self::Lost,
-            CloseCode::TokenInvalid => Self::Token,
-            CloseCode::SlowConsumer => Self::SlowConsumer,
-            CloseCode::Replaced => Self::Replaced,
-            CloseCode::RateLimited => Self::RateLimit,
-        }
-    }
-}
-
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
@@ -491,43 +442,4 @@ impl fmt::Debug for Session {
 /// Whole seconds of the relay's clock; enough for 136 years.
 fn seconds(now: Duration) -> u32 {
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
-}
-
-/// Sessions for the tests of others.
-#[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
-pub(crate) mod testing {
-    use std::sync::Arc;
-
-    use cluster::{
-        NodeId,
-        token::{Serial, TokenSigner},
-    };
-
-    use super::*;
-    use crate::net::testing::Written;
-
-    /// A session of an agent, opened at `time`, and what is written to it.
-    pub(crate) fn session(agent: &str, time: u64) -> (Arc<Session>, Written) {
-        opened(agent, time, false)
-    }
-
-    /// The same, but it is held.
-    pub(crate) fn held(agent: &str, time: u64) -> (Arc<Session>, Written) {
-        opened(agent, time, true)
-    }
-
-    fn opened(agent: &str, time: u64, held: bool) -> (Arc<Session>, Written) {
-        let (signer, wall) = (TokenSigner::generate(), UnixMillis(1_800_000_000_000));
-        let token = signer.issue(&agent.parse().unwrap(), Serial(1), wall, None).unwrap();
-        let written = Written::default();
-        let opening = Opening {
-            id: SessionId { time, node: NodeId(1) },
-            grant: signer.verifier().verify(&token, wall).unwrap(),
-            socket: Box::new(written.clone()),
-            limits: OutboxLimits { bytes: 1_000, messages: 10 },
-            held,
-        };
-        (Arc::new(Session::new(opening, Duration::ZERO, wall)), written)
-    }
 }

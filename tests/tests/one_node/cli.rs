@@ -160,3 +160,24 @@ async fn an_operator_revokes_and_reissues_from_the_shell() {
     assert_eq!(Client::connect(&relay, token).await.id, "ann-1");
     operate(&["show", "nobody-1"]).await.expect_code(3);
 }
+
+#[tokio::test]
+async fn an_operator_sees_the_state_of_the_relay() {
+    let relay = Relay::with(&[("NODE_NAME", "solo"), ("REGION", "eu")]);
+    let _ann = relay.agent("ann-1").await;
+    let ops = relay.ops.to_string();
+    let shown = process::run(shell(&relay, None, &["status", "--ops", &ops])).await.expect_code(0);
+    assert!(shown.stdout.starts_with("1 node, 1 agent"), "{shown:?}");
+    for cell in ["solo", "eu", "alive", "100%"] {
+        assert!(shown.stdout.contains(cell), "{cell} in {shown:?}");
+    }
+    let words = ["status", "--ops", &ops, "--json"];
+    let report = process::run(shell(&relay, None, &words)).await.expect_code(0);
+    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    let node = &report["nodes"][0];
+    assert_eq!((&node["agents"], &node["ring_share"]), (&json!(1), &json!(1.0)));
+    assert_eq!((&report["node"], &report["links"]), (&node["id"], &json!([])));
+
+    let nobody = ["status", "--ops", "127.0.0.1:1"];
+    process::run(shell(&relay, None, &nobody)).await.expect_code(1);
+}

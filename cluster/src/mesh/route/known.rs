@@ -1,0 +1,117 @@
+//! A route that may be used, and whose word that rests on.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::{NodeId, SessionId};
+
+/// The ring that no route was verified under. A ring's version is a hash; one that is 0 would only
+/// cost a question per message.
+const DOUBTED: u64 = 0;
+
+/// Who is responsible for an agent's presence, as the ring of this node's region has it now.
+pub(in crate::mesh) trait RingView {
+    /// Tells one ring from another.
+    fn version(&self) -> u64;
+
+    /// The owner of the agent's record; none if there is no node.
+    fn owner(&self, agent: &str) -> Option<NodeId>;
+}
+
+/// An owner that tells this node when the agent moves: its word is good until another owns the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mesh) struct Vouched {
+    owner: NodeId,
+    ring: u64,
+}
+
+impl Vouched {
+    /// The word of `node`, if it owns the agent under the present ring.
+    pub(in crate::mesh) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
+        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.version() })
+    }
+}
+
+/// A route that may be used.
+#[derive(Debug)]
+pub(in crate::mesh) struct Known {
+    session: SessionId,
+    owner: NodeId,
+    ring: AtomicU64,
+    used_s: AtomicU32,
+}
+
+impl Known {
+    /// A route to `session`, used now.
+    pub(in crate::mesh) fn new(session: SessionId, vouched: Vouched, now: Duration) -> Self {
+        let Vouched { owner, ring } = vouched;
+        Self {
+            session,
+            owner,
+            ring: AtomicU64::new(ring),
+            used_s: AtomicU32::new(coarse_seconds(now)),
+        }
+    }
+
+    /// Where it leads to.
+    pub(in crate::mesh) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The home node of the session.
+    pub(in crate::mesh) fn home(&self) -> NodeId {
+        self.session.node
+    }
+
+    /// Whether who vouched for the route still owns the agent; then the present ring is noted.
+    pub(in crate::mesh) fn is_good(&self, agent: &str, ring: &impl RingView) -> bool {
+        let (verified, present) = (self.ring.load(Relaxed), ring.version());
+        if verified == present || verified == DOUBTED {
+            return verified != DOUBTED;
+        }
+        let good = ring.owner(agent) == Some(self.owner);
+        if good {
+            self.ring.store(present, Relaxed);
+        }
+        good
+    }
+
+    /// From now on the route is verified before it is used.
+    pub(in crate::mesh) fn doubt(&self) {
+        self.ring.store(DOUBTED, Relaxed);
+    }
+
+    /// Doubts the route if only `node` vouches for it.
+    pub(in crate::mesh) fn doubt_word_of(&self, node: NodeId) {
+        if self.owner == node {
+            self.doubt();
+        }
+    }
+
+    /// The owner confirms the route.
+    pub(in crate::mesh) fn confirm(&mut self, vouched: Vouched) {
+        self.owner = vouched.owner;
+        *self.ring.get_mut() = vouched.ring;
+    }
+
+    /// Notes that the route was used. Writes at most once a second, so that senders on many threads do
+    /// not fight for the line.
+    pub(in crate::mesh) fn touch(&self, now: Duration) {
+        let now = coarse_seconds(now);
+        if self.used_s.load(Relaxed) != now {
+            self.used_s.store(now, Relaxed);
+        }
+    }
+
+    /// When it was last used, in whole seconds.
+    pub(in crate::mesh) fn used_s(&self) -> u32 {
+        self.used_s.load(Relaxed)
+    }
+}
+
+/// Whole seconds of `now`.
+pub(in crate::mesh) fn coarse_seconds(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}

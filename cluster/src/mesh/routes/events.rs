@@ -1,0 +1,225 @@
+//! What the rest of the mesh tells the routes.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{Cx, Kept, Needs, Route, RouteOut, Routes, SHARDS, shard::Shard};
+use crate::{
+    AgentId, NodeId, SessionId,
+    mesh::{
+        Lost, Outgoing,
+        route::{Known, Place, RingView, Vouched, Waiting, coarse_seconds},
+    },
+    wire::{Direct, Located},
+};
+
+/// A route that nobody uses for so long is forgotten.
+const IDLE: Duration = Duration::from_mins(10);
+
+impl Routes {
+    /// `from` gives a message back, for agents that are not there.
+    pub(super) fn bounced(
+        &self,
+        from: NodeId,
+        lane: u8,
+        direct: &Direct<'_>,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
+        let cx = Cx { out, now };
+        let Ok(sender) = direct.from.parse::<AgentId>() else {
+            out.lost(Lost::Stale, direct.targets.iter().count() as u64);
+            return Needs::new();
+        };
+        let message =
+            Outgoing { from: &sender, lane, followed: direct.followed, body: direct.body.clone() };
+        let mut kept = Kept { message: &message, shared: None };
+        let mut needs = Needs::new();
+        for target in direct.targets.iter() {
+            let mut shard = self.lock(target);
+            let Some(agent) = shard.agent(target) else {
+                out.lost(Lost::Stale, 1);
+                continue;
+            };
+            if let Some(session) = shard.session(target).filter(|session| session.node == from) {
+                self.open(&mut shard, &agent, Route::doubted(session, self.last_ask()));
+            }
+            if let Err(why) =
+                self.take_back(&mut shard, &agent, from, direct.resent, &mut kept, now)
+            {
+                out.lost(why, 1);
+            }
+            needs.extend(self.advance(&mut shard, &agent, &cx));
+        }
+        needs
+    }
+
+    /// Keeps a message that came back, unless it did so before: sent a third time, it might reach the
+    /// node it first came back from, behind younger messages that met a newer session there.
+    pub(super) fn take_back(
+        &self,
+        shard: &mut Shard,
+        agent: &AgentId,
+        from: NodeId,
+        resent: bool,
+        kept: &mut Kept<'_>,
+        now: Duration,
+    ) -> Result<(), Lost> {
+        let route = shard.open.get_mut(agent).ok_or(Lost::Stale)?;
+        route.refused(from, self.next_epoch());
+        if resent {
+            return Err(Lost::Stale);
+        }
+        let waiting = self.waiting(kept, now).ok_or(Lost::RouteFull)?;
+        route.bounced(from, Waiting { resent: true, ..waiting }).map_err(|(why, _)| why)
+    }
+
+    /// `from` echoes a fence, behind all that it gave back on this lane.
+    pub(super) fn fenced(
+        &self,
+        from: NodeId,
+        lane: u8,
+        agent: &str,
+        epoch: u64,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
+        self.on_open(agent, &Cx { out, now }, |route| route.fenced(from, lane, epoch))
+    }
+
+    /// `from` tells that the agent's session is another now, or none. When this returns, barriers for
+    /// the new session may be pushed: no broadcast that they overtake comes behind them.
+    #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
+    pub(super) fn moved(
+        &self,
+        from: NodeId,
+        agent: &AgentId,
+        was: Option<SessionId>,
+        is: Option<SessionId>,
+        ring: &impl RingView,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
+        let cx = Cx { out, now };
+        match (was, is) {
+            (_, Some(session)) => {
+                let vouched = Vouched::by(from, agent.as_str(), ring);
+                self.found_at(agent, Place { session, vouched }, &cx).1
+            }
+            (Some(was), None) => self.ended(agent, was, &cx),
+            (None, None) => {
+                if let Some(known) = self.lock(agent.as_str()).known.get(agent) {
+                    known.doubt();
+                }
+                Needs::new()
+            }
+        }
+    }
+
+    /// A session of the agent was entered on this node. `true` if messages from here must go through
+    /// [`direct`](Self::direct) until [`RouteOut::unfenced`], which may be called before this returns:
+    /// let the session be fenced from the beginning, and unfence it if this is `false`.
+    pub(super) fn arrived_here(
+        &self,
+        agent: &AgentId,
+        session: SessionId,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> (bool, Needs) {
+        self.found_at(agent, Place { session, vouched: None }, &Cx { out, now })
+    }
+
+    /// A session of the agent on this node is no more.
+    pub(super) fn departed_here(
+        &self,
+        agent: &AgentId,
+        session: SessionId,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
+        self.ended(agent, session, &Cx { out, now })
+    }
+
+    /// `from` answers the question `ask`.
+    #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
+    pub(super) fn located(
+        &self,
+        from: NodeId,
+        ask: u64,
+        agent: &AgentId,
+        place: Located,
+        ring: &impl RingView,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
+        let cx = Cx { out, now };
+        let place_of =
+            |session| Place { session, vouched: Vouched::by(from, agent.as_str(), ring) };
+        let mut shard = self.lock(agent.as_str());
+        match (shard.open.get_mut(agent), place) {
+            (Some(route), Located::At(session)) => {
+                route.answered(ask, place_of(session), self.next_epoch(), now);
+            }
+            (Some(route), Located::Nobody) => cx.lose(Lost::Offline, &route.nobody(ask)),
+            (Some(route), Located::Unsettled) => route.not_known(ask),
+            (None, Located::At(session)) => self.found(&mut shard, agent, place_of(session)),
+            (None, _) => {}
+        }
+        self.advance(&mut shard, agent, &cx).into_iter().collect()
+    }
+
+    /// There is a link to the node, or it is heard of again.
+    pub(super) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+        self.heard.write().insert(node);
+        self.on_all_open(&Cx { out, now }, |_| ())
+    }
+
+    /// The node is silent: routes to it are verified before they are used, and if it still is the
+    /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
+    pub(super) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+        self.heard.write().remove(&node);
+        for shard in self.shards.iter() {
+            let shard = shard.read();
+            shard.known.values().filter(|known| known.home() == node).for_each(Known::doubt);
+        }
+        self.on_all_open(&Cx { out, now }, |route| route.silent(node))
+    }
+
+    /// The link to the node is gone, with all that was in it.
+    pub(super) fn link_lost(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+        self.heard.write().remove(&node);
+        for shard in self.shards.iter() {
+            let mut shard = shard.write();
+            shard.known.retain(|_, known| {
+                known.doubt_word_of(node);
+                known.home() != node
+            });
+        }
+        self.on_all_open(&Cx { out, now }, |route| route.link_lost(node))
+    }
+
+    /// The ring is another one: routes whose owner changed are verified before they are used. Those
+    /// that are made meanwhile are found out when they are used.
+    pub(super) fn ring_changed(&self, ring: &impl RingView) {
+        for shard in self.shards.iter() {
+            for (agent, known) in &shard.read().known {
+                if !known.is_good(agent.as_str(), ring) {
+                    known.doubt();
+                }
+            }
+        }
+    }
+
+    /// Time passes: what waited too long is dropped, what was not answered is asked again.
+    pub(super) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
+        let cx = Cx { out, now };
+        self.forget_idle(now);
+        self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now)))
+    }
+
+    /// Looks through one shard.
+    pub(super) fn forget_idle(&self, now: Duration) {
+        let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
+        self.shards[index].write().known.retain(|_, known| known.used_s() >= oldest);
+    }
+}

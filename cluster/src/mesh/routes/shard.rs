@@ -1,0 +1,276 @@
+//! One part of the routes, and what happens to a route while its part is locked.
+
+use std::{collections::HashMap, hash::BuildHasher, sync::atomic::Ordering, time::Duration};
+
+use siphasher::sip::SipHasher13;
+
+use super::{Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, is_there, room::Charge};
+use crate::{
+    AgentId, NodeId, SessionId,
+    mesh::{
+        Lost, Message, Outgoing,
+        route::{Known, Next, Place, RingView, Waiting},
+    },
+    wire::{Body, Data},
+};
+
+/// How many routes are kept, in whole shards: some 150 MB of them at the most.
+const ROUTES_MAX: usize = 1_000_000;
+
+/// The routes of some agents: each is known or open, or there is none.
+pub(super) struct Shard {
+    pub(super) known: HashMap<AgentId, Known, Keyed>,
+    pub(super) open: HashMap<AgentId, Route, Keyed>,
+}
+
+impl Routes {
+    /// The agent has this session; returns whether its route is open. What was pushed before may come
+    /// back, so no broadcast may be under way when this returns that does not know of it.
+    pub(super) fn found_at(
+        &self,
+        agent: &AgentId,
+        place: Place,
+        cx: &Cx<'_, impl RouteOut>,
+    ) -> (bool, Needs) {
+        let mut shard = self.lock(agent.as_str());
+        self.found(&mut shard, agent, place);
+        let need = self.advance(&mut shard, agent, cx);
+        let open = shard.open.contains_key(agent);
+        drop(shard);
+        drop(self.gate.write());
+        (open, need.into_iter().collect())
+    }
+
+    pub(super) fn found(&self, shard: &mut Shard, agent: &AgentId, place: Place) {
+        match shard.known.get_mut(agent) {
+            Some(known) if known.session() == place.session => {
+                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched));
+            }
+            Some(known) if known.session() < place.session => {
+                let route = Route::doubted(known.session(), self.last_ask());
+                self.open(shard, agent, route);
+            }
+            _ => {}
+        }
+        if let Some(route) = shard.open.get_mut(agent) {
+            route.found(place, self.next_epoch());
+        }
+    }
+
+    pub(super) fn ended(
+        &self,
+        agent: &AgentId,
+        was: SessionId,
+        cx: &Cx<'_, impl RouteOut>,
+    ) -> Needs {
+        let mut shard = self.lock(agent.as_str());
+        if let Some(session) = shard.session(agent.as_str()).filter(|session| *session <= was) {
+            self.open(&mut shard, agent, Route::doubted(session, self.last_ask()));
+        }
+        if let Some(route) = shard.open.get_mut(agent) {
+            route.ended(was, self.last_ask(), self.next_epoch());
+        }
+        self.advance(&mut shard, agent, cx).into_iter().collect()
+    }
+
+    pub(super) fn on_open(
+        &self,
+        agent: &str,
+        cx: &Cx<'_, impl RouteOut>,
+        event: impl FnOnce(&mut Route),
+    ) -> Needs {
+        let mut shard = self.lock(agent);
+        let Some((agent, _)) = shard.open.get_key_value(agent) else { return Needs::new() };
+        let agent = agent.clone();
+        if let Some(route) = shard.open.get_mut(&agent) {
+            event(route);
+        }
+        self.advance(&mut shard, &agent, cx).into_iter().collect()
+    }
+
+    pub(super) fn on_all_open(
+        &self,
+        cx: &Cx<'_, impl RouteOut>,
+        event: impl Fn(&mut Route),
+    ) -> Needs {
+        let mut needs = Needs::new();
+        for shard in self.shards.iter() {
+            if shard.read().open.is_empty() {
+                continue;
+            }
+            let mut shard = shard.write();
+            let agents: Vec<_> = shard.open.keys().cloned().collect();
+            for agent in agents {
+                if let Some(route) = shard.open.get_mut(&agent) {
+                    event(route);
+                }
+                needs.extend(self.advance(&mut shard, &agent, cx));
+            }
+        }
+        needs
+    }
+
+    /// Puts an open route in the place of what was there.
+    pub(super) fn open(&self, shard: &mut Shard, agent: &AgentId, route: Route) {
+        shard.known.remove(agent);
+        if shard.open.insert(agent.clone(), route).is_none() {
+            self.open.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    pub(super) fn close(&self, shard: &mut Shard, agent: &AgentId) -> Option<Route> {
+        let route = shard.open.remove(agent)?;
+        self.open.fetch_sub(1, Ordering::Release);
+        Some(route)
+    }
+
+    /// Does what is due on an open route.
+    pub(super) fn advance(
+        &self,
+        shard: &mut Shard,
+        agent: &AgentId,
+        cx: &Cx<'_, impl RouteOut>,
+    ) -> Option<Need> {
+        let route = shard.open.get_mut(agent)?;
+        let is_heard = |node| node == self.me || self.heard.read().contains(&node);
+        route.push_fences(|node, lane, epoch| {
+            if !is_heard(node) {
+                return Pushed::NoLink;
+            }
+            cx.out.data(node, lane, &Data::Fence { agent: agent.as_str(), epoch })
+        });
+        match route.next(cx.now, is_heard) {
+            Next::Stay => None,
+            Next::Forget => {
+                self.close(shard, agent);
+                None
+            }
+            Next::Settle(place) => {
+                let route = self.close(shard, agent)?;
+                self.settle(shard, agent, route, place, cx);
+                None
+            }
+            Next::Ask => {
+                let ask = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
+                Some(Need { ask, agent: agent.clone(), whom: route.ask(ask, cx.now) })
+            }
+        }
+    }
+
+    pub(super) fn settle(
+        &self,
+        shard: &mut Shard,
+        agent: &AgentId,
+        route: Route,
+        place: Place,
+        cx: &Cx<'_, impl RouteOut>,
+    ) {
+        let home = place.session.node;
+        let is_empty = route.is_empty();
+        let (messages, stale) = route.settle(home);
+        if stale > 0 {
+            cx.out.lost(Lost::Stale, stale as u64);
+        }
+        for Waiting { message, lane, resent, .. } in messages {
+            let Message { from, followed, body } = message;
+            let body = Body::Shared(body);
+            if home == self.me {
+                if !cx.out.here(agent, &from, followed, &body) {
+                    cx.out.lost(Lost::Offline, 1);
+                }
+            } else {
+                let message = Outgoing { from: &from, lane, followed, body };
+                if !is_there(cx.push(home, &message, &[agent.as_str()], resent)) {
+                    cx.out.lost(Lost::LinkLost, 1);
+                }
+            }
+        }
+        if home == self.me {
+            cx.out.unfenced(agent);
+        } else if let Some(vouched) = place.vouched {
+            shard.make_room();
+            shard.known.insert(agent.clone(), Known::new(place.session, vouched, cx.now));
+        } else if !is_empty {
+            let epoch = self.next_epoch();
+            self.open(shard, agent, Route::unvouched(place.session, self.last_ask(), epoch));
+            self.advance(shard, agent, cx);
+        }
+    }
+
+    pub(super) fn queue(
+        &self,
+        shard: &mut Shard,
+        agent: &AgentId,
+        kept: &mut Kept<'_>,
+        cx: &Cx<'_, impl RouteOut>,
+    ) {
+        let Some(route) = shard.open.get_mut(agent) else { return };
+        let waiting = self.waiting(kept, cx.now);
+        if waiting.is_none_or(|waiting| route.queue(waiting).is_err()) {
+            cx.out.lost(Lost::RouteFull, 1);
+        }
+    }
+
+    /// The message as it waits; none if there is no room.
+    pub(super) fn waiting(&self, kept: &mut Kept<'_>, now: Duration) -> Option<Waiting<Charge>> {
+        Some(Waiting {
+            charge: self.room.take(kept.message.body.as_slice().len())?,
+            message: kept.keep(),
+            lane: kept.message.lane,
+            resent: false,
+            after_ask: self.last_ask(),
+            since: now,
+        })
+    }
+}
+
+impl Shard {
+    /// No routes.
+    pub(super) fn new(hasher: Keyed) -> Self {
+        Self { known: HashMap::with_hasher(hasher), open: HashMap::with_hasher(hasher) }
+    }
+
+    /// The home to which messages for the agent may be pushed now.
+    pub(super) fn usable(
+        &self,
+        agent: &str,
+        ring: &impl RingView,
+        now: Duration,
+    ) -> Option<NodeId> {
+        let known = self.known.get(agent).filter(|known| known.is_good(agent, ring))?;
+        known.touch(now);
+        Some(known.home())
+    }
+
+    pub(super) fn session(&self, agent: &str) -> Option<SessionId> {
+        self.known.get(agent).map(Known::session)
+    }
+
+    /// The agent's id, if there is a route to it.
+    pub(super) fn agent(&self, agent: &str) -> Option<AgentId> {
+        let known = self.known.get_key_value(agent).map(|(agent, _)| agent);
+        known.or_else(|| Some(self.open.get_key_value(agent)?.0)).cloned()
+    }
+
+    /// Forgets one of the routes if there are too many: the one of a few that was idle longest.
+    pub(super) fn make_room(&mut self) {
+        if self.known.len() >= ROUTES_MAX / SHARDS {
+            let few = self.known.iter().take(8);
+            let idle = few.min_by_key(|(_, known)| known.used_s()).map(|(agent, _)| agent.clone());
+            idle.and_then(|agent| self.known.remove(&agent));
+        }
+    }
+}
+
+/// Hashes by a secret that is the node's own: agents cannot choose ids that collide, and one node's
+/// maps are in the same order in every run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keyed(pub(super) u64);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, 0)
+    }
+}

@@ -1,0 +1,266 @@
+//! What the routes push and count, seen from outside.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::{
+    SessionId,
+    wire::{LANES, Located},
+};
+
+/// Writes down what is done to it.
+#[derive(Default)]
+struct Record {
+    done: RefCell<Vec<String>>,
+    full: bool,
+    local: RefCell<bool>,
+}
+
+impl Record {
+    fn take(&self) -> Vec<String> {
+        self.done.take()
+    }
+
+    fn note(&self, what: String) {
+        self.done.borrow_mut().push(what);
+    }
+}
+
+impl RouteOut for Record {
+    fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
+        self.note(match frame {
+            Data::Direct(direct) => {
+                let targets: Vec<_> = direct.targets.iter().collect();
+                let body = String::from_utf8_lossy(direct.body.as_slice()).into_owned();
+                format!("{}: {body} for {}", to.0, targets.join(" "))
+            }
+            Data::Fence { agent, epoch } => format!("{}: fence {agent} {epoch} on {lane}", to.0),
+            other => panic!("routes push no {other:?}"),
+        });
+        if self.full { Pushed::Full } else { Pushed::Queued }
+    }
+
+    fn last_broadcast(&self, _lane: u8) -> u64 {
+        0
+    }
+
+    fn here(&self, agent: &AgentId, _from: &AgentId, _followed: bool, body: &Body<'_>) -> bool {
+        let is_here = *self.local.borrow();
+        if is_here {
+            self.note(format!("here: {} for {agent}", String::from_utf8_lossy(body.as_slice())));
+        }
+        is_here
+    }
+
+    fn unfenced(&self, agent: &AgentId) {
+        self.note(format!("unfenced {agent}"));
+    }
+
+    fn lost(&self, why: Lost, messages: u64) {
+        self.note(format!("lost {messages}: {why:?}"));
+    }
+}
+
+/// A ring with one owner.
+struct Only(NodeId, u64);
+
+impl RingView for Only {
+    fn version(&self) -> u64 {
+        self.1
+    }
+
+    fn owner(&self, _agent: &str) -> Option<NodeId> {
+        Some(self.0)
+    }
+}
+
+const OWNER: NodeId = NodeId(9);
+const RING: Only = Only(OWNER, 1);
+const NOW: Duration = Duration::from_secs(1000);
+
+fn agent(name: &str) -> AgentId {
+    name.parse().unwrap()
+}
+
+fn session(time: u64, node: u64) -> SessionId {
+    SessionId { time, node: NodeId(node) }
+}
+
+fn say(routes: &Routes, out: &Record, body: &[u8], targets: &[&str]) -> Needs {
+    let from = agent("sender");
+    let body = Body::Borrowed(body);
+    let message = Outgoing { from: &from, lane: 0, followed: false, body };
+    routes.direct(&message, targets, &RING, out, NOW)
+}
+
+fn answer(routes: &Routes, out: &Record, need: &Need, place: Located) -> Needs {
+    routes.located(OWNER, need.ask, &need.agent, place, &RING, out, NOW)
+}
+
+/// Routes of node 1 to these agents, which are at these nodes.
+fn known(agents: &[(&str, u64)]) -> (Routes, Record) {
+    let (routes, out) = (Routes::new(NodeId(1)), Record::default());
+    for (name, node) in agents {
+        routes.heard(NodeId(*node), &out, NOW);
+        for need in say(&routes, &out, b"first", &[name]) {
+            answer(&routes, &out, &need, Located::At(session(1, *node)));
+        }
+    }
+    out.take();
+    (routes, out)
+}
+
+#[test]
+fn one_frame_goes_to_each_home() {
+    let (routes, out) = known(&[("agent-a", 2), ("agent-b", 3), ("agent-c", 2)]);
+    let needs = say(&routes, &out, b"hi", &["agent-a", "agent-b", "agent-c", "agent-d"]);
+    assert_eq!(out.take(), ["2: hi for agent-a agent-c", "3: hi for agent-b"]);
+    let [need] = needs.as_slice() else { panic!("{needs:?}") };
+    assert_eq!((need.agent.as_str(), need.whom), ("agent-d", Whom::Owner));
+}
+
+#[test]
+fn a_question_is_asked_once() {
+    let (routes, out) = known(&[]);
+    routes.heard(NodeId(2), &out, NOW);
+    let needs = say(&routes, &out, b"a", &["agent-a"]);
+    assert!(say(&routes, &out, b"b", &["agent-a"]).is_empty());
+    answer(&routes, &out, &needs[0], Located::At(session(1, 2)));
+    assert_eq!(out.take(), ["2: a for agent-a", "2: b for agent-a"]);
+}
+
+#[test]
+fn a_full_lane_is_not_counted_here() {
+    let (routes, mut out) = known(&[("agent-a", 2)]);
+    out.full = true;
+    assert!(say(&routes, &out, b"hi", &["agent-a"]).is_empty());
+    assert_eq!(out.take(), ["2: hi for agent-a"]);
+}
+
+#[test]
+fn a_session_here_is_unfenced_behind_what_waited() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let (fenced, _) = routes.arrived_here(&agent("agent-a"), session(2, 1), &out, NOW);
+    assert!(fenced);
+    out.local.replace(true);
+    say(&routes, &out, b"hi", &["agent-a"]);
+    let fences = out.take();
+    assert_eq!(fences.len(), LANES, "{fences:?}");
+    let epoch: u64 = fences[0].split(' ').nth(3).unwrap().parse().unwrap();
+    for lane in 0..4 {
+        assert_eq!(out.take(), [""; 0]);
+        routes.fenced(NodeId(2), lane, "agent-a", epoch, &out, NOW);
+    }
+    assert_eq!(out.take(), ["here: hi for agent-a", "unfenced agent-a"]);
+    say(&routes, &out, b"late", &["agent-a"]);
+    assert_eq!(out.take(), ["here: late for agent-a"], "who had seen the fence is not overtaken");
+}
+
+#[test]
+fn without_a_route_a_session_here_is_not_fenced() {
+    let (routes, out) = known(&[]);
+    assert_eq!(
+        routes.arrived_here(&agent("agent-a"), session(2, 1), &out, NOW),
+        (false, Needs::new())
+    );
+}
+
+#[test]
+fn a_new_owner_is_asked_before_the_route_is_used() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let from = agent("sender");
+    let message =
+        Outgoing { from: &from, lane: 0, followed: false, body: Body::Borrowed(b"verified") };
+    let other = Only(NodeId(8), 2);
+    let needs = routes.direct(&message, &["agent-a"], &other, &out, NOW);
+    assert_eq!(out.take(), [""; 0]);
+    let at = Located::At(session(1, 2));
+    routes.located(NodeId(8), needs[0].ask, &needs[0].agent, at, &other, &out, NOW);
+    assert_eq!(out.take(), ["2: verified for agent-a"]);
+    assert!(routes.direct(&message, &["agent-a"], &other, &out, NOW).is_empty());
+}
+
+#[test]
+fn a_ring_that_came_and_went_leaves_its_doubts() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    routes.ring_changed(&Only(OWNER, 2));
+    assert!(say(&routes, &out, b"same owner", &["agent-a"]).is_empty());
+    routes.ring_changed(&Only(NodeId(8), 3));
+    routes.ring_changed(&RING);
+    assert_eq!(say(&routes, &out, b"asks", &["agent-a"]).len(), 1);
+}
+
+#[test]
+fn a_silent_home_is_verified_and_waited_for() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    routes.silent(NodeId(2), &out, NOW);
+    let needs = say(&routes, &out, b"hi", &["agent-a"]);
+    answer(&routes, &out, &needs[0], Located::At(session(1, 2)));
+    assert_eq!(out.take(), [""; 0]);
+    routes.heard(NodeId(2), &out, NOW);
+    assert_eq!(out.take(), ["2: hi for agent-a"]);
+}
+
+#[test]
+fn all_routes_share_their_room() {
+    let (routes, out) = known(&[]);
+    let body = vec![b'x'; 1 << 20];
+    for number in 0..40 {
+        say(&routes, &out, &body, &[&format!("agent-{number}")]);
+    }
+    assert_eq!(out.take(), vec!["lost 1: RouteFull"; 9]);
+    routes.tick(&out, NOW + route::RESOLVE_DEADLINE);
+    assert_eq!(out.take(), vec!["lost 1: Unresolved"; 31]);
+    assert_eq!((routes.room.used(), routes.open.load(Ordering::Relaxed)), (0, 0));
+}
+
+#[test]
+fn idle_routes_are_forgotten() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let count = || routes.shards.iter().map(|shard| shard.read().known.len()).sum::<usize>();
+    let tick_all = |now| (0..SHARDS).for_each(|_| assert!(routes.tick(&out, now).is_empty()));
+    tick_all(NOW + Duration::from_mins(10));
+    assert_eq!(count(), 1);
+    tick_all(NOW + Duration::from_mins(10) + Duration::from_secs(1));
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn a_broadcast_goes_along_open_routes_only_where_it_must() {
+    let (routes, out) = known(&[("agent-a", 2), ("agent-b", 2)]);
+    say(&routes, &out, b"waits", &["agent-c"]);
+    routes.moved(OWNER, &agent("agent-a"), None, Some(session(2, 3)), &RING, &out, NOW);
+    let except_of = |sender: &str| {
+        let from = agent(sender);
+        let body = Body::Borrowed(b"all");
+        let message = Outgoing { from: &from, lane: 0, followed: false, body };
+        let mut pushed = Vec::new();
+        let (mut except, _) =
+            routes.broadcast(&message, &out, NOW, |except| pushed = except.to_vec());
+        assert_eq!(pushed, except);
+        except.sort();
+        except
+    };
+    assert_eq!(except_of("sender"), [agent("agent-a"), agent("agent-c")]);
+    assert_eq!(except_of("another"), [agent("agent-a")]);
+    assert_eq!(except_of("agent-a"), [], "nobody gets his own");
+}
+
+#[test]
+fn strange_bounces_and_echoes_change_nothing() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let direct = Direct {
+        after: 0,
+        followed: false,
+        resent: false,
+        from: "sender",
+        targets: Names::List(&["agent-a", "agent-z"]),
+        body: Body::Borrowed(b"hi"),
+    };
+    routes.bounced(NodeId(3), 0, &direct, &out, NOW);
+    assert_eq!(out.take(), ["lost 1: Stale", "lost 1: Stale"]);
+    routes.bounced(NodeId(2), 200, &direct, &out, NOW);
+    assert_eq!(out.take().iter().filter(|done| done.contains("Stale")).count(), 2);
+    routes.fenced(NodeId(2), 200, "agent-a", 0, &out, NOW);
+    routes.fenced(NodeId(2), 0, "Not An Id", 0, &out, NOW);
+}

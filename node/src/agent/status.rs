@@ -1,0 +1,205 @@
+//! `arc-relay status`: the cluster as one node sees it, from the ops port.
+
+use std::fmt::Write as _;
+
+use hyper::Method;
+use serde_json::value::RawValue;
+
+use super::{
+    args::OpsArgs,
+    failure::Failure,
+    http::Call,
+    output::Output,
+    text::{escaped, on_one_line},
+};
+use crate::report::{ClusterReport, LinkReport, NodeReport};
+
+/// Options of `arc-relay status`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    ops: OpsArgs,
+}
+
+pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
+    let call = Call { method: Method::GET, path: "/cluster", authorization: None, body: None };
+    let answer: Box<RawValue> = args.ops.ask(call).await?;
+    if args.ops.json {
+        return output.result(&on_one_line(answer.get())).await;
+    }
+    let report: ClusterReport =
+        serde_json::from_str(answer.get()).map_err(|e| Failure::NotRelay(e.to_string()))?;
+    output.result(&told(&report)).await
+}
+
+fn told(report: &ClusterReport) -> String {
+    // What is gone carries nothing, whatever it said last.
+    let is_there = |node: &&NodeReport| !["left", "dead"].contains(&node.state.as_str());
+    let there: Vec<_> = report.nodes.iter().filter(is_there).collect();
+    let messages: u64 = there.iter().map(|node| node.messages_per_minute).sum();
+    let asked = report.nodes.iter().find(|node| node.id == report.node);
+    let asked = asked.map_or_else(String::new, |node| format!(", says {}", escaped(&node.name)));
+    let mut text = format!(
+        "{}, {}, {messages} messages/min{asked}\n\n",
+        counted(there.len() as u64, "node"),
+        counted(there.iter().map(|node| node.agents).sum(), "agent"),
+    );
+    text.push_str(&table(&NODE_COLUMNS, report.nodes.iter().map(node_row)));
+    if !report.links.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&LINK_COLUMNS, report.links.iter().map(link_row)));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn counted(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+const NODE_COLUMNS: [Column; 8] = [
+    Column::left("NODE"),
+    Column::left("REGION"),
+    Column::left("STATE"),
+    Column::left("VERSION"),
+    Column::right("AGENTS"),
+    Column::right("MSGS/MIN"),
+    Column::right("RING"),
+    Column::left("ADDRESS"),
+];
+
+fn node_row(node: &NodeReport) -> [String; 8] {
+    [
+        escaped(&node.name),
+        escaped(&node.region),
+        escaped(&node.state),
+        escaped(&node.version),
+        node.agents.to_string(),
+        node.messages_per_minute.to_string(),
+        format!("{:.0}%", node.ring_share * 100.0),
+        node.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+    ]
+}
+
+const LINK_COLUMNS: [Column; 4] = [
+    Column::left("LINK TO"),
+    Column::right("ROUND TRIP"),
+    Column::right("WAITING"),
+    Column::right("SILENT"),
+];
+
+fn link_row(link: &LinkReport) -> [String; 4] {
+    [
+        escaped(&link.peer),
+        format!("{:.1} ms", link.rtt_ms),
+        size(link.queue_bytes),
+        format!("{} ms", link.silent_ms),
+    ]
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// A column's heading, and to which side it is aligned.
+#[derive(Clone, Copy)]
+struct Column {
+    heading: &'static str,
+    right: bool,
+}
+
+impl Column {
+    const fn left(heading: &'static str) -> Self {
+        Self { heading, right: false }
+    }
+
+    const fn right(heading: &'static str) -> Self {
+        Self { heading, right: true }
+    }
+}
+
+/// Lines of cells below their headings, each column as wide as its widest cell.
+fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let headings = columns.map(|column| column.heading.to_owned());
+    let rows: Vec<_> = std::iter::once(headings).chain(rows).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (n, (cell, column)) in row.iter().zip(columns).enumerate() {
+            let cells = rows.iter().filter_map(|row| row.get(n));
+            let width = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
+            // Writing into a `String` cannot fail.
+            let _ = if column.right {
+                write!(line, "{cell:>width$}  ")
+            } else {
+                write!(line, "{cell:<width$}  ")
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, agents: u64) -> NodeReport {
+        NodeReport {
+            id: format!("id-{name}"),
+            name: name.into(),
+            region: "eu".into(),
+            state: "alive".into(),
+            version: "0.1.0".into(),
+            address: None,
+            agents,
+            messages_per_minute: 12 * agents,
+            ring_share: 0.504,
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_a_table() {
+        let address = Some(([10, 0, 0, 2], 7_946).into());
+        let link = LinkReport {
+            peer: "b".into(),
+            id: "id-b".into(),
+            rtt_ms: 0.349,
+            queue_bytes: 70_000,
+            silent_ms: 12,
+        };
+        let gone = NodeReport { state: "dead".into(), ..node("c", 5) };
+        let nodes =
+            vec![node("alpha\u{1b}[2J", 0), NodeReport { address, ..node("b", 1_000) }, gone];
+        let report = ClusterReport { node: "id-b".into(), nodes, links: vec![link] };
+        let expected = "\
+2 nodes, 1000 agents, 12000 messages/min, says b
+
+NODE             REGION  STATE  VERSION  AGENTS  MSGS/MIN  RING  ADDRESS
+alpha\\u{1b}[2J  eu      alive  0.1.0         0         0   50%  -
+b                eu      alive  0.1.0      1000     12000   50%  10.0.0.2:7946
+c                eu      dead   0.1.0         5        60   50%  -
+
+LINK TO  ROUND TRIP  WAITING  SILENT
+b            0.3 ms   68 KiB   12 ms";
+        let told = told(&report);
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(squeezed(&told), squeezed(expected), "{told}");
+        let at = |line: usize| told.lines().nth(line).unwrap().find("eu").unwrap();
+        assert_eq!(at(3), at(4), "columns stand below each other:\n{told}");
+    }
+
+    #[test]
+    fn a_node_that_is_alone_has_no_links_to_show() {
+        let report =
+            ClusterReport { node: String::new(), nodes: vec![node("a", 1)], links: Vec::new() };
+        let told = told(&report);
+        assert!(told.starts_with("1 node, 1 agent, 12 messages/min\n\nNODE"), "{told}");
+        assert!(!told.contains("LINK"), "{told}");
+    }
+}

@@ -1,0 +1,286 @@
+//! What a node says of the cluster to operators: `/stats`, `/cluster`, and `arc-relay status`, which
+//! reads the latter.
+//!
+//! What it says of other nodes is what they said of themselves a moment ago.
+
+use std::net::SocketAddr;
+
+use cluster::{
+    NodeId,
+    link::LinkStatus,
+    membership::{Load, MemberState},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    peers::NodeStatus,
+    relay::{Phase, Relay, VERSION},
+    upkeep::load,
+};
+
+/// The cluster as one node sees it: the body of `GET /cluster`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterReport {
+    /// Id of the node that says so.
+    #[serde(default)]
+    pub node: String,
+    /// All nodes, by region and name.
+    pub nodes: Vec<NodeReport>,
+    /// The links of the node that says so, by peer.
+    #[serde(default)]
+    pub links: Vec<LinkReport>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its id: sixteen hexadecimal digits.
+    #[serde(default)]
+    pub id: String,
+    /// What its operator calls it.
+    pub name: String,
+    /// Where it is.
+    pub region: String,
+    /// `joining`, `alive`, `suspect`, `leaving`, `left` or `dead`.
+    pub state: String,
+    /// Its release.
+    pub version: String,
+    /// Where its mesh port is reached; none if it has none.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    /// Agents connected to it.
+    pub agents: u64,
+    /// Messages that it accepted in the last minute.
+    #[serde(default)]
+    pub messages_per_minute: u64,
+    /// Its share of the presence records of its region, from 0 to 1.
+    #[serde(default)]
+    pub ring_share: f64,
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// What the peer's operator calls it.
+    pub peer: String,
+    /// The peer's id.
+    pub id: String,
+    /// Round trip in milliseconds.
+    pub rtt_ms: f64,
+    /// Bytes that wait to be written.
+    pub queue_bytes: u64,
+    /// Milliseconds since anything was heard.
+    pub silent_ms: u64,
+}
+
+/// The cluster as this node sees it.
+pub fn cluster(relay: &Relay) -> ClusterReport {
+    let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
+    let links = relay.peers().map_or_else(Vec::new, |peers| peers.links());
+    let mut nodes: Vec<_> =
+        others(relay.node, &known).map(other).chain([own(relay, &known)]).collect();
+    nodes.sort_by(|a, b| (&a.region, &a.name, &a.id).cmp(&(&b.region, &b.name, &b.id)));
+    let mut links: Vec<_> = links.iter().map(link).collect();
+    links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
+    ClusterReport { node: relay.node.to_string(), nodes, links }
+}
+
+/// The body of `GET /stats` (PROTOCOL section 9).
+pub fn stats(relay: &Relay) -> Value {
+    let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
+    let numbers = |load: Load| {
+        json!({
+            "registered_agents": relay.registry.registered_agents(),
+            "active_connections": load.sessions,
+            "messages_per_minute": load.messages_per_minute,
+            "uptime": relay.clock.elapsed().as_secs(),
+        })
+    };
+    let own = load(relay);
+    let (mut sum, mut nodes) = (own, 1);
+    for node in others(relay.node, &known).filter(|node| is_there(node.member.state)) {
+        sum.sessions += node.member.load.sessions;
+        sum.messages_per_minute += node.member.load.messages_per_minute;
+        nodes += 1;
+    }
+    let mut stats = numbers(sum);
+    stats["node"] = numbers(own);
+    stats["nodes"] = json!(nodes);
+    stats
+}
+
+/// Whether a node carries anything.
+fn is_there(state: MemberState) -> bool {
+    matches!(state, MemberState::Alive | MemberState::Suspect | MemberState::Leaving)
+}
+
+fn others(me: NodeId, known: &[NodeStatus]) -> impl Iterator<Item = &NodeStatus> {
+    known.iter().filter(move |node| node.member.node() != me)
+}
+
+fn other(node: &NodeStatus) -> NodeReport {
+    let member = &node.member;
+    let state = match member.state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Leaving => "leaving",
+        MemberState::Left => "left",
+        MemberState::Dead => "dead",
+    };
+    NodeReport {
+        id: member.node().to_string(),
+        name: member.name.clone(),
+        region: member.region.clone(),
+        state: state.into(),
+        version: member.version.clone(),
+        address: Some(member.address),
+        agents: member.load.sessions,
+        messages_per_minute: member.load.messages_per_minute,
+        ring_share: node.ring_share,
+    }
+}
+
+/// This node knows itself better than gossip does.
+fn own(relay: &Relay, known: &[NodeStatus]) -> NodeReport {
+    let seen = known.iter().find(|node| node.member.node() == relay.node);
+    let load = load(relay);
+    let state = match relay.phase() {
+        Phase::Joining => "joining",
+        Phase::Serving => "alive",
+        Phase::Draining => "leaving",
+    };
+    NodeReport {
+        id: relay.node.to_string(),
+        name: relay.config.node_name.clone(),
+        region: relay.config.region.clone(),
+        state: state.into(),
+        version: VERSION.into(),
+        address: seen.map(|node| node.member.address),
+        agents: load.sessions,
+        messages_per_minute: load.messages_per_minute,
+        ring_share: match relay.peers() {
+            Some(_) => seen.map_or(0.0, |node| node.ring_share),
+            None => 1.0,
+        },
+    }
+}
+
+fn link(link: &LinkStatus) -> LinkReport {
+    LinkReport {
+        peer: link.peer.name.clone(),
+        id: link.peer.incarnation.node.to_string(),
+        rtt_ms: (link.rtt.as_secs_f64() * 1e6).round() / 1e3,
+        queue_bytes: link.queue_bytes as u64,
+        silent_ms: u64::try_from(link.silent_for.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use cluster::{Generation, Incarnation, link::Introduction, membership::Member, mesh::Deliver};
+
+    use super::*;
+    use crate::{
+        deliver::Sink,
+        peers::{Peers, testing::mesh},
+        relay::testing::relay,
+    };
+
+    /// Nodes as gossip would show them; this one is 1.
+    struct Shown(Vec<NodeStatus>);
+
+    #[async_trait]
+    impl Peers for Shown {
+        fn nodes(&self) -> Vec<NodeStatus> {
+            self.0.clone()
+        }
+
+        fn links(&self) -> Vec<LinkStatus> {
+            let member = &self.0[1].member;
+            let peer = Introduction {
+                incarnation: member.incarnation,
+                name: member.name.clone(),
+                region: member.region.clone(),
+                version: member.version.clone(),
+                address: member.address,
+            };
+            let (rtt, silent_for) = (Duration::from_micros(1_500), Duration::from_millis(40));
+            vec![LinkStatus { peer, rtt, queue_bytes: 9, silent_for }]
+        }
+
+        fn carry(&self, _: Load) {}
+
+        async fn joined(&self) {}
+
+        fn leave(&self) {}
+
+        async fn goodbye(&self) {}
+    }
+
+    fn node(id: u64, state: MemberState, sessions: u64) -> NodeStatus {
+        let member = Member {
+            incarnation: Incarnation { node: NodeId(id), generation: Generation(1) },
+            name: format!("node-{id}"),
+            region: "default".into(),
+            version: "0.0.1".into(),
+            address: ([10, 0, 0, 1], 7_946).into(),
+            state,
+            load: Load { sessions, messages_per_minute: 10 * sessions },
+        };
+        NodeStatus { member, ring_share: 0.25 }
+    }
+
+    fn relay_among(nodes: Vec<NodeStatus>) -> (Arc<Relay>, tempfile::TempDir) {
+        let (relay, _, folder) = relay();
+        let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
+        relay.join(mesh(relay.node, deliver), Arc::new(Shown(nodes)));
+        relay.enter_phase(Phase::Serving);
+        (relay, folder)
+    }
+
+    #[test]
+    fn sums_are_of_the_nodes_that_are_there() {
+        use MemberState::{Alive, Dead, Leaving, Left, Suspect};
+        let all = [Alive, Alive, Suspect, Leaving, Left, Dead];
+        let nodes = (1..).zip(all).map(|(id, state)| node(id, state, id)).collect();
+        let (relay, _folder) = relay_among(nodes);
+        let stats = stats(&relay);
+        assert_eq!(stats["nodes"], 4);
+        assert_eq!(stats["active_connections"], 2 + 3 + 4, "of itself it knows that it has none");
+        assert_eq!(stats["messages_per_minute"], 90);
+        assert_eq!(stats["node"]["active_connections"], 0);
+        assert_eq!(stats["uptime"], stats["node"]["uptime"]);
+    }
+
+    #[test]
+    fn nodes_and_links_are_told_as_operators_read_them() {
+        let (relay, _folder) =
+            relay_among(vec![node(1, MemberState::Suspect, 5), node(2, MemberState::Dead, 6)]);
+        let report = serde_json::to_value(cluster(&relay)).unwrap();
+        let (own, other) = (&report["nodes"][0], &report["nodes"][1]);
+        assert_eq!(
+            (&own["name"], &own["state"], &own["agents"]),
+            (&json!("node"), &json!("alive"), &json!(0))
+        );
+        assert_eq!((&own["ring_share"], &own["address"]), (&json!(0.25), &json!("10.0.0.1:7946")));
+        assert_eq!((&other["state"], &other["id"]), (&json!("dead"), &json!("0000000000000002")));
+        assert_eq!(report["node"], own["id"]);
+        let link = json!({
+            "peer": "node-2", "id": "0000000000000002", "rtt_ms": 1.5, "queue_bytes": 9, "silent_ms": 40,
+        });
+        assert_eq!(report["links"], json!([link]));
+    }
+
+    #[test]
+    fn a_node_that_is_alone_is_all_of_its_cluster() {
+        let (relay, _, _folder) = relay();
+        let report = cluster(&relay);
+        assert_eq!((report.nodes.len(), report.links.len()), (1, 0));
+        assert_eq!((report.nodes[0].state.as_str(), report.nodes[0].address), ("joining", None));
+        assert!((report.nodes[0].ring_share - 1.0).abs() < f64::EPSILON);
+    }
+}

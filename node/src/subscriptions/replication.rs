@@ -1,0 +1,393 @@
+//! How the nodes of a cluster come to keep the same subscriptions.
+//!
+//! Whoever changes a record tells all others. What a node missed while it was away it learns when a
+//! link comes up: both ends say a digest of what they have, and each answers with its records of the
+//! parts that differ. Opaque to the cluster: these are the bodies of its `Tell` frames. Pure.
+
+use std::time::Duration;
+
+use cluster::{AgentId, UnixMillis, subscription_store::Version};
+use serde::{Deserialize, Serialize};
+
+use super::{News, Record, Stay, Subscriptions};
+
+/// The parts of a digest.
+const BUCKETS: usize = 256;
+
+/// The longest body that is told at once, so that nothing else on the lane waits for long.
+pub const TOLD_BYTES_MAX: usize = 256 << 10;
+
+/// What a record takes in a body beside its names, at most, and each name beside its bytes.
+const RECORD_BYTES: usize = 128;
+const NAME_BYTES: usize = 2;
+
+/// What nodes tell each other of subscriptions. The names of the variants are the wire's, and frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubscriptionNews {
+    /// What I have, to be answered with what you have instead: for each bucket the sum of its
+    /// records' hashes.
+    #[serde(rename = "subscriptions_digest")]
+    Digest(Vec<u64>),
+    /// These are my records.
+    #[serde(rename = "subscriptions")]
+    Records(Vec<Record>),
+    /// These followers arrived, or left.
+    #[serde(rename = "followers")]
+    Stays(Vec<FollowerStay>),
+}
+
+/// Where a follower is, without its list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowerStay {
+    /// Who follows.
+    pub follower: AgentId,
+    /// Where it is.
+    pub stay: Stay,
+    /// When that was changed.
+    pub stayed: Version,
+}
+
+/// Bytes that are no news of subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a peer told of subscriptions in a form that this release does not know")]
+pub struct NotUnderstood;
+
+impl Subscriptions {
+    /// What to tell a peer when the link to it comes up, and any peer now and then: a digest of all
+    /// records.
+    pub fn digest(&self) -> Vec<u8> {
+        encode(&SubscriptionNews::Digest(self.buckets().to_vec()))
+    }
+
+    /// What to tell all peers: what has changed here since this was asked last. Each is the body of
+    /// one frame.
+    pub fn take_news(&mut self) -> Vec<Vec<u8>> {
+        let (mut records, mut stays) = (Vec::new(), Vec::new());
+        for (follower, news) in std::mem::take(&mut self.news) {
+            let Some(following) = self.following.get(&follower) else { continue };
+            match news {
+                News::List => records.push(following.to_record(&follower)),
+                News::Stay => {
+                    let (stay, stayed) = (following.stay, following.stayed);
+                    stays.push(FollowerStay { follower, stay, stayed });
+                }
+            }
+        }
+        let mut bodies = batches(records, record_bytes, SubscriptionNews::Records);
+        bodies.extend(batches(stays, |stay| name_bytes(&stay.follower), SubscriptionNews::Stays));
+        bodies
+    }
+
+    /// A peer told this. Returns what to tell it in return, each the body of one frame.
+    pub fn told(
+        &mut self,
+        body: &[u8],
+        now: UnixMillis,
+        ttl: Duration,
+    ) -> Result<Vec<Vec<u8>>, NotUnderstood> {
+        match rmp_serde::from_slice(body).map_err(|_| NotUnderstood)? {
+            SubscriptionNews::Digest(buckets) => {
+                let theirs: [u64; BUCKETS] = buckets.try_into().map_err(|_| NotUnderstood)?;
+                return Ok(self.differing(&theirs));
+            }
+            SubscriptionNews::Records(records) => {
+                for record in records {
+                    self.apply(record, now, ttl);
+                }
+            }
+            SubscriptionNews::Stays(stays) => {
+                for FollowerStay { follower, stay, stayed } in stays {
+                    self.apply_stay(&follower, stay, stayed, now);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn buckets(&self) -> [u64; BUCKETS] {
+        let mut buckets = [0_u64; BUCKETS];
+        for (follower, following) in &self.following {
+            let (bucket, hash) = following.fingerprint(follower);
+            let sum = &mut buckets[usize::from(bucket)];
+            *sum = sum.wrapping_add(hash);
+        }
+        buckets
+    }
+
+    /// The records of all buckets in which a peer has something else.
+    fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<Vec<u8>> {
+        let mine = self.buckets();
+        let differs = |bucket: u8| mine[usize::from(bucket)] != theirs[usize::from(bucket)];
+        let records = self
+            .following
+            .iter()
+            .filter(|(follower, following)| differs(following.fingerprint(follower).0))
+            .map(|(follower, following)| following.to_record(follower));
+        batches(records, record_bytes, SubscriptionNews::Records)
+    }
+}
+
+fn name_bytes(name: &AgentId) -> usize {
+    RECORD_BYTES + name.as_str().len()
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let names = record.agents.iter().map(|agent| NAME_BYTES + agent.as_str().len());
+    name_bytes(&record.follower) + names.sum::<usize>()
+}
+
+/// The items in as few bodies as [`TOLD_BYTES_MAX`] allows.
+fn batches<T>(
+    items: impl IntoIterator<Item = T>,
+    bytes_of: impl Fn(&T) -> usize,
+    news: impl Fn(Vec<T>) -> SubscriptionNews,
+) -> Vec<Vec<u8>> {
+    let (mut bodies, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        let more = bytes_of(&item);
+        if bytes + more > TOLD_BYTES_MAX - RECORD_BYTES && !batch.is_empty() {
+            bodies.push(encode(&news(std::mem::take(&mut batch))));
+            bytes = 0;
+        }
+        bytes += more;
+        batch.push(item);
+    }
+    if !batch.is_empty() {
+        bodies.push(encode(&news(batch)));
+    }
+    bodies
+}
+
+fn encode(news: &SubscriptionNews) -> Vec<u8> {
+    // Fails only for types that MessagePack lacks, which these are not.
+    rmp_serde::to_vec(news).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::collections::BTreeSet;
+
+    use cluster::{Generation, Incarnation, NodeId, subscription_store::Version};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_hours(1);
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn id(n: usize) -> AgentId {
+        format!("agent-{n}").parse().unwrap()
+    }
+
+    fn ids(range: std::ops::Range<usize>) -> BTreeSet<AgentId> {
+        range.map(id).collect()
+    }
+
+    fn node(n: u64) -> Incarnation {
+        Incarnation { node: NodeId(n), generation: Generation(1) }
+    }
+
+    fn on(n: u64) -> Subscriptions {
+        Subscriptions::restored(node(n), Vec::new(), NOW)
+    }
+
+    fn decoded(body: &[u8]) -> SubscriptionNews {
+        rmp_serde::from_slice(body).unwrap()
+    }
+
+    /// Tells one node what the other says, and the other what that one answers.
+    fn tell(
+        from: &mut Subscriptions,
+        to: &mut Subscriptions,
+        bodies: Vec<Vec<u8>>,
+        now: UnixMillis,
+    ) {
+        for body in bodies {
+            let answers = to.told(&body, now, TTL).unwrap();
+            for answer in answers {
+                assert!(from.told(&answer, now, TTL).unwrap().is_empty());
+            }
+        }
+    }
+
+    /// What happens when a link comes up.
+    fn exchange(a: &mut Subscriptions, b: &mut Subscriptions, now: UnixMillis) {
+        let (of_a, of_b) = (a.digest(), b.digest());
+        tell(a, b, vec![of_a], now);
+        tell(b, a, vec![of_b], now);
+    }
+
+    #[test]
+    fn bytes_are_frozen() {
+        let version = |time, node| Version { time: UnixMillis(time), node: NodeId(node) };
+        let (follower, stay, stayed) = (id(1), Stay::Home(node(5)), version(300, 5));
+        let (agents, listed) = (ids(2..4), version(7, 6));
+        let record = Record { follower: follower.clone(), agents, listed, stay, stayed };
+        let news = [
+            (
+                SubscriptionNews::Records(vec![record]),
+                &b"\x81\xadsubscriptions\x91\x95\xa7agent-1\x92\xa7agent-2\xa7agent-3\x92\x07\x06\
+                   \x81\xa4home\x92\x05\x01\x92\xcd\x01\x2c\x05"[..],
+            ),
+            (
+                SubscriptionNews::Stays(vec![FollowerStay {
+                    follower,
+                    stay: Stay::Left(UnixMillis(9)),
+                    stayed,
+                }]),
+                b"\x81\xa9followers\x91\x93\xa7agent-1\x81\xa4left\x09\x92\xcd\x01\x2c\x05",
+            ),
+            (
+                SubscriptionNews::Digest(vec![1, 300]),
+                b"\x81\xb4subscriptions_digest\x92\x01\xcd\x01\x2c",
+            ),
+        ];
+        for (news, bytes) in news {
+            assert_eq!(encode(&news), bytes, "{news:?}");
+            assert_eq!(decoded(bytes), news);
+        }
+    }
+
+    #[test]
+    fn hashes_are_frozen() {
+        let mut subs = on(5);
+        subs.subscribe(&id(1), &ids(2..4), NOW).unwrap();
+        let fingerprint = |subs: &Subscriptions| subs.following[&id(1)].fingerprint(&id(1));
+        assert_eq!(fingerprint(&subs), (197, 4_557_510_571_462_215_171));
+        subs.left(&id(1), NOW);
+        assert_eq!(fingerprint(&subs), (197, 8_526_799_165_260_717_506));
+    }
+
+    #[test]
+    fn a_change_reaches_the_others_and_an_arrival_is_small() {
+        let (mut a, mut b) = (on(1), on(2));
+        a.subscribe(&id(0), &ids(1..900), NOW).unwrap();
+        let news = a.take_news();
+        tell(&mut a, &mut b, news, NOW);
+        assert!(a.take_news().is_empty());
+        assert_eq!(b.followers(&id(7)).collect::<Vec<_>>(), [&id(0)]);
+        assert_eq!(b.take_changed(), [id(0)], "it is saved there too");
+        b.arrived(&id(0), NOW);
+        a.left(&id(0), NOW);
+        let news = b.take_news();
+        assert!(news.iter().map(Vec::len).sum::<usize>() < 100);
+        tell(&mut b, &mut a, news, NOW);
+        a.left(&id(0), NOW);
+        assert_eq!(a.following, b.following, "its late goodbye is none");
+        a.sweep(NOW.plus(TTL), TTL, |_| false);
+        assert_eq!(a.total(), 899);
+    }
+
+    #[test]
+    fn an_arrival_does_not_undo_a_subscription_that_it_has_not_heard_of() {
+        let (mut a, mut b) = (on(1), on(2));
+        a.subscribe(&id(0), &ids(1..2), NOW).unwrap();
+        exchange(&mut a, &mut b, NOW);
+        a.subscribe(&id(0), &ids(2..3), NOW).unwrap();
+        let late = a.take_news();
+        b.arrived(&id(0), NOW.plus(TTL / 9));
+        tell(&mut a, &mut b, late, NOW);
+        assert_eq!(b.of(&id(0)).count(), 2);
+        let news = b.take_news();
+        tell(&mut b, &mut a, news, NOW);
+        assert_eq!(a.following, b.following);
+    }
+
+    #[test]
+    fn an_old_copy_does_not_bring_back_what_was_ended() {
+        let (mut a, mut b) = (on(1), on(2));
+        a.subscribe(&id(0), &ids(1..3), NOW).unwrap();
+        exchange(&mut a, &mut b, NOW);
+        a.unsubscribe(&id(0), &ids(1..3), NOW);
+        exchange(&mut b, &mut a, NOW);
+        assert_eq!((a.total(), b.total()), (0, 0));
+        for subs in [&mut a, &mut b] {
+            subs.sweep(NOW.plus(TTL / 2), TTL, |_| true);
+            assert!(subs.list(&id(0)).is_some());
+            subs.sweep(NOW.plus(TTL * 2), TTL, |_| true);
+            assert_eq!(subs.list(&id(0)), None);
+        }
+    }
+
+    #[test]
+    fn a_lost_home_is_a_departure_unless_it_lives() {
+        let (mut a, mut b, mut c) = (on(1), on(2), on(3));
+        a.subscribe(&id(0), &ids(1..3), NOW).unwrap();
+        exchange(&mut a, &mut b, NOW);
+        b.homes_lost(NOW, |home| home == node(1));
+        b.sweep(NOW.plus(TTL), TTL, |_| false);
+        assert_eq!(b.total(), 2);
+        b.homes_lost(NOW, |_| false);
+        exchange(&mut b, &mut c, NOW);
+        for subs in [&mut b, &mut c] {
+            subs.sweep(NOW.plus(TTL / 2), TTL, |_| false);
+            assert_eq!(subs.total(), 2);
+        }
+        c.sweep(NOW.plus(TTL), TTL, |_| false);
+        assert_eq!(c.total(), 0);
+        // It was cut off only.
+        exchange(&mut a, &mut b, NOW);
+        let news = a.take_news();
+        for subs in [&mut b, &mut c] {
+            tell(&mut a, subs, news.clone(), NOW.plus(TTL));
+            subs.sweep(NOW.plus(TTL * 9), TTL, |_| false);
+            assert_eq!(subs.following, a.following);
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_not_learned_from_one_that_is_late() {
+        let (mut a, mut b) = (on(1), on(2));
+        a.subscribe(&id(0), &ids(1..3), NOW).unwrap();
+        a.left(&id(0), NOW);
+        exchange(&mut a, &mut b, NOW.plus(TTL));
+        assert_eq!((a.total(), b.total()), (2, 0));
+    }
+
+    #[test]
+    fn no_body_is_too_long() {
+        let mut subs = on(1);
+        let long = |n: usize| -> AgentId { format!("{n:a>64}").parse().unwrap() };
+        for follower in 0..40 {
+            let agents = (0..1_000).map(long).collect();
+            subs.subscribe(&long(follower), &agents, NOW).unwrap();
+        }
+        let (mut all, bodies) = (on(2), subs.take_news());
+        assert!(bodies.len() > 5);
+        assert!(bodies.iter().all(|body| body.len() <= TOLD_BYTES_MAX));
+        tell(&mut subs, &mut all, bodies, NOW);
+        assert_eq!(all.following, subs.following);
+        let one_more = SubscriptionNews::Records(vec![Record {
+            agents: (0..1_001).map(long).collect(),
+            listed: Version { time: NOW.plus(TTL), node: NodeId(9) },
+            ..subs.following[&long(0)].to_record(&long(0))
+        }]);
+        all.told(&encode(&one_more), NOW, TTL).unwrap();
+        assert_eq!(all.following, subs.following);
+    }
+
+    #[test]
+    fn equal_books_have_nothing_to_say() {
+        let (mut a, mut b) = (on(1), on(2));
+        for n in 0..1_000 {
+            a.subscribe(&id(n), &ids(n..n + 2), NOW).unwrap();
+        }
+        exchange(&mut a, &mut b, NOW);
+        assert_eq!(a.following, b.following);
+        assert!(b.told(&a.digest(), NOW, TTL).unwrap().is_empty());
+        a.subscribe(&id(7), &ids(3..4), NOW).unwrap();
+        let answers = a.told(&b.digest(), NOW, TTL).unwrap();
+        let SubscriptionNews::Records(records) = decoded(&answers[0]) else { panic!() };
+        assert!(answers.len() == 1 && records.len() < 30, "only what is in its bucket");
+        let short = SubscriptionNews::Digest(vec![0; 255]);
+        assert_eq!(a.told(&encode(&short), NOW, TTL), Err(NotUnderstood));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = on(1).told(&bytes, NOW, TTL);
+        }
+    }
+}
