@@ -222,6 +222,22 @@ impl History {
         })
     }
 
+    /// Whether the session's agent had an older one, still open at that moment, on a node from which
+    /// the session's own was cut off at some time since it opened.
+    pub fn has_older_beyond_reach(&self, index: usize, accepted: Duration) -> bool {
+        let session = &self.sessions[index];
+        self.sessions[..index].iter().any(|older| {
+            older.agent == session.agent
+                && older.ended.is_none_or(|(ended, _)| ended > accepted)
+                && !self.undisturbed_within(
+                    older.home.node,
+                    session.home.node,
+                    session.opened.saturating_sub(MEETING_MAX),
+                    accepted,
+                )
+        })
+    }
+
     /// The message that a number names.
     pub fn sender(&self, message: usize) -> Option<&SessionRecord> {
         self.sessions.get(self.messages.get(message)?.session)

@@ -75,6 +75,9 @@ struct Due {
 ///   been under way;
 /// - its agent had no newer session by then (opened later, or of a higher id): what goes to that one
 ///   is that one's;
+/// - no older session of its agent was open still on a node that its own could not reach: two sessions
+///   of one agent on two sides of a partition are both right, and who reaches both sides may write to
+///   either;
 /// - nothing stood between the sender's node and its own meanwhile, both of which lived on. The nodes
 ///   of the two agents are no *other* nodes: if one of them is cut off from the other, stands
 ///   still or crashes, what is under way between them may be lost.
@@ -96,6 +99,7 @@ fn missing(history: &History, wanted: impl Fn(&Due) -> bool) -> Vec<Due> {
                 && history.undisturbed(here.node, there.node, message.accepted)
                 && history.lived_on(there, message.accepted)
                 && !history.has_newer(index, until)
+                && !history.has_older_beyond_reach(index, message.accepted)
             {
                 missing.push(due);
             }
