@@ -245,6 +245,11 @@ impl Mesh {
     /// A link is there: frames to and from the peer from now on belong to it.
     pub fn link_up(&self, peer: &Home, now: Duration) {
         let node = peer.me.node;
+        if peer.region != self.home.region {
+            for reception in &*self.receptions_of(peer.me) {
+                reception.lock().link_up();
+            }
+        }
         let known = Arc::new(Peer { home: peer.clone(), suspect: AtomicBool::new(false) });
         let mut core = self.core.lock();
         self.change_peers(|peers| {
@@ -406,7 +411,7 @@ impl Mesh {
                 }
                 reception.broadcast(broadcast, now)
             }
-            other => reception.follow(other, now),
+            other => reception.follow(other),
         };
         if verdict == Verdict::Deliver {
             self.take(from, lane, frame, batch, now);
@@ -741,10 +746,6 @@ impl RouteOut for Out<'_> {
             self.mesh.deliver.lost(Lost::LinkFull, direct.targets.iter().count() as u64);
         }
         pushed
-    }
-
-    fn last_broadcast(&self, _: u8) -> u64 {
-        0
     }
 
     fn here(&self, agent: &AgentId, _: &AgentId, followed: bool, body: &Body<'_>) -> bool {

@@ -58,9 +58,6 @@ pub(super) trait RouteOut {
     /// Puts a frame onto a data lane to a peer. What finds the lane full is counted there.
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed;
 
-    /// The number of this node's last broadcast on a lane, for [`Direct::after`].
-    fn last_broadcast(&self, lane: u8) -> u64;
-
     /// Gives the message to the agent's session on this node; `false` if there is none.
     fn here(&self, agent: &AgentId, from: &AgentId, followed: bool, body: &Body<'_>) -> bool;
 
@@ -319,7 +316,6 @@ impl Routes {
 impl<O: RouteOut> Cx<'_, O> {
     fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str], resent: bool) -> Pushed {
         let frame = Data::Direct(Direct {
-            after: self.out.last_broadcast(message.lane),
             followed: message.followed,
             resent,
             from: message.from.as_str(),

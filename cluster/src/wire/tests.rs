@@ -85,19 +85,14 @@ fn data_frames() -> Vec<(Data<'static>, &'static str)> {
         Broadcast { seq: 2, from: "abc", except: Names::List(&["x-1"]), body: body.clone() };
     let origin = Incarnation { node: NodeId(9), generation: Generation(4) };
     let two = Names::List(&["abc", "defg"]);
-    let direct = Direct { after: 1, followed: false, from: "x-1", targets: two, body };
-    let followed = Direct { followed: true, body: Body::Borrowed(b""), ..direct.clone() };
+    let direct = Direct { followed: false, resent: false, from: "x-1", targets: two, body };
+    let followed =
+        Direct { followed: true, resent: true, body: Body::Borrowed(b""), ..direct.clone() };
     let to_all = Broadcast { except: Names::NONE, ..broadcast.clone() };
     vec![
         (Data::Start { seq: 258 }, "09000000 40 0201000000000000"),
-        (
-            Data::Direct(direct),
-            "1d000000 41 0100000000000000 00 03782d31 09000000 03616263 0464656667 7b7d",
-        ),
-        (
-            Data::Bounced(followed),
-            "1b000000 42 0100000000000000 01 03782d31 09000000 03616263 0464656667",
-        ),
+        (Data::Direct(direct), "15000000 41 00 03782d31 09000000 03616263 0464656667 7b7d"),
+        (Data::Bounced(followed), "13000000 42 03 03782d31 09000000 03616263 0464656667"),
         (Data::Broadcast(to_all), "13000000 43 0200000000000000 03616263 00000000 7b7d"),
         (
             Data::Relayed(Relayed { origin, lane: 3, broadcast }),
@@ -254,8 +249,8 @@ fn the_largest_message_for_the_most_agents_fits() {
     let name = "a".repeat(64);
     let names = vec![name.as_str(); NAMES_MAX];
     let direct = Direct {
-        after: u64::MAX,
         followed: true,
+        resent: true,
         from: &name,
         targets: Names::List(&names),
         body: Body::Borrowed(&message),
@@ -270,8 +265,8 @@ fn the_largest_message_for_the_most_agents_fits() {
 fn a_message_is_sliced_out_of_what_was_received() {
     let frame = Data::Fence { agent: "abc", epoch: 1 };
     let direct = Data::Direct(Direct {
-        after: 0,
         followed: false,
+        resent: false,
         from: "abc",
         targets: Names::List(&["def"]),
         body: Body::Borrowed(b"payload"),
@@ -405,7 +400,7 @@ fn each_data(
     if list.is_empty() {
         return Ok(());
     }
-    let direct = Direct { after: a, followed: b % 2 == 0, from, targets: names, body };
+    let direct = Direct { followed: b % 2 == 0, resent: a % 2 == 0, from, targets: names, body };
     check(&Data::Direct(direct.clone()))?;
     check(&Data::Bounced(direct))
 }

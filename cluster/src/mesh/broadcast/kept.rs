@@ -32,8 +32,8 @@ enum Frame {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KeptDirect {
-    after: u64,
     followed: bool,
+    resent: bool,
     from: Box<str>,
     targets: Box<[u8]>,
     body: Bytes,
@@ -99,8 +99,8 @@ impl Kept {
 impl KeptDirect {
     fn frame(&self) -> Direct<'_> {
         Direct {
-            after: self.after,
             followed: self.followed,
+            resent: self.resent,
             from: &self.from,
             targets: Names::Encoded(&self.targets),
             body: Body::Shared(self.body.clone()),
@@ -111,8 +111,8 @@ impl KeptDirect {
 impl From<&Direct<'_>> for KeptDirect {
     fn from(direct: &Direct<'_>) -> Self {
         Self {
-            after: direct.after,
             followed: direct.followed,
+            resent: direct.resent,
             from: direct.from.into(),
             targets: encoded(&direct.targets),
             body: Bytes::copy_from_slice(direct.body.as_slice()),
@@ -173,8 +173,8 @@ mod tests {
         let names = ["bob-1", "cid"];
         let body = || Body::Borrowed(b"{}");
         let direct = || Direct {
-            after: 7,
             followed: true,
+            resent: true,
             from: "ann",
             targets: Names::List(&names),
             body: body(),

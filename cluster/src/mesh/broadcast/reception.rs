@@ -112,10 +112,7 @@ impl Reception {
     }
 
     /// Any other frame came on the lane.
-    pub fn follow(&mut self, frame: &Data<'_>, now: Duration) -> Verdict {
-        if let Data::Direct(direct) = frame {
-            self.place(direct.after, now);
-        }
+    pub fn follow(&mut self, frame: &Data<'_>) -> Verdict {
         let reached = self.next.is_none_or(|next| self.placed < next);
         if reached && self.behind.is_empty() && self.ready.is_empty() {
             return Verdict::Deliver;
@@ -309,9 +306,9 @@ mod tests {
         Broadcast { seq, from: "ann", except: Names::NONE, body: Body::Borrowed(body) }
     }
 
-    fn direct(after: u64) -> Data<'static> {
+    fn direct() -> Data<'static> {
         let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(b"{}"));
-        Data::Direct(Direct { after, followed: false, from: "ann", targets, body })
+        Data::Direct(Direct { followed: false, resent: false, from: "ann", targets, body })
     }
 
     const FENCE: Data<'static> = Data::Fence { agent: "bob", epoch: 1 };
@@ -337,8 +334,8 @@ mod tests {
         let (mut reception, now) = (started(0), Duration::ZERO);
         for seq in 1..100 {
             assert_eq!(reception.broadcast(&message(seq, b""), now), Verdict::Deliver);
-            assert_eq!(reception.follow(&direct(seq), now), Verdict::Deliver);
-            assert_eq!(reception.follow(&FENCE, now), Verdict::Deliver);
+            assert_eq!(reception.follow(&direct()), Verdict::Deliver);
+            assert_eq!(reception.follow(&FENCE), Verdict::Deliver);
         }
         assert_eq!(reception.early.len() + reception.behind.capacity(), 0);
         assert_eq!(reception.ready.capacity() + reception.held_bytes(), 0);
@@ -348,7 +345,7 @@ mod tests {
     fn the_lane_decides_where_a_broadcast_has_its_place() {
         let (mut reception, now) = (started(4), Duration::ZERO);
         assert_eq!(reception.relayed(&message(5, b""), now), Verdict::Held);
-        assert_eq!(reception.follow(&direct(4), now), Verdict::Deliver, "it was sent before");
+        assert_eq!(reception.follow(&direct()), Verdict::Deliver, "it was sent before");
         assert!(released(&mut reception).is_empty());
         reception.start(5, now);
         assert_eq!(released(&mut reception), [5]);
@@ -359,15 +356,16 @@ mod tests {
     fn what_follows_a_missing_broadcast_waits_in_its_order() {
         let (mut reception, now) = (started(4), Duration::ZERO);
         reception.start(5, now);
-        assert_eq!(reception.follow(&FENCE, now), Verdict::Held);
+        assert_eq!(reception.follow(&FENCE), Verdict::Held);
         assert_eq!(reception.broadcast(&message(6, b""), now), Verdict::Held);
         assert_eq!(reception.relayed(&message(6, b""), now), Verdict::Seen);
-        assert_eq!(reception.follow(&direct(6), now), Verdict::Held);
+        reception.start(6, now);
+        assert_eq!(reception.follow(&direct()), Verdict::Held);
         assert!(released(&mut reception).is_empty());
         assert_eq!(reception.relayed(&message(5, b""), now), Verdict::Deliver);
-        assert_eq!(reception.follow(&direct(6), now), Verdict::Held, "others are before it");
+        assert_eq!(reception.follow(&direct()), Verdict::Held, "others are before it");
         assert_eq!(released(&mut reception), [0, 6, 0, 0]);
-        assert_eq!(reception.follow(&FENCE, now), Verdict::Deliver);
+        assert_eq!(reception.follow(&FENCE), Verdict::Deliver);
         assert_eq!(reception.held_bytes(), 0);
     }
 
@@ -416,7 +414,7 @@ mod tests {
     fn what_does_not_come_is_given_up_and_counted() {
         let mut reception = started(0);
         reception.start(3, Duration::ZERO);
-        assert_eq!(reception.follow(&FENCE, Duration::ZERO), Verdict::Held);
+        assert_eq!(reception.follow(&FENCE), Verdict::Held);
         reception.relayed(&message(2, b""), MS * 5);
         reception.relayed(&message(5, b""), MS * 100);
         reception.poll(HELD_FOR_MAX);
@@ -459,7 +457,7 @@ mod tests {
                     0 => { reception.start(seq, now); Verdict::Held }
                     1 => reception.broadcast(&broadcast, now),
                     2 | 3 => reception.relayed(&broadcast, now),
-                    4 => { reception.follow(&direct(seq), now); Verdict::Held }
+                    4 => { reception.start(seq, now); reception.follow(&direct()); Verdict::Held }
                     5 => { reception.link_lost(); Verdict::Held }
                     6 => { reception.pinged(seq, now); Verdict::Held }
                     _ => {

@@ -181,10 +181,9 @@ impl World {
         }
         let mark = self.mark(Some(to));
         let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(&mark));
-        let after = self.sent.last();
         let epoch = u64::from_le_bytes(mark);
         if is_direct {
-            let direct = Direct { after, followed: false, from: "ann", targets, body };
+            let direct = Direct { followed: false, resent: false, from: "ann", targets, body };
             self.push(to, &Data::Direct(direct));
         } else {
             self.push(to, &Data::Fence { agent: "bob", epoch });
@@ -282,7 +281,7 @@ impl World {
                 }
                 verdict
             }
-            other => reception.follow(other, now),
+            other => reception.follow(other),
         };
         self.settle(at, verdict, frame);
     }

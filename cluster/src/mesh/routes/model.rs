@@ -167,10 +167,6 @@ impl RouteOut for Out<'_> {
         self.wires.borrow_mut().push(self.me, node_of(to), lane, frame)
     }
 
-    fn last_broadcast(&self, _lane: u8) -> u64 {
-        0
-    }
-
     fn here(&self, agent: &AgentId, _from: &AgentId, _followed: bool, body: &Body<'_>) -> bool {
         self.wires.borrow_mut().give(self.me, agent.as_str(), body.as_slice(), How::Direct)
     }
@@ -436,7 +432,6 @@ impl Network {
             Frame::Bounced { from: sender, resent, targets, body } => {
                 let targets: Vec<_> = targets.iter().map(String::as_str).collect();
                 let direct = Direct {
-                    after: 0,
                     followed: false,
                     resent,
                     from: &sender,

@@ -8,7 +8,7 @@ use super::{Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, is_there, ro
 use crate::{
     AgentId, NodeId, SessionId,
     mesh::{
-        Lost, Message, Outgoing,
+        Lost, Message, Outgoing, Pushed,
         route::{Known, Next, Place, RingView, Waiting},
     },
     wire::{Body, Data},

@@ -40,10 +40,6 @@ impl RouteOut for Record {
         if self.full { Pushed::Full } else { Pushed::Queued }
     }
 
-    fn last_broadcast(&self, _lane: u8) -> u64 {
-        0
-    }
-
     fn here(&self, agent: &AgentId, _from: &AgentId, _followed: bool, body: &Body<'_>) -> bool {
         let is_here = *self.local.borrow();
         if is_here {
@@ -250,7 +246,6 @@ fn a_broadcast_goes_along_open_routes_only_where_it_must() {
 fn strange_bounces_and_echoes_change_nothing() {
     let (routes, out) = known(&[("agent-a", 2)]);
     let direct = Direct {
-        after: 0,
         followed: false,
         resent: false,
         from: "sender",
