@@ -32,7 +32,7 @@ use crate::{
     clock::Clock,
     config::{self, Advertise, Config, Credentials},
     peers::{Join, Joined, NodeStatus, Peers},
-    relay::VERSION,
+    relay::{Relay, VERSION},
 };
 
 /// What a node tells another, but for what the mesh itself says: the first byte of each message.
@@ -41,10 +41,15 @@ mod news {
     pub(super) const REGISTRY: u8 = 1;
     /// How many names there are, eight bytes, big-endian.
     pub(super) const COUNT: u8 = 2;
+    /// What [`Subscriptions`](crate::subscriptions::Subscriptions) tell.
+    pub(super) const SUBSCRIPTIONS: u8 = 3;
 }
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How often changes of subscriptions are told.
+const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
 
 /// How often the count of names is told, and what was learned is saved.
 const ROUND: Duration = Duration::from_secs(1);
@@ -108,7 +113,8 @@ pub async fn prepare(
     let Some(credentials) = mesh.credentials().filter(|_| !mesh.seeds.is_empty()) else {
         return Ok(None);
     };
-    let node = local.node_id();
+    let me = local.incarnation();
+    let node = me.node;
     let identity = match &credentials {
         Credentials::Secret(secret) => MeshIdentity::from_secret(secret, node.0)?,
         Credentials::Files(files) => {
@@ -136,7 +142,7 @@ pub async fn prepare(
         Part::Observer(observer, _) => Arc::clone(observer) as Arc<dyn Registry>,
     };
     let introduction = Introduction {
-        incarnation: Incarnation { node, generation: local.generation() },
+        incarnation: me,
         name: config.node_name.clone(),
         region: config.region.clone(),
         version: VERSION.into(),
@@ -144,8 +150,8 @@ pub async fn prepare(
     };
     let cluster = identity.cluster_id().to_owned();
     let (clock, wall) = (clock.clone(), clock.clone());
-    let join: Join = Box::new(move |_, deliver| {
-        let office = Arc::new(Office { part });
+    let join: Join = Box::new(move |relay, deliver| {
+        let office = Arc::new(Office { part, relay: Arc::downgrade(relay) });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
@@ -280,15 +286,43 @@ impl AskVoter for WayToVoter {
 /// What nodes say to each other beside the mesh.
 struct Office {
     part: Part,
+    relay: Weak<Relay>,
 }
 
 impl Office {
     /// Tells the others what is new, and saves what was learned, until it is dropped.
     async fn keep_up(&self, peering: &Peering) {
-        match &self.part {
-            Part::Voter(voter) => tell_news(voter, peering).await,
-            Part::Observer(observer, _) => save_news(observer).await,
+        let registry = async {
+            match &self.part {
+                Part::Voter(voter) => tell_news(voter, peering).await,
+                Part::Observer(observer, _) => save_news(observer).await,
+            }
+        };
+        tokio::join!(registry, self.tell_subscriptions(peering));
+    }
+
+    async fn tell_subscriptions(&self, peering: &Peering) {
+        let mut round = interval(SUBSCRIPTIONS_EVERY);
+        loop {
+            round.tick().await;
+            let Some(relay) = self.relay.upgrade() else { return };
+            let news = relay.subscriptions.write().take_news();
+            for body in news {
+                peering.tell_all(&tagged(news::SUBSCRIPTIONS, &body));
+            }
         }
+    }
+
+    /// What a peer told of subscriptions, and what it is to be told in return.
+    fn told_subscriptions(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
+        let Some(relay) = self.relay.upgrade() else { return Vec::new() };
+        let (now, ttl) = (relay.clock.wall(), relay.config.subscription_ttl);
+        let told = relay.subscriptions.write().told(body, now, ttl);
+        let answers = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, from = %from, "cannot take subscriptions");
+            Vec::new()
+        });
+        answers.iter().map(|body| tagged(news::SUBSCRIPTIONS, body)).collect()
     }
 
     fn learn(&self, from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
@@ -348,15 +382,28 @@ fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
 #[async_trait]
 impl Application for Office {
     fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
-        match &self.part {
-            Part::Voter(voter) => vec![tagged(news::REGISTRY, &voter.news())],
-            Part::Observer(..) => Vec::new(),
+        let mut first = Vec::new();
+        if let Part::Voter(voter) = &self.part {
+            first.push(tagged(news::REGISTRY, &voter.news()));
+        }
+        if let Some(relay) = self.relay.upgrade() {
+            let digest = relay.subscriptions.read().digest();
+            first.push(tagged(news::SUBSCRIPTIONS, &digest));
+        }
+        first
+    }
+
+    fn gone(&self, node: Incarnation) {
+        if let Some(relay) = self.relay.upgrade() {
+            let now = relay.clock.wall();
+            relay.subscriptions.write().homes_lost(now, |home| home != node);
         }
     }
 
-    fn gone(&self, _: Incarnation) {}
-
     fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
+        if let Some((&news::SUBSCRIPTIONS, body)) = body.split_first() {
+            return self.told_subscriptions(from, body);
+        }
         match (&self.part, body.split_first()) {
             (Part::Observer(observer, way), Some((&news::REGISTRY, news))) => {
                 self.learn(from, observer, way, news);

@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, future::pending, sync::Arc};
 
-use cluster::{NodeId, registry::Registry, subscription_store};
+use cluster::{Incarnation, registry::Registry, subscription_store};
 use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
@@ -24,13 +24,14 @@ use crate::{
     relay::{Phase, Relay},
     saving,
     serve::Server,
+    subscriptions::Subscriptions,
     upkeep,
 };
 
 /// What a node is made of.
 pub struct Parts {
-    /// Which node it is.
-    pub node: NodeId,
+    /// Which node it is, and which of its lives.
+    pub me: Incarnation,
     /// How it is configured. Addresses, ports, logging and the registry's settings mean nothing here.
     pub config: Config,
     /// Its time.
@@ -102,8 +103,9 @@ impl Node {
     /// Starts a node: it listens when this returns, and takes agents at once if it is alone. Else it
     /// does when it has joined the others, for which it must be [run](Self::run).
     pub fn start(parts: Parts) -> Result<Self, LifeError> {
-        let Parts { node, config, clock, registry, metrics, admin, .. } = parts;
-        let relay = Arc::new(Relay::new(node, config, clock, registry, metrics));
+        let Parts { me, config, clock, registry, metrics, admin, .. } = parts;
+        let relay = Arc::new(Relay::new(me.node, config, clock, registry, metrics));
+        *relay.subscriptions.write() = Subscriptions::restored(me, Vec::new(), relay.clock.wall());
         let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
         let stop = CancellationToken::new();
         let mut essential = Essential::default();
@@ -209,12 +211,17 @@ mod tests {
 
     use async_trait::async_trait;
     use cluster::{
+        Generation, NodeId, UnixMillis,
         link::LinkStatus,
         membership::Load,
         registry::{LocalRegistry, Options},
     };
     use parking_lot::Mutex;
-    use tokio::{sync::Notify, task::yield_now};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        sync::{Notify, mpsc},
+        task::yield_now,
+    };
 
     use super::*;
     use crate::{
@@ -222,13 +229,18 @@ mod tests {
         peers::{NodeStatus, Peers, testing::mesh},
     };
 
-    /// Nobody ever connects.
-    struct Quiet;
+    /// Connections that are made in memory; none at all if nobody can make any.
+    struct Memory(Option<mpsc::Receiver<DuplexStream>>);
 
     #[async_trait]
-    impl Listener for Quiet {
+    impl Listener for Memory {
         async fn accept(&mut self) -> io::Result<(Connection, SocketAddr)> {
-            pending().await
+            let connected = match &mut self.0 {
+                Some(made) => made.recv().await,
+                None => None,
+            };
+            let Some(stream) = connected else { return pending().await };
+            Ok((Connection::of(stream), ([127, 0, 0, 1], 1).into()))
         }
     }
 
@@ -264,32 +276,35 @@ mod tests {
         }
     }
 
-    /// A node without a network whose mesh runs as long as `driver`.
-    fn start(
-        peers: &Arc<Others>,
-        driver: impl Future<Output = ()> + Send + 'static,
-    ) -> (Node, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::system();
-        let now = clock.clone();
-        let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
+    /// What joins a node to `peers`, by a mesh that runs as long as `driver`.
+    fn join(peers: &Arc<Others>, driver: impl Future<Output = ()> + Send + 'static) -> Join {
         let peers = Arc::clone(peers);
-        let join: Join = Box::new(move |_, deliver| Joined {
+        Box::new(move |_, deliver| Joined {
             mesh: mesh(NodeId(7), deliver),
             peers,
             driver: Box::pin(driver),
-        });
-        let door = || Door { listener: Box::new(Quiet), places: 1 };
+        })
+    }
+
+    fn start(
+        join: Option<Join>,
+        public: Option<mpsc::Receiver<DuplexStream>>,
+    ) -> (Node, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::starting_at(UnixMillis(1_800_000_000_000));
+        let now = clock.clone();
+        let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
+        let door = |made| Door { listener: Box::new(Memory(made)), places: 1 };
         let parts = Parts {
-            node: NodeId(7),
+            me: Incarnation { node: NodeId(7), generation: Generation(1) },
             config: Config::default(),
             clock,
             registry: Arc::new(LocalRegistry::open(folder.path(), options).unwrap()),
             metrics: Metrics::new().unwrap(),
             admin: AdminToken::new("secret"),
-            public: door(),
-            ops: door(),
-            join: Some(join),
+            public: door(public),
+            ops: door(None),
+            join,
             saves_subscriptions: false,
         };
         (Node::start(parts).unwrap(), folder)
@@ -298,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_serves_when_it_has_found_the_others_and_tells_them_when_it_goes() {
         let others = Arc::new(Others::default());
-        let (node, _folder) = start(&others, pending());
+        let (node, _folder) = start(Some(join(&others, pending())), None);
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         assert_eq!(relay.phase(), Phase::Joining);
         let operator = async {
@@ -317,9 +332,46 @@ mod tests {
         assert_eq!(*others.told.lock(), ["I leave", "goodbye"]);
     }
 
+    /// Asks for a session, and reads on until `last` has come.
+    async fn connect(mut stream: DuplexStream, token: &str, last: &str) -> String {
+        let request = format!(
+            "GET /arc HTTP/1.1\r\nHost: node\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        while !String::from_utf8_lossy(&got).contains(last) {
+            assert_ne!(stream.read_buf(&mut got).await.unwrap(), 0, "no {last}");
+        }
+        String::from_utf8_lossy(&got).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_node_serves_agents_over_any_network() {
+        let (make, made) = mpsc::channel(1);
+        let (node, _folder) = start(None, Some(made));
+        let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
+        let agent = async {
+            let token = relay.registry.register(None).await.unwrap().token;
+            let (stream, theirs) = duplex(64);
+            make.send(theirs).await.unwrap();
+            let operator = async {
+                while relay.sessions.is_empty() {
+                    yield_now().await;
+                }
+                stop.drain();
+            };
+            let (got, ()) = tokio::join!(connect(stream, &token, "retry_ms"), operator);
+            assert!(got.contains("101 Switching") && got.contains("welcome"), "{got}");
+        };
+        let (ended, ()) = tokio::join!(node.run(stop.clone()), agent);
+        ended.unwrap();
+    }
+
     #[tokio::test]
     async fn a_node_does_not_go_on_without_its_mesh() {
-        let (node, _folder) = start(&Arc::default(), async {});
+        let (node, _folder) = start(Some(join(&Arc::default(), async {})), None);
         let error = node.run(Stop::default()).await.unwrap_err();
         assert!(matches!(&error, LifeError::Essential(part) if part == "the mesh"), "{error}");
     }

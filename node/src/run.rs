@@ -94,7 +94,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let limits = &mut config.limits;
     limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
     let node = Node::start(Parts {
-        node: local.node_id(),
+        me: local.incarnation(),
         config,
         clock,
         registry,

@@ -82,7 +82,8 @@ impl Subscriptions {
     ) -> Self {
         let mut subscriptions = Self { me, ..Self::default() };
         for (follower, list) in saved {
-            subscriptions.set_list(&follower, list.agents.into_iter().collect(), list.version, now);
+            let agents = list.agents.into_iter().collect();
+            subscriptions.set_list(&follower, &agents, list.version, now);
         }
         subscriptions.changed.clear();
         subscriptions
@@ -109,7 +110,7 @@ impl Subscriptions {
             return Ok(known);
         }
         let all = agents.iter().chain(before.into_iter().flatten()).cloned().collect();
-        self.change_list(follower, all, now);
+        self.change_list(follower, &all, now);
         self.arrived(follower, now);
         Ok(known + new)
     }
@@ -125,7 +126,7 @@ impl Subscriptions {
         let left: BTreeSet<_> = following.agents.difference(agents).cloned().collect();
         let count = left.len();
         if count < following.agents.len() {
-            self.change_list(follower, left, now);
+            self.change_list(follower, &left, now);
         }
         count
     }
@@ -187,9 +188,15 @@ impl Subscriptions {
             };
             list.push(follower.clone());
         }
-        here.iter().for_each(|agent| self.note_presence(agent, now));
-        gone.iter().for_each(|agent| self.left(agent, now));
-        over.iter().for_each(|agent| self.forget(agent));
+        for agent in here {
+            self.note_presence(&agent, now);
+        }
+        for agent in gone {
+            self.left(&agent, now);
+        }
+        for agent in over {
+            self.forget(&agent);
+        }
     }
 
     /// Another node has this record. Returns whether anything has changed here.
@@ -204,7 +211,7 @@ impl Subscriptions {
         if let Some(following) = known {
             let newer = following.yields_to(&agents, listed);
             if newer {
-                self.set_list(&follower, agents, listed, now);
+                self.set_list(&follower, &agents, listed, now);
             }
             return self.apply_stay(&follower, stay, stayed, now) || newer;
         }
@@ -213,7 +220,7 @@ impl Subscriptions {
             return false;
         }
         self.following.insert(follower.clone(), nobody);
-        self.set_list(&follower, agents, listed, now);
+        self.set_list(&follower, &agents, listed, now);
         true
     }
 
@@ -277,7 +284,7 @@ impl Subscriptions {
         self.news.entry(follower.clone()).or_insert(News::Stay);
     }
 
-    fn change_list(&mut self, follower: &AgentId, agents: BTreeSet<AgentId>, now: UnixMillis) {
+    fn change_list(&mut self, follower: &AgentId, agents: &BTreeSet<AgentId>, now: UnixMillis) {
         let before = self.following.get(follower).map(|f| f.listed).unwrap_or_default();
         self.set_list(follower, agents, before.next(self.me.node, now), now);
         self.news.insert(follower.clone(), News::List);
@@ -288,7 +295,7 @@ impl Subscriptions {
     fn set_list(
         &mut self,
         follower: &AgentId,
-        agents: BTreeSet<AgentId>,
+        agents: &BTreeSet<AgentId>,
         listed: Version,
         now: UnixMillis,
     ) {
@@ -306,7 +313,7 @@ impl Subscriptions {
         self.total += agents.len();
         let before = mem::replace(&mut following.agents, agents.clone());
         self.total -= before.len();
-        before.difference(&agents).for_each(|agent| self.unlink(follower, agent));
+        before.difference(agents).for_each(|agent| self.unlink(follower, agent));
         self.changed.insert(follower.clone());
     }
 

@@ -19,7 +19,7 @@ use super::{
     writer::{Job, Request, Unavailable, Writer, unreadable},
 };
 use crate::{
-    AgentId, Generation, NodeId, UnixMillis,
+    AgentId, Generation, Incarnation, NodeId, UnixMillis,
     database::Source,
     subscription_store,
     token::{Grant, TokenError, TokenVerifier},
@@ -91,14 +91,9 @@ impl LocalRegistry {
         Ok(Self { node, generation, verifier, standing, jobs: Some(jobs), writer: Some(writer) })
     }
 
-    /// This node's name for ever.
-    pub fn node_id(&self) -> NodeId {
-        self.node
-    }
-
-    /// How often this node has started, this start included.
-    pub fn generation(&self) -> Generation {
-        self.generation
+    /// This node's name for ever, and how often it has started, this start included.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation { node: self.node, generation: self.generation }
     }
 
     /// What verifies this registry's tokens, without their revocations.

@@ -1,7 +1,9 @@
 //! What HTTP and sessions run over: connections that can be split in halves, and what accepts them.
 //!
-//! Here is TCP. Another network, a simulated one or TLS over this one, implements [`Listener`],
-//! [`Stream`] and [`WriteHalf`]. Knows nothing of HTTP, `WebSocket`s or agents.
+//! Here is TCP, and [a way](Connection::of) for whatever else can be read and written: TLS, a simulated
+//! network. Knows nothing of HTTP, `WebSocket`s or agents.
+
+mod any;
 
 use std::{
     fmt,
@@ -52,9 +54,14 @@ pub trait WriteHalf: Send + Sync + 'static {
 pub struct Connection(Box<dyn Stream>);
 
 impl Connection {
-    /// Wraps a connection.
+    /// Wraps a stream that knows how it is split.
     pub fn new(stream: impl Stream) -> Self {
         Self(Box::new(stream))
+    }
+
+    /// Wraps any other stream.
+    pub fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Box::new(Box::new(stream)))
     }
 
     /// The halves that a session works with.
@@ -95,6 +102,16 @@ impl WriteHalf for OwnedWriteHalf {
     fn shut_down_writing(&self) {
         // The connection may be gone already, which is as good.
         let _ = SockRef::from(self.as_ref()).shutdown(Shutdown::Write);
+    }
+}
+
+/// What is boxed once more has no way of its own to be split.
+impl<S> Stream for Box<S>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    fn split(self: Box<Self>) -> (ReadHalf, Box<dyn WriteHalf>) {
+        any::split(*self)
     }
 }
 
