@@ -252,6 +252,7 @@ impl Directory {
             Some(session) if known < Some(session) && self.may_learn(agent, session) => {
                 let notified = self.to_notify(agent, known, session, false);
                 self.enter(agent, session, now);
+                notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
                 moved(agent, &notified, known, Some(session))
             }
             _ => Vec::new(),

@@ -667,10 +667,12 @@ impl Mesh {
         is: Option<SessionId>,
         now: Duration,
     ) -> (Vec<Action>, Needs) {
+        let mut actions = core.directory.moved(agent, was, is, now);
         if let Some(session) = is {
-            let actions = core.presence.outdone(agent, session);
-            self.perform(core, actions, now);
+            actions.extend(core.presence.outdone(agent, session));
+            actions.extend(self.stand_in(core, from, agent, was, session));
         }
+        self.perform(core, actions, now);
         let (near, out) = (self.near.load(), self.out());
         let needs = self.routes.moved(from, agent, was, is, &**near, &out, now);
         if let Some(session) = is.filter(|session| session.node != self.home.me.node) {
@@ -681,6 +683,24 @@ impl Mesh {
             }
         }
         (Vec::new(), needs)
+    }
+
+    /// A home that tells others itself does not reach the agent's owner: whoever does passes it on, and
+    /// asks that owner about the agent only behind it.
+    fn stand_in(
+        &self,
+        core: &Core,
+        from: NodeId,
+        agent: &AgentId,
+        was: Option<SessionId>,
+        session: SessionId,
+    ) -> Option<Action> {
+        let owner = core.rings.owner(&self.home.region, agent.as_str())?;
+        if from != session.node || [from, self.home.me.node].contains(&owner) {
+            return None;
+        }
+        let frame = Control::Moved { agent: agent.clone(), was, now: Some(session) };
+        Some(Action::Send { to: owner, frame })
     }
 
     fn resend(&self, to: NodeId, number: u8, first: u64, last: u64) {
