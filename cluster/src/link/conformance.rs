@@ -1,5 +1,7 @@
 //! What links promise, proven over each transport.
 
+#![allow(clippy::cast_possible_truncation)] // lanes and small numbers of the tests' own
+
 mod bed;
 mod node;
 
