@@ -7,6 +7,7 @@ mod node;
 
 use std::{sync::Arc, time::Duration};
 
+use tls::mesh::{KeyExchange, MeshIdentity, Secret};
 use tokio::io::AsyncWriteExt;
 
 use self::{
@@ -14,8 +15,9 @@ use self::{
     node::{Event, Node, Setup, Told},
 };
 use super::{
-    Down, LaneKind, LinkError, Reason,
+    Down, LaneKind, LinkError, NodeKey, Reason,
     handshake::{self, Fault, Hello},
+    quic::{QuicSettings, QuicTransport},
     transport::{CloseCode, Connection, Ended, IDLE_TIMEOUT, Outgoing, Transport},
 };
 use crate::{
@@ -560,6 +562,47 @@ async fn time_is_learned_from_each_other(bed: Bed) {
     link(&a, &b).await;
     assert_eq!(*a.told.learned.lock(), [ahead]);
     assert_eq!(*b.told.learned.lock(), [Setup::of(1).time]);
+}
+
+/// Over QUIC it is up to the network how much came before.
+#[tokio::test]
+async fn what_came_before_the_end_is_given() {
+    let bed = Bed::memory();
+    let a = Setup::of(1).start(&bed);
+    let (_transport, connection) = dial(&bed, 2, &a).await;
+    join(&*connection, 2).await;
+    let mut frame = vec![0];
+    tell(7).encode(&mut frame);
+    let _lane = lane(&*connection, &frame).await;
+    connection.close(CloseCode::Left, "that was it");
+    let peer = hello(2).introduction.incarnation;
+    assert_eq!(a.told.down(peer).await, Down::Left);
+    let told = [Event::Up(peer), Event::Control(2, tell(7)), Event::Down(peer, Down::Left)];
+    assert_eq!(a.told.all(), told);
+}
+
+/// The suite's own sockets can be cut; these are the real ones.
+#[tokio::test]
+async fn real_sockets_link_too() {
+    let secret = Secret::generate();
+    let bind = |node, address| {
+        let settings = QuicSettings {
+            identity: &MeshIdentity::from_secret(&secret, node).unwrap(),
+            key: &NodeKey::generate(),
+            key_exchange: KeyExchange::Hybrid,
+            rng_seed: None,
+        };
+        QuicTransport::bind(address, &settings)
+    };
+    let any = ([127, 0, 0, 1], 0).into();
+    let [a, b] = [1, 2].map(|node| Setup::of(node).start_on(Arc::new(bind(node, any).unwrap())));
+    link(&a, &b).await;
+    let taken = bind(3, a.address);
+    let error = taken.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("cannot listen on UDP {}", a.address)), "{error}");
+    let former = a.incarnation;
+    a.stop().await;
+    assert_eq!(b.told.down(former).await, Down::Left);
 }
 
 /// What strangers send to the port is not even counted.
