@@ -134,7 +134,7 @@ impl QuicTransport {
 }
 
 /// A bound socket with large buffers.
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a node is told by its links.
 #[derive(Clone, Debug, PartialEq)]
