@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{
-    model::{AGENTS, CONTROL, Got, How, NODES, Network, Op, SENDERS},
-    *,
-};
+use super::model::{AGENTS, CONTROL, Got, How, NODES, Network, Op, SENDERS};
 
 /// Operations, printed one a line.
 #[derive(Clone)]
