@@ -210,7 +210,8 @@ fn all_routes_share_their_room() {
     }
     assert_eq!(out.take(), vec!["lost 1: RouteFull"; 9]);
     routes.tick(&out, NOW + route::RESOLVE_DEADLINE);
-    assert_eq!(out.take(), vec!["lost 1: Unresolved"; 31]);
+    let lost = out.take().iter().filter(|done| *done == "lost 1: Unresolved").count();
+    assert_eq!(lost, 31);
     assert_eq!((routes.room.used(), routes.open.load(Ordering::Relaxed)), (0, 0));
 }
 
