@@ -25,6 +25,18 @@ pub enum Action {
         /// Which one.
         session: SessionId,
     },
+    /// The session is admitted next, though this node has not said on all lanes that it knows of it:
+    /// its broadcasts pass the session by until it does.
+    PassBy {
+        /// Whose session.
+        agent: AgentId,
+        /// Which one.
+        session: SessionId,
+        /// The node that may not know of it.
+        node: NodeId,
+        /// The lanes on which it has said so: a bit for each.
+        heard: u8,
+    },
     /// The agent has a newer session: this one is closed with 4009. No [`Presence::closed`] is
     /// needed, and one does no harm.
     ///

@@ -46,6 +46,9 @@ struct Record {
     session: SessionId,
     /// In milliseconds.
     renewed: u64,
+    /// Whether another node has owned the agent since the record was made or renewed: the agent may
+    /// have moved without this node being told.
+    is_former: bool,
     /// Who was told where the agent is, and is to be told when that changes.
     watchers: Box<[NodeId]>,
 }
@@ -66,6 +69,8 @@ struct Link {
     up: Duration,
     /// The last version of this region's ring under which it has told all.
     synced: Option<u64>,
+    /// Whether records of what it had before this link, and has not told of on it, were ended.
+    is_swept: bool,
 }
 
 /// For metrics.
@@ -81,7 +86,7 @@ impl Directory {
     /// An owner that knows of nobody but itself.
     pub fn new(home: &Home) -> Self {
         let Incarnation { node, generation } = home.me;
-        let link = Some(Link { up: Duration::ZERO, synced: None });
+        let link = Some(Link { up: Duration::ZERO, synced: None, is_swept: true });
         Self {
             me: node,
             region: home.region.clone(),
@@ -96,7 +101,7 @@ impl Directory {
     /// The members as they are now, and the rings over them. Records of a node that is neither a live
     /// member nor linked end.
     pub fn members(&mut self, members: &[Member], rings: Rings) {
-        self.rings = rings;
+        self.change_rings(rings);
         let lives =
             |member: &&Member| !matches!(member.state, MemberState::Left | MemberState::Dead);
         let alive: BTreeMap<NodeId, Generation> = members
@@ -113,11 +118,25 @@ impl Directory {
         self.forget_the_gone();
     }
 
+    /// A record outlives the ownership, for those who ask the former owner; it does not outlive the
+    /// next one, under which its home tells anew.
+    fn change_rings(&mut self, rings: Rings) {
+        if rings.version_of(&self.region) != self.rings.version_of(&self.region) {
+            self.records.retain(|agent, record| {
+                let is_mine = rings.owner(&self.region, agent.as_str()) == Some(self.me);
+                let stays = !(is_mine && record.is_former);
+                record.is_former = !is_mine;
+                stays
+            });
+        }
+        self.rings = rings;
+    }
+
     /// A link to the node is there: what comes from it from now on comes on this one. It will tell
     /// all, then say [`synced`](Self::synced).
     pub fn link_up(&mut self, peer: Incarnation, now: Duration) {
         if let Some(peer) = self.meet(peer) {
-            peer.link = Some(Link { up: now, synced: None });
+            peer.link = Some(Link { up: now, synced: None, is_swept: false });
         }
     }
 
@@ -148,6 +167,8 @@ impl Directory {
         }
         let notified = self.to_notify(agent, known, session, arrival);
         self.enter(agent, session, now);
+        // Whoever was told takes this owner's word for it that nothing has changed since.
+        notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
         let mut actions = moved(agent, &notified, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions
@@ -223,12 +244,10 @@ impl Directory {
 
     /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
     pub fn lookup(&mut self, asker: NodeId, agent: &str, home_only: bool) -> Located {
-        let is_told = !home_only && self.is_linked(asker);
-        if let Some(record) = self.records.get_mut(agent) {
-            if is_told && !record.watchers.contains(&asker) {
-                let watchers = std::mem::take(&mut record.watchers);
-                record.watchers = watchers.into_iter().chain([asker]).collect();
-            }
+        if !home_only && self.is_linked(asker) {
+            self.watch(agent, asker);
+        }
+        if let Some(record) = self.records.get(agent) {
             return Located::At(record.session);
         }
         if home_only || self.is_settled(agent) { Located::Nobody } else { Located::Unsettled }
@@ -254,9 +273,21 @@ impl Directory {
         let Some(link) = self.peers.get_mut(&from).and_then(|peer| peer.link.as_mut()) else {
             return Vec::new();
         };
-        if link.synced.replace(ring).is_some() {
+        link.synced = Some(ring);
+        self.sweep(from)
+    }
+
+    /// Ends the records of a node that it has not told of on its present link, once it has told all
+    /// under this very ring: under another one it has told others of them.
+    fn sweep(&mut self, from: NodeId) -> Vec<Action> {
+        let present = Some(self.rings.version_of(&self.region));
+        let Some(link) = self.peers.get_mut(&from).and_then(|peer| peer.link.as_mut()) else {
+            return Vec::new();
+        };
+        if link.is_swept || link.synced != present {
             return Vec::new();
         }
+        link.is_swept = true;
         let up = millis(link.up);
         let is_over = |record: &Record| record.session.node == from && record.renewed < up;
         let over = self.records.iter().filter(|(_, record)| is_over(record));
@@ -270,6 +301,8 @@ impl Directory {
         let part = self.records.len() as u128 * passed.as_millis() / ROUND.as_millis();
         let few = usize::try_from(part).unwrap_or(usize::MAX).saturating_add(1);
         let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        let mut actions: Vec<Action> = peers.into_iter().flat_map(|peer| self.sweep(peer)).collect();
         let mut expired = Vec::new();
         let mut foreign = Vec::new();
         for (agent, record) in self.records.range((from, Bound::Unbounded)).take(few) {
@@ -283,7 +316,8 @@ impl Directory {
         for agent in &foreign {
             self.records.remove(agent);
         }
-        expired.iter().flat_map(|agent| self.end(agent)).collect()
+        actions.extend(expired.iter().flat_map(|agent| self.end(agent)));
+        actions
     }
 
     /// Whether another node owns the record for so long that all look there, and its home has told
@@ -305,10 +339,20 @@ impl Directory {
     fn enter(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
         let renewed = millis(now);
         if let Some(record) = self.records.get_mut(agent) {
-            (record.session, record.renewed) = (session, renewed);
+            (record.session, record.renewed, record.is_former) = (session, renewed, false);
         } else {
-            let record = Record { session, renewed, watchers: Box::default() };
+            let record = Record { session, renewed, is_former: false, watchers: Box::default() };
             self.records.insert(agent.clone(), record);
+        }
+    }
+
+    /// From now on the node is told when the agent moves.
+    fn watch(&mut self, agent: &str, node: NodeId) {
+        if let Some(record) = self.records.get_mut(agent)
+            && !record.watchers.contains(&node)
+        {
+            let watchers = std::mem::take(&mut record.watchers);
+            record.watchers = watchers.into_iter().chain([node]).collect();
         }
     }
 

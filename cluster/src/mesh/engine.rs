@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::{
     Batch, Deliver, Home, Lost, Outgoing, Outlet, Pushed,
     action::Action,
+    behind::Behind,
     broadcast::{Reception, Sent, Verdict, gateway},
     clock::MeshTime,
     directory::{self, Directory},
@@ -47,6 +48,7 @@ pub struct Mesh {
     near: ArcSwap<NearRing>,
     lanes: [Mutex<Lane>; LANES],
     routes: Routes,
+    behind: Behind,
     peers: ArcSwap<HashMap<NodeId, Arc<Peer>>>,
     /// For each origin of another region, what came of its broadcasts.
     receptions: RwLock<HashMap<Incarnation, Arc<Receptions>>>,
@@ -109,6 +111,7 @@ impl Mesh {
             near: ArcSwap::from_pointee(NearRing::new(&Rings::default(), &home.region)),
             lanes: std::array::from_fn(|_| Mutex::default()),
             routes: Routes::new(home.me.node),
+            behind: Behind::default(),
             peers: ArcSwap::default(),
             receptions: RwLock::default(),
             home,
@@ -171,6 +174,7 @@ impl Mesh {
     /// here.
     pub fn closed(&self, agent: &AgentId, session: SessionId, spent: Option<Spent>, now: Duration) {
         let mut core = self.core.lock();
+        self.behind.ended(agent, session);
         let mut actions = core.presence.closed(agent, session);
         let owner = core.rings.global_owner(agent.as_str());
         if let (Some(spent), Some(to)) = (spent, owner) {
@@ -287,6 +291,7 @@ impl Mesh {
                 !peers.is_empty()
             });
         }
+        self.behind.link_lost(node);
         core.directory.link_down(peer);
         let actions = core.presence.link_down(node, now);
         let needs = self.routes.link_lost(node, &self.out(), now);
@@ -308,8 +313,7 @@ impl Mesh {
         }
         let mut core = self.core.lock();
         let needs = if suspect {
-            self.routes.silent(peer);
-            Needs::new()
+            self.routes.silent(peer, &self.out(), now)
         } else {
             self.routes.heard(peer, &self.out(), now)
         };
@@ -464,7 +468,7 @@ impl Mesh {
         let Some(reception) = receptions.get(usize::from(relayed.lane)) else { return };
         let mut reception = reception.lock();
         if reception.relayed(&relayed.broadcast, now) == Verdict::Deliver {
-            deliver_broadcast(&relayed.broadcast, batch);
+            self.take_broadcast(origin.node, relayed.lane, &relayed.broadcast, batch);
         }
         self.release(origin.node, relayed.lane, &mut reception, batch, now);
     }
@@ -497,7 +501,7 @@ impl Mesh {
         let out = self.out();
         match frame {
             Data::Direct(direct) => self.take_direct(from, lane, direct, batch),
-            Data::Broadcast(broadcast) => deliver_broadcast(broadcast, batch),
+            Data::Broadcast(broadcast) => self.take_broadcast(from, lane, broadcast, batch),
             Data::Bounced(direct) => {
                 let needs = self.routes.bounced(from, lane, direct, &out, now);
                 self.ask(needs, now);
@@ -511,11 +515,24 @@ impl Mesh {
             }
             Data::Barrier { agent, session } => {
                 let mut core = self.core.lock();
+                self.behind.barrier(from, lane, agent, *session);
                 let actions = core.presence.barrier(from, lane, agent, *session, now);
                 self.perform(&mut core, actions, now);
             }
             Data::Start { .. } | Data::Relayed(_) => {}
         }
+    }
+
+    fn take_broadcast(
+        &self,
+        origin: NodeId,
+        lane: u8,
+        broadcast: &Broadcast<'_>,
+        batch: &mut dyn Batch,
+    ) {
+        self.behind.except(origin, lane, broadcast.except, |except| {
+            batch.broadcast(broadcast.from, except, &broadcast.body);
+        });
     }
 
     fn take_direct(&self, from: NodeId, lane: u8, direct: &Direct<'_>, batch: &mut dyn Batch) {
@@ -572,8 +589,14 @@ impl Mesh {
                 Action::Send { to, frame } => {
                     self.outlet.control(to, &frame);
                 }
+                Action::PassBy { agent, session, node, heard } => {
+                    self.behind.add(&agent, session, node, heard);
+                }
                 Action::Admit { agent, session } => self.deliver.admitted(&agent, session),
-                Action::Outdone { agent, by, .. } => self.deliver.replaced(&agent, by),
+                Action::Outdone { agent, session, by } => {
+                    self.behind.ended(&agent, session);
+                    self.deliver.replaced(&agent, by);
+                }
             }
             if actions.is_empty() {
                 for need in std::mem::take(&mut needs) {
@@ -723,10 +746,6 @@ impl Core {
             _ => self.directory.lookup(asker, agent.as_str(), home_only),
         }
     }
-}
-
-fn deliver_broadcast(broadcast: &Broadcast<'_>, batch: &mut dyn Batch) {
-    batch.broadcast(broadcast.from, broadcast.except, &broadcast.body);
 }
 
 impl Out<'_> {

@@ -8,6 +8,7 @@
 pub mod action;
 #[cfg(test)]
 mod arrival_test;
+mod behind;
 pub mod broadcast;
 pub mod clock;
 pub mod directory;

@@ -271,6 +271,12 @@ impl Presence {
             actions.extend(self.links.peers.keys().map(tell));
         }
         if admission.is_over(&self.links, now) {
+            for (node, heard) in admission.not_heard(&self.links) {
+                // Whoever was to tell it may not have reached it.
+                let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
+                actions.push(Action::Send { to: node, frame });
+                actions.push(Action::PassBy { agent: agent.clone(), session, node, heard });
+            }
             self.pending.remove(agent);
             actions.push(Action::Admit { agent: agent.clone(), session });
         }
@@ -328,6 +334,13 @@ impl Admission {
         let is_known = self.unanswered.is_empty()
             && self.awaited.iter().all(|node| has_told(node) || !links.hears(*node));
         is_known || now >= self.opened + ADMISSION_DEADLINE
+    }
+
+    /// Linked nodes that were told and have not said so on every lane.
+    fn not_heard<'a>(&'a self, links: &'a Links) -> impl Iterator<Item = (NodeId, u8)> + 'a {
+        let linked = self.awaited.iter().filter(|node| links.peers.contains_key(node));
+        let heard = linked.map(|node| (*node, self.heard.get(node).copied().unwrap_or_default()));
+        heard.filter(|(_, heard)| *heard != EVERY_LANE)
     }
 }
 

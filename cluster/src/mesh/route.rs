@@ -340,12 +340,18 @@ impl<C> Route<C> {
         (self.asks, self.ask_at, self.asked) = (0, Duration::ZERO, None);
     }
 
-    /// The link to a node is gone: nothing comes back from there, and nobody is there.
-    pub(super) fn link_lost(&mut self, node: NodeId) {
-        self.was = self.was.filter(|was| was.node != node);
+    /// A node is silent: what it still gives back comes too late. A dead one is silent for longer than
+    /// messages may wait before its link is given up.
+    pub(super) fn silent(&mut self, node: NodeId) {
         if let Some(fence) = self.fence.as_mut().filter(|fence| fence.node() == node) {
             fence.lanes = [FenceLane::Done; LANES];
         }
+    }
+
+    /// The link to a node is gone: nothing comes back from there, and nobody is there.
+    pub(super) fn link_lost(&mut self, node: NodeId) {
+        self.was = self.was.filter(|was| was.node != node);
+        self.silent(node);
         if self.place.is_some_and(|place| place.session.node == node) {
             self.place = None;
             self.hope();

@@ -176,13 +176,14 @@ impl Routes {
     }
 
     /// The node is silent: routes to it are verified before they are used, and if it still is the
-    /// agent's home, messages wait.
-    pub(in crate::mesh) fn silent(&self, node: NodeId) {
+    /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
+    pub(in crate::mesh) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let shard = shard.read();
             shard.known.values().filter(|known| known.home() == node).for_each(Known::doubt);
         }
+        self.on_all_open(&Cx { out, now }, |route| route.silent(node))
     }
 
     /// The link to the node is gone, with all that was in it.

@@ -265,7 +265,10 @@ impl Network {
             Op::Tick => self.tick(),
             Op::NewOwner { node } => self.new_owner(node),
             Op::Settle => self.settling = false,
-            Op::Silence { at, of } if at != of => self.routes[at].silent(node_id(of)),
+            Op::Silence { at, of } if at != of => {
+                let needs = self.routes[at].silent(node_id(of), &self.out(at), self.now);
+                self.ask(at, needs);
+            }
             Op::Cut { a, b } if a != b => self.cut(a, b),
             Op::Silence { .. } | Op::Cut { .. } => {}
         }

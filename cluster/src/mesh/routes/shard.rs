@@ -8,7 +8,7 @@ use super::{Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, is_there, ro
 use crate::{
     AgentId, NodeId, SessionId,
     mesh::{
-        Lost, Message, Outgoing,
+        Lost, Message, Outgoing, Pushed,
         route::{Known, Next, Place, RingView, Waiting},
     },
     wire::{Body, Data},
@@ -132,10 +132,14 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> Option<Need> {
         let route = shard.open.get_mut(agent)?;
+        let is_heard = |node| node == self.me || self.heard.read().contains(&node);
         route.push_fences(|node, lane, epoch| {
+            if !is_heard(node) {
+                return Pushed::NoLink;
+            }
             cx.out.data(node, lane, &Data::Fence { agent: agent.as_str(), epoch })
         });
-        match route.next(cx.now, |node| node == self.me || self.heard.read().contains(&node)) {
+        match route.next(cx.now, is_heard) {
             Next::Stay => None,
             Next::Forget => {
                 self.close(shard, agent);

@@ -189,7 +189,7 @@ fn a_ring_that_came_and_went_leaves_its_doubts() {
 #[test]
 fn a_silent_home_is_verified_and_waited_for() {
     let (routes, out) = known(&[("agent-a", 2)]);
-    routes.silent(NodeId(2));
+    routes.silent(NodeId(2), &out, NOW);
     let needs = say(&routes, &out, b"hi", &["agent-a"]);
     answer(&routes, &out, &needs[0], Located::At(session(1, 2)));
     assert_eq!(out.take(), [""; 0]);

@@ -1,0 +1,148 @@
+//! The simulations' command line: one seed with a readable report, or many with a summary.
+
+use std::{collections::BTreeMap, io::Write, ops::RangeInclusive, process::ExitCode, time::{Duration, Instant}};
+
+use clap::Parser;
+use simulations::{
+    core::{Faults, Options},
+    verdict::{self, Verdict},
+};
+
+/// Simulates clusters of arc-relay under faults, and holds what happens against its promises.
+#[derive(Debug, Parser)]
+#[command(name = "simulations")]
+struct Args {
+    /// The rng seed of the run
+    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
+    seed: u64,
+    /// Many seeds, such as 1..=1000: only a summary, and what fails
+    #[arg(long, value_parser = range)]
+    seeds: Option<RangeInclusive<u64>>,
+    /// Nodes of the cluster; with many seeds 3 to 5, by seed
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// Regions that the nodes are in, in turn; with many seeds 1 or 2, by seed
+    #[arg(long)]
+    regions: Option<usize>,
+    /// Agents
+    #[arg(long, default_value_t = 20)]
+    agents: usize,
+    /// all, none, or some of loss,cut,block,one-way,partition,crash,hang,slow,skew,join,drain
+    #[arg(long, default_value = "all")]
+    faults: Faults,
+    /// Seconds in which things go wrong, before all is left to heal
+    #[arg(long, default_value_t = 14)]
+    faulty_for: u64,
+    /// The engines alone, without sockets: thousands of seeds in minutes
+    #[arg(long)]
+    core: bool,
+    /// Tell what happens to this agent, by its number
+    #[arg(long, conflicts_with = "seeds")]
+    agent: Option<usize>,
+    /// And to these messages, by their numbers
+    #[arg(long, requires = "agent", value_delimiter = ',')]
+    messages: Vec<usize>,
+    /// Tell it from this second on
+    #[arg(long, requires = "agent", default_value_t = 0)]
+    from: u64,
+    /// Go on after a seed that fails
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    #[allow(clippy::disallowed_methods)] // how long runs take is no part of them
+    let clock = Instant::now();
+    let sound = match &args.seeds {
+        Some(seeds) => many(&args, seeds.clone(), clock),
+        None => one(&args, clock),
+    };
+    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one seed; says whether it keeps the promises.
+fn one(args: &Args, clock: Instant) -> bool {
+    let verdict = verdict::judge(args.seed, &args.options(args.seed));
+    let took = clock.elapsed();
+    if let Some(agent) = args.agent {
+        say(&verdict.story(agent, &args.messages, Duration::from_secs(args.from)));
+    }
+    say(&verdict.report());
+    say(&format!("  took       {:.0} ms", took.as_secs_f64() * 1e3));
+    if let Some(explanation) = verdict.explanation() {
+        say(&explanation);
+    }
+    verdict.breaches.is_empty()
+}
+
+/// Runs many seeds; says whether all keep the promises.
+fn many(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
+    let (mut ran, mut failed, mut messages) = (0_u64, Vec::new(), 0);
+    let mut broken: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in seeds {
+        let verdict = verdict::judge(seed, &args.options(seed));
+        ran += 1;
+        messages += verdict.outcome.history.messages.len();
+        let Some(breach) = verdict.breaches.first() else { continue };
+        *broken.entry(breach.promise).or_default() += 1;
+        failed.push(seed);
+        if args.keep_going {
+            say(&brief(&verdict));
+        } else {
+            say(&verdict.explanation().unwrap_or_default());
+            break;
+        }
+    }
+    let took = clock.elapsed();
+    let rate = Duration::from_secs(60).as_secs_f64() * f64::from(u32::try_from(ran).unwrap_or(u32::MAX))
+        / took.as_secs_f64();
+    say(&format!(
+        "{ran} seeds in {:.1} s ({rate:.0} a minute), {messages} messages, {} failed {failed:?}",
+        took.as_secs_f64(),
+        failed.len()
+    ));
+    for (promise, times) in broken {
+        say(&format!("  {times} seeds broke first: {promise}"));
+    }
+    failed.is_empty()
+}
+
+fn brief(verdict: &Verdict) -> String {
+    let first = verdict.breaches.first().map(ToString::to_string).unwrap_or_default();
+    format!("seed {}: {} breaches; {first}", verdict.seed, verdict.breaches.len())
+}
+
+impl Args {
+    fn options(&self, seed: u64) -> Options {
+        let base = Options {
+            agents: self.agents,
+            faults: self.faults.clone(),
+            faulty_for: Duration::from_secs(self.faulty_for),
+            ..Options::default()
+        };
+        let varied = base.varied(seed);
+        Options {
+            nodes: self.nodes.unwrap_or(varied.nodes),
+            regions: self.regions.unwrap_or(varied.regions),
+            ..varied
+        }
+    }
+}
+
+/// A range as Rust writes it, `1..=1000` or `1..1001`.
+fn range(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let error = || format!("{text:?} is no range of seeds: write 1..=1000");
+    let (from, to) = text.split_once("..").ok_or_else(error)?;
+    let from: u64 = from.parse().map_err(|_| error())?;
+    let last = match to.strip_prefix('=') {
+        Some(last) => last.parse().map_err(|_| error())?,
+        None => to.parse::<u64>().ok().and_then(|end| end.checked_sub(1)).ok_or_else(error)?,
+    };
+    Ok(from..=last)
+}
+
+/// Writes a line. If nobody reads any more, there is nobody to tell.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
