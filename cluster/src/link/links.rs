@@ -21,6 +21,7 @@ use super::{
     counters::LinkCounters,
     frames,
     handshake::Hello,
+    lane::Role,
     link::Link,
     meeting::Met,
     pairing::Pairing,
@@ -215,7 +216,8 @@ impl Links {
     /// Puts a message of the membership onto the gossip lane; `false` if there is no link, or no
     /// room: gossip repairs itself.
     pub fn gossip(&self, to: NodeId, message: &[u8]) -> bool {
-        let pushed = self.push(to, Lane::Gossip, false, |out| frames::append_gossip(out, message));
+        let pushed =
+            self.push(to, Lane::Gossip, Role::Carrier, |out| frames::append_gossip(out, message));
         pushed == Pushed::Queued
     }
 
@@ -223,17 +225,17 @@ impl Links {
         &self,
         to: NodeId,
         lane: Lane,
-        starts: bool,
+        role: Role,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
         let linked = self.linked.load();
         let Some(link) = linked.get(&to) else { return Pushed::NoLink };
         let Some(queue) = link.queue(lane) else { return Pushed::NoLink };
-        let pushed = queue.push(starts, encode);
+        let pushed = queue.push(role, encode);
         if pushed == Pushed::Full {
             self.counters.dropped(lane.into());
-            if lane == Lane::Control {
-                tracing::warn!(peer = %link.peer.name, "the control lane is full: the link is closed");
+            if lane == Lane::Control || role != Role::Carrier {
+                tracing::warn!(peer = %link.peer.name, ?lane, "a lane is full: the link is closed");
                 link.end(Down::Lost);
             }
         }
@@ -242,16 +244,23 @@ impl Links {
 }
 
 impl Outlet for Links {
-    /// Over the lane's bound the link is closed as lost, since a control frame is never dropped alone.
+    /// Over the lane's bound the link is closed as lost, since neither a control frame nor a mark on a
+    /// data lane is ever dropped alone.
     fn control(&self, to: NodeId, frame: &Control) -> bool {
-        let pushed = self.push(to, Lane::Control, false, |out| frame.encode(out));
+        let pushed = self.push(to, Lane::Control, Role::Carrier, |out| frame.encode(out));
         pushed == Pushed::Queued
     }
 
     /// [`Pushed::NoLink`] too for what comes before [`Data::Start`] on a new link's lane.
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
-        let starts = matches!(frame, Data::Start { .. });
-        self.push(to, Lane::Data(lane), starts, |out| frame.encode(out))
+        let role = match frame {
+            Data::Start { .. } => Role::Start,
+            Data::Fence { .. } | Data::Fenced { .. } | Data::Barrier { .. } => Role::Mark,
+            Data::Direct(_) | Data::Bounced(_) | Data::Broadcast(_) | Data::Relayed(_) => {
+                Role::Carrier
+            }
+        };
+        self.push(to, Lane::Data(lane), role, |out| frame.encode(out))
     }
 }
 

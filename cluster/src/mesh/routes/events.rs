@@ -177,7 +177,12 @@ impl Routes {
 
     /// The node is silent: routes to it are verified before they are used, and if it still is the
     /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
-    pub(in crate::mesh) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+    pub(in crate::mesh) fn silent(
+        &self,
+        node: NodeId,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let shard = shard.read();
