@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Incarnation, NodeId, UnixMillis,
     link::{
-        Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus, Links,
+        Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus, Links, Reason,
         transport::Transport,
     },
     membership::{
@@ -59,8 +59,8 @@ pub trait Application: Send + Sync + 'static {
     /// A peer was linked: what it is to be told first.
     fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>>;
 
-    /// A node is gone, and all its sessions with it.
-    fn gone(&self, node: Incarnation);
+    /// These nodes live, and no others: with a node all its sessions are gone.
+    fn living(&self, nodes: &BTreeSet<Incarnation>);
 
     /// A peer told something; what it is to be told in return. Never blocks for long.
     fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>>;
@@ -314,17 +314,12 @@ async fn keep_time(peering: &Peering) {
 
 async fn follow_members(peering: &Peering) {
     let mut members = peering.membership.members();
-    let mut living: BTreeSet<Incarnation> = BTreeSet::new();
     loop {
         let list: Arc<[Member]> = members.borrow_and_update().clone();
         peering.mesh.members(&list, peering.now());
         let lives = |member: &&Member| member.state.lives();
-        let now: BTreeSet<Incarnation> =
-            list.iter().filter(lives).map(|member| member.incarnation).collect();
-        for gone in living.difference(&now) {
-            peering.application.gone(*gone);
-        }
-        living = now;
+        let living = list.iter().filter(lives).map(|member| member.incarnation).collect();
+        peering.application.living(&living);
         if members.changed().await.is_err() {
             return;
         }
@@ -345,8 +340,14 @@ impl Peers for Dialling {
         match self.links.dial(address).await {
             Ok(peer) => Ok(Dialled::Peer(peer.incarnation)),
             Err(LinkError::Myself(_)) => Ok(Dialled::Oneself),
-            Err(error @ LinkError::Refused { .. }) => Err(DialError::Refused(error.to_string())),
-            Err(error) => Err(DialError::Unreachable(error.to_string())),
+            Err(error) => Err(match error.reason() {
+                Reason::Broken
+                | Reason::Deadline
+                | Reason::Duplicate
+                | Reason::Leaving
+                | Reason::Busy => DialError::Unreachable(error.to_string()),
+                _ => DialError::Refused(error.to_string()),
+            }),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The first of the seeds is the registry's voter: it keeps the names. All other nodes observe.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -50,6 +51,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
+
+/// Every so many of these rounds, one of the others is asked what it knows better: a minute.
+const ROUNDS_TO_COMPARE: u32 = 1_200;
 
 /// How often the count of names is told, and what was learned is saved.
 const ROUND: Duration = Duration::from_secs(1);
@@ -151,7 +155,8 @@ pub async fn prepare(
     let cluster = identity.cluster_id().to_owned();
     let (clock, wall) = (clock.clone(), clock.clone());
     let join: Join = Box::new(move |relay, deliver| {
-        let office = Arc::new(Office { part, relay: Arc::downgrade(relay) });
+        let office =
+            Arc::new(Office { part, relay: Arc::downgrade(relay), living: Mutex::default() });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
@@ -287,6 +292,7 @@ impl AskVoter for WayToVoter {
 struct Office {
     part: Part,
     relay: Weak<Relay>,
+    living: Mutex<BTreeSet<Incarnation>>,
 }
 
 impl Office {
@@ -303,14 +309,30 @@ impl Office {
 
     async fn tell_subscriptions(&self, peering: &Peering) {
         let mut round = interval(SUBSCRIPTIONS_EVERY);
-        loop {
+        for number in 1_u32.. {
             round.tick().await;
             let Some(relay) = self.relay.upgrade() else { return };
             let news = relay.subscriptions.write().take_news();
             for body in news {
                 peering.tell_all(&tagged(news::SUBSCRIPTIONS, &body));
             }
+            if number.is_multiple_of(ROUNDS_TO_COMPARE) {
+                self.note_lost_homes();
+                let peers = peering.links();
+                if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
+                    let digest = relay.subscriptions.read().digest();
+                    let to = peer.peer.incarnation.node;
+                    peering.tell(to, tagged(news::SUBSCRIPTIONS, &digest));
+                }
+            }
         }
+    }
+
+    /// A record may name a home that ended before this node knew of either.
+    fn note_lost_homes(&self) {
+        let Some(relay) = self.relay.upgrade() else { return };
+        let (living, now) = (self.living.lock(), relay.clock.wall());
+        relay.subscriptions.write().homes_lost(now, |home| living.contains(&home));
     }
 
     /// What a peer told of subscriptions, and what it is to be told in return.
@@ -393,11 +415,9 @@ impl Application for Office {
         first
     }
 
-    fn gone(&self, node: Incarnation) {
-        if let Some(relay) = self.relay.upgrade() {
-            let now = relay.clock.wall();
-            relay.subscriptions.write().homes_lost(now, |home| home != node);
-        }
+    fn living(&self, nodes: &BTreeSet<Incarnation>) {
+        self.living.lock().clone_from(nodes);
+        self.note_lost_homes();
     }
 
     fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {

@@ -349,13 +349,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_serves_agents_over_any_network() {
-        let (make, made) = mpsc::channel(1);
-        let (node, _folder) = start(None, Some(made));
+        let (network, arriving) = mpsc::channel(1);
+        let (node, _folder) = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
             let token = relay.registry.register(None).await.unwrap().token;
             let (stream, theirs) = duplex(64);
-            make.send(theirs).await.unwrap();
+            network.send(theirs).await.unwrap();
             let operator = async {
                 while relay.sessions.is_empty() {
                     yield_now().await;

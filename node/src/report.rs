@@ -88,7 +88,6 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
 
 /// The body of `GET /stats` (PROTOCOL section 9).
 pub fn stats(relay: &Relay) -> Value {
-    let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
     let numbers = |load: Load| {
         json!({
             "registered_agents": relay.registry.registered_agents(),
@@ -97,17 +96,23 @@ pub fn stats(relay: &Relay) -> Value {
             "uptime": relay.clock.elapsed().as_secs(),
         })
     };
-    let own = load(relay);
-    let (mut sum, mut nodes) = (own, 1);
+    let (sum, nodes) = total(relay);
+    let mut stats = numbers(sum);
+    stats["node"] = numbers(load(relay));
+    stats["nodes"] = json!(nodes);
+    stats
+}
+
+/// How much all nodes carry together, and how many there are.
+pub fn total(relay: &Relay) -> (Load, usize) {
+    let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
+    let (mut sum, mut nodes) = (load(relay), 1);
     for node in others(relay.node, &known).filter(|node| is_there(node.member.state)) {
         sum.sessions += node.member.load.sessions;
         sum.messages_per_minute += node.member.load.messages_per_minute;
         nodes += 1;
     }
-    let mut stats = numbers(sum);
-    stats["node"] = numbers(own);
-    stats["nodes"] = json!(nodes);
-    stats
+    (sum, nodes)
 }
 
 /// Whether a node carries anything.

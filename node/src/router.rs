@@ -109,35 +109,11 @@ impl<'r> Outgoing<'r> {
 
     fn direct(&mut self, from: &Session, agents: &[Cow<'_, str>], frame: &Finished<'_>) {
         self.deliveries.counts.direct += 1;
-        let mut elsewhere = Elsewhere::new();
-        for agent in agents {
-            match self.relay.sessions.get(agent).filter(|session| !session.is_fenced()) {
-                Some(session) => {
-                    let delivered = self.deliveries.deliver(&session, &frame.0);
-                    self.deliveries.counts.delivered_direct += u64::from(delivered);
-                }
-                None => elsewhere.push(agent),
-            }
-        }
-        if !elsewhere.is_empty() {
-            self.send(from, &mut elsewhere, frame);
-        }
+        let (delivered, elsewhere) = self.deliver(agents.iter().map(AsRef::as_ref), frame);
+        self.deliveries.counts.delivered_direct += delivered;
+        self.deliveries.counts.offline += self.send(from, false, elsewhere, frame);
         if self.relay.config.subscribe_scope == SubscribeScope::All {
             self.followers(from, agents, frame);
-        }
-    }
-
-    /// Sends a message to agents by way of the mesh; without one there is nobody else.
-    fn send(&mut self, from: &Session, targets: &mut Elsewhere<'_>, frame: &Finished<'_>) {
-        let named = targets.len();
-        if let Some(mesh) = self.relay.mesh() {
-            targets.retain(|agent| AgentId::is_well_formed(agent));
-            if !targets.is_empty() {
-                mesh.direct(&frame.outgoing(from, false), targets, self.deliveries.now);
-            }
-            self.deliveries.counts.offline += (named - targets.len()) as u64;
-        } else {
-            self.deliveries.counts.offline += named as u64;
         }
     }
 
@@ -148,22 +124,45 @@ impl<'r> Outgoing<'r> {
         let followers: Vec<_> =
             subscriptions.followers(from.agent()).filter(others).cloned().collect();
         drop(subscriptions);
-        let mut elsewhere = Elsewhere::new();
-        for follower in &followers {
-            let session = self.relay.sessions.get(follower.as_str());
-            match session.filter(|session| !session.is_fenced()) {
+        let (delivered, elsewhere) = self.deliver(followers.iter().map(AgentId::as_str), frame);
+        self.deliveries.counts.followed += delivered;
+        // That a follower is not connected is no loss.
+        self.send(from, true, elsewhere, frame);
+    }
+
+    /// Puts a message into the outboxes of those who are here; says of how many, and who is not.
+    fn deliver<'a>(
+        &mut self,
+        agents: impl Iterator<Item = &'a str>,
+        frame: &Finished<'_>,
+    ) -> (u64, Elsewhere<'a>) {
+        let (mut delivered, mut elsewhere) = (0, Elsewhere::new());
+        for agent in agents {
+            match self.relay.sessions.get(agent).filter(|session| !session.is_fenced()) {
                 Some(session) => {
-                    let delivered = self.deliveries.deliver(&session, &frame.0);
-                    self.deliveries.counts.followed += u64::from(delivered);
+                    delivered += u64::from(self.deliveries.deliver(&session, &frame.0));
                 }
-                None => elsewhere.push(follower.as_str()),
+                None => elsewhere.push(agent),
             }
         }
-        if let Some(mesh) = self.relay.mesh()
-            && !elsewhere.is_empty()
-        {
-            mesh.direct(&frame.outgoing(from, true), &elsewhere, self.deliveries.now);
+        (delivered, elsewhere)
+    }
+
+    /// Sends a message to agents by way of the mesh. Returns how many cannot be anywhere.
+    fn send(
+        &mut self,
+        from: &Session,
+        followed: bool,
+        mut targets: Elsewhere<'_>,
+        frame: &Finished<'_>,
+    ) -> u64 {
+        let named = targets.len();
+        let Some(mesh) = self.relay.mesh() else { return named as u64 };
+        targets.retain(|agent| AgentId::is_well_formed(agent));
+        if !targets.is_empty() {
+            mesh.direct(&frame.outgoing(from, followed), &targets, self.deliveries.now);
         }
+        (named - targets.len()) as u64
     }
 
     fn broadcast(&mut self, from: &Session, frame: &Finished<'_>) {

@@ -1,6 +1,12 @@
 //! The simulations' command line: one seed with a readable report, or many with a summary.
 
-use std::{collections::BTreeMap, io::Write, ops::RangeInclusive, process::ExitCode, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    ops::RangeInclusive,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use simulations::{
@@ -95,7 +101,8 @@ fn many(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
         }
     }
     let took = clock.elapsed();
-    let rate = Duration::from_secs(60).as_secs_f64() * f64::from(u32::try_from(ran).unwrap_or(u32::MAX))
+    let rate = Duration::from_secs(60).as_secs_f64()
+        * f64::from(u32::try_from(ran).unwrap_or(u32::MAX))
         / took.as_secs_f64();
     say(&format!(
         "{ran} seeds in {:.1} s ({rate:.0} a minute), {messages} messages, {} failed {failed:?}",

@@ -54,7 +54,10 @@ impl Verdict {
         };
         line("seed", self.seed.to_string());
         let Options { nodes, regions, agents, faults, .. } = &self.options;
-        line("cluster", format!("{nodes} nodes in {regions} regions, {agents} agents, faults: {faults}"));
+        line(
+            "cluster",
+            format!("{nodes} nodes in {regions} regions, {agents} agents, faults: {faults}"),
+        );
         line("time", format!("{} s simulated", history.ended.as_secs()));
         line(
             "nodes",
@@ -63,7 +66,10 @@ impl Verdict {
                 history.crashes, history.stops, history.restarts, history.links
             ),
         );
-        line("sessions", format!("{} opened, {replaced} taken over (4009)", history.sessions.len()));
+        line(
+            "sessions",
+            format!("{} opened, {replaced} taken over (4009)", history.sessions.len()),
+        );
         line(
             "messages",
             format!(
@@ -76,7 +82,8 @@ impl Verdict {
         line("digest", format!("{:016x}", self.outcome.digest));
         for (name, _) in PROMISES {
             let broken = self.breaches.iter().filter(|breach| breach.promise == name).count();
-            let verdict = if broken == 0 { "holds".to_owned() } else { format!("BROKEN {broken} times") };
+            let verdict =
+                if broken == 0 { "holds".to_owned() } else { format!("BROKEN {broken} times") };
             let _ = writeln!(text, "  {verdict:<16} {name}");
         }
         text

@@ -247,3 +247,83 @@ fn decode(body: &[u8]) -> Result<Hello, Fault> {
 fn text(bytes: Vec<u8>) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Generation, Incarnation};
+
+    fn hello() -> Hello {
+        Hello {
+            cluster: "c".to_owned(),
+            introduction: Introduction {
+                incarnation: Incarnation { node: NodeId(7), generation: Generation(2) },
+                name: "n".to_owned(),
+                region: "r".to_owned(),
+                version: "1.2".to_owned(),
+                address: ([10, 0, 0, 1], 9).into(),
+            },
+            time: UnixMillis(5),
+        }
+    }
+
+    /// Other releases read these.
+    #[tokio::test]
+    async fn the_bytes_are_frozen() {
+        let body = [
+            &[0x93, 0xa1, b'c', 0x95, 0x92, 7, 2, 0xa1, b'n', 0xa1, b'r', 0xa3][..],
+            b"1.2",
+            &[0x81, 0xa2, b'V', b'4', 0x92, 0x94, 10, 0, 0, 1, 9, 5],
+        ]
+        .concat();
+        let mut bytes = Vec::new();
+        open(&mut bytes, &hello()).await.unwrap();
+        let head = b"ARCM\x01\x00\x01\x00\x03\x001.2\x1b\x00";
+        assert_eq!(bytes, [&head[..], &body].concat());
+        let read = opening(&mut &bytes[..]).await.unwrap().understand("1.0").unwrap();
+        assert_eq!(read, (1, hello()));
+
+        let mut bytes = Vec::new();
+        accept(&mut bytes, 1, &hello()).await.unwrap();
+        assert_eq!(bytes, [&b"ARCM\x01\x00\x1b\x00"[..], &body].concat());
+        assert_eq!(answer(&mut &bytes[..]).await.unwrap(), hello());
+
+        let mut bytes = Vec::new();
+        refuse(&mut bytes, &Refusal::new(Reason::Clock, "no")).await.unwrap();
+        assert_eq!(bytes, b"ARCM\x00\x00\x05\x02\x00no");
+        let refused = answer(&mut &bytes[..]).await;
+        assert!(matches!(refused, Err(Fault::Refused(it)) if it.reason == Reason::Clock));
+
+        let mut bytes = Vec::new();
+        confirm(&mut bytes).await.unwrap();
+        assert_eq!(bytes, [1]);
+    }
+
+    #[tokio::test]
+    async fn an_introduction_that_is_too_long_is_not_sent() {
+        let mut long = hello();
+        long.introduction.name = "n".repeat(BODY_BYTES_MAX);
+        let mut bytes = Vec::new();
+        assert!(open(&mut bytes, &long).await.is_err());
+        assert!(bytes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            use futures_util::FutureExt;
+            for magic in [false, true] {
+                if magic {
+                    bytes.splice(0..0, MAGIC);
+                }
+                let opened = opening(&mut &bytes[..]).now_or_never();
+                if let Some(Ok(opened)) = opened {
+                    let _ = opened.understand("1.0");
+                }
+                let _ = answer(&mut &bytes[..]).now_or_never();
+            }
+        }
+    }
+}

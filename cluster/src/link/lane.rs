@@ -63,6 +63,16 @@ impl Budget {
         true
     }
 
+    /// Takes room for a mark, beyond the bound too, but not beyond twice as many.
+    fn take_for_mark(&self, bytes: usize) -> bool {
+        self.bytes.fetch_add(bytes, Relaxed);
+        let fits = self.frames.fetch_add(1, Relaxed) < self.frames_max.saturating_mul(2);
+        if !fits {
+            self.give_back(bytes, 1);
+        }
+        fits
+    }
+
     fn give_back(&self, bytes: usize, frames: usize) {
         self.bytes.fetch_sub(bytes, Relaxed);
         self.frames.fetch_sub(frames, Relaxed);
@@ -71,6 +81,18 @@ impl Budget {
     fn is_full(&self) -> bool {
         self.bytes.load(Relaxed) >= self.bytes_max || self.frames.load(Relaxed) >= self.frames_max
     }
+}
+
+/// What a frame is to its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It carries something: if the lane is full, it is dropped.
+    Carrier,
+    /// It says where others have their place: some tens of bytes, for which there is room when there
+    /// is none for carriers.
+    Mark,
+    /// It is a mark, and may be the first on its lane.
+    Start,
 }
 
 /// One lane's queue.
@@ -118,17 +140,20 @@ impl Queue {
     }
 
     /// Appends the frame that `encode` writes.
-    pub(super) fn push(&self, starts: bool, encode: impl FnOnce(&mut Vec<u8>)) -> Pushed {
+    pub(super) fn push(&self, role: Role, encode: impl FnOnce(&mut Vec<u8>)) -> Pushed {
         let mut waiting = self.waiting.lock();
-        if waiting.closed || !(waiting.started || starts) {
+        if waiting.closed || !(waiting.started || role == Role::Start) {
             return Pushed::NoLink;
         }
-        if self.budget.is_full() {
+        let is_mark = role != Role::Carrier;
+        if self.budget.is_full() && !is_mark {
             return Pushed::Full;
         }
         let start = waiting.bytes.len();
         encode(&mut waiting.bytes);
-        if !self.budget.take(waiting.bytes.len() - start) {
+        let bytes = waiting.bytes.len() - start;
+        let fits = if is_mark { self.budget.take_for_mark(bytes) } else { self.budget.take(bytes) };
+        if !fits {
             waiting.bytes.truncate(start);
             return Pushed::Full;
         }
@@ -199,7 +224,7 @@ mod tests {
     }
 
     fn push(queue: &Queue, bytes: &[u8]) -> Pushed {
-        queue.push(false, |out| out.extend_from_slice(bytes))
+        queue.push(Role::Carrier, |out| out.extend_from_slice(bytes))
     }
 
     #[test]
@@ -244,10 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn marks_have_room_when_carriers_have_none() {
+        let queue = Queue::new(Budget::new((10, 2)));
+        assert_eq!(push(&queue, &[0; 9]), Pushed::Queued);
+        assert_eq!(push(&queue, &[0; 9]), Pushed::Full);
+        let mark = || queue.push(Role::Mark, |out| out.extend_from_slice(&[1; 9]));
+        assert_eq!(
+            [mark(), mark(), mark(), mark()],
+            [Pushed::Queued, Pushed::Queued, Pushed::Queued, Pushed::Full]
+        );
+        assert_eq!(push(&queue, &[0; 1]), Pushed::Full);
+    }
+
+    #[test]
     fn nothing_comes_before_the_frame_that_starts() {
         let queue = Queue::to_be_started(Budget::new((100, 100)));
         assert_eq!(push(&queue, b"b"), Pushed::NoLink);
-        assert_eq!(queue.push(true, |out| out.push(b'a')), Pushed::Queued);
+        assert_eq!(queue.push(Role::Start, |out| out.push(b'a')), Pushed::Queued);
         assert_eq!(push(&queue, b"b"), Pushed::Queued);
     }
 

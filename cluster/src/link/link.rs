@@ -252,14 +252,13 @@ impl Link {
     /// A task has ended: if not well, neither does the link.
     fn notice(&self, done: Result<Result<(), ReadFault>, JoinError>) {
         match done {
-            Ok(Ok(())) => {}
             Ok(Err(ReadFault::Io(_))) => self.end(Down::Lost),
             Ok(Err(fault)) => self.violated(&fault.to_string()),
             Err(error) if error.is_panic() => {
                 tracing::error!(peer = %self.peer.name, %error, "a link's task has panicked");
                 self.end(Down::Lost);
             }
-            Err(_) => {}
+            Ok(Ok(())) | Err(_) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! All links of a node: who is linked, dialled and accepted; the way in for frames.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -10,17 +10,18 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Down, Introduction, LinkEvents, LinkStatus,
+    Down, Introduction, LinkError, LinkEvents, LinkStatus,
     counters::LinkCounters,
     frames,
     handshake::Hello,
+    lane::Role,
     link::Link,
     meeting::Met,
     pairing::Pairing,
@@ -36,8 +37,9 @@ use crate::{
 /// From the first packet to the last word of a handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Handshakes that others have begun, at once; more are turned away.
-const HANDSHAKES_MAX: usize = 128;
+/// Handshakes that others have begun, at once: some 10 MiB. One more, and the oldest is dropped: an
+/// honest one takes a few round trips, so who holds many open keeps nobody out.
+const HANDSHAKES_MAX: usize = 512;
 
 /// Dials that wait to be begun.
 const DIALS_MAX: usize = 64;
@@ -76,73 +78,6 @@ struct Dial {
     outcome: oneshot::Sender<Result<Introduction, LinkError>>,
 }
 
-/// Why a dial led to no link.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// Nobody is there, or nobody who speaks as a node.
-    #[error("no node answers at {address}: {reason}")]
-    Unreachable {
-        /// Where.
-        address: SocketAddr,
-        /// What happened.
-        reason: String,
-    },
-    /// The two nodes have different secrets.
-    #[error(
-        "node at {0} does not share our CLUSTER_SECRET: start both with the same, or remove the \
-         address from the seeds"
-    )]
-    Distrusted(SocketAddr),
-    /// The address is this node's own.
-    #[error("{0} is this node itself")]
-    Myself(SocketAddr),
-    /// The peer does not want the link.
-    #[error("refused by the node at {address}: {refusal}")]
-    Refused {
-        /// Whom.
-        address: SocketAddr,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// This node does not want the link.
-    #[error("the node at {address} cannot be linked: {refusal}")]
-    Unfit {
-        /// Whom.
-        address: SocketAddr,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// Another connection of the same two nodes is being made, or has not quite ended. There is a
-    /// link soon, or another dial may make one.
-    #[error("the node at {0} is being linked by another connection")]
-    Underway(SocketAddr),
-    /// What answers is no node.
-    #[error("what answers at {0} is no node: is it a mesh port?")]
-    Malformed(SocketAddr),
-    /// The handshake took more than 5 s.
-    #[error("the node at {0} did not finish the handshake in time")]
-    Deadline(SocketAddr),
-    /// The links are stopped, or stop.
-    #[error("links are stopped")]
-    Stopped,
-}
-
-impl LinkError {
-    /// The reason as it is counted.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Unreachable { .. } => Reason::Broken,
-            Self::Distrusted(_) => Reason::Secret,
-            Self::Myself(_) => Reason::Myself,
-            Self::Refused { refusal, .. } | Self::Unfit { refusal, .. } => refusal.reason,
-            Self::Underway(_) => Reason::Duplicate,
-            Self::Malformed(_) => Reason::Malformed,
-            Self::Deadline(_) => Reason::Deadline,
-            Self::Stopped => Reason::Leaving,
-        }
-    }
-}
-
 impl Links {
     /// Links of the node that introduces itself so, in the cluster with this id.
     pub fn new(
@@ -175,7 +110,7 @@ impl Links {
     /// open, with what waits in it: [`close_all`](Self::close_all) comes first. To be called once.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let Some(mut wanted) = self.wanted.lock().take() else { return };
-        let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut handshakes = Handshakes::default();
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
@@ -185,10 +120,9 @@ impl Links {
                 Some(dial) = wanted.recv() => { tasks.spawn(self.clone().dialled(dial)); }
                 incoming = self.transport.accept() => match incoming {
                     None => break,
-                    Some(incoming) => match slots.clone().try_acquire_owned() {
-                        Ok(slot) => { tasks.spawn(self.clone().accepted(incoming, slot)); }
-                        Err(_) => self.counters.refuse(Reason::Busy),
-                    },
+                    Some(incoming) => {
+                        tasks.spawn(self.clone().accepted(incoming, handshakes.begin()));
+                    }
                 },
             }
         }
@@ -282,7 +216,8 @@ impl Links {
     /// Puts a message of the membership onto the gossip lane; `false` if there is no link, or no
     /// room: gossip repairs itself.
     pub fn gossip(&self, to: NodeId, message: &[u8]) -> bool {
-        let pushed = self.push(to, Lane::Gossip, false, |out| frames::append_gossip(out, message));
+        let pushed =
+            self.push(to, Lane::Gossip, Role::Carrier, |out| frames::append_gossip(out, message));
         pushed == Pushed::Queued
     }
 
@@ -290,17 +225,17 @@ impl Links {
         &self,
         to: NodeId,
         lane: Lane,
-        starts: bool,
+        role: Role,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
         let linked = self.linked.load();
         let Some(link) = linked.get(&to) else { return Pushed::NoLink };
         let Some(queue) = link.queue(lane) else { return Pushed::NoLink };
-        let pushed = queue.push(starts, encode);
+        let pushed = queue.push(role, encode);
         if pushed == Pushed::Full {
             self.counters.dropped(lane.into());
-            if lane == Lane::Control {
-                tracing::warn!(peer = %link.peer.name, "the control lane is full: the link is closed");
+            if lane == Lane::Control || role != Role::Carrier {
+                tracing::warn!(peer = %link.peer.name, ?lane, "a lane is full: the link is closed");
                 link.end(Down::Lost);
             }
         }
@@ -309,16 +244,23 @@ impl Links {
 }
 
 impl Outlet for Links {
-    /// Over the lane's bound the link is closed as lost, since a control frame is never dropped alone.
+    /// Over the lane's bound the link is closed as lost, since neither a control frame nor a mark on a
+    /// data lane is ever dropped alone.
     fn control(&self, to: NodeId, frame: &Control) -> bool {
-        let pushed = self.push(to, Lane::Control, false, |out| frame.encode(out));
+        let pushed = self.push(to, Lane::Control, Role::Carrier, |out| frame.encode(out));
         pushed == Pushed::Queued
     }
 
     /// [`Pushed::NoLink`] too for what comes before [`Data::Start`] on a new link's lane.
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
-        let starts = matches!(frame, Data::Start { .. });
-        self.push(to, Lane::Data(lane), starts, |out| frame.encode(out))
+        let role = match frame {
+            Data::Start { .. } => Role::Start,
+            Data::Fence { .. } | Data::Fenced { .. } | Data::Barrier { .. } => Role::Mark,
+            Data::Direct(_) | Data::Bounced(_) | Data::Broadcast(_) | Data::Relayed(_) => {
+                Role::Carrier
+            }
+        };
+        self.push(to, Lane::Data(lane), role, |out| frame.encode(out))
     }
 }
 
@@ -376,20 +318,21 @@ impl Links {
         }
     }
 
-    async fn accepted(
-        self: Arc<Self>,
-        incoming: Incoming,
-        slot: tokio::sync::OwnedSemaphorePermit,
-    ) {
+    async fn accepted(self: Arc<Self>, incoming: Incoming, crowded: CancellationToken) {
+        let done = crowded.clone().drop_guard();
         // Each dial comes from a port of its own.
-        let from = SocketAddr::new(incoming.from.ip(), 0);
-        let met = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
-        let met = match self.stopping.run_until_cancelled(met).await {
-            Some(Ok(met)) => met,
-            Some(Err(_)) => Err(Refusal::new(Reason::Deadline, "the handshake took too long")),
+        let from = SocketAddr::new(incoming.from.ip().to_canonical(), 0);
+        let answer = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
+        let answer = crowded.run_until_cancelled(answer);
+        let met = match self.stopping.run_until_cancelled(answer).await {
+            Some(Some(Ok(met))) => met,
+            Some(Some(Err(_))) => {
+                Err(Refusal::new(Reason::Deadline, "the handshake took too long"))
+            }
+            Some(None) => Err(Refusal::new(Reason::Busy, "too many handshakes at once")),
             None => Err(Refusal::new(Reason::Leaving, "the node stops")),
         };
-        drop(slot);
+        drop(done);
         match met {
             Ok(Met::Linked(link, claim)) => link.run(self, claim, || {}).await,
             Ok(Met::Known(_)) => {}
@@ -405,6 +348,24 @@ impl Links {
         } else if self.logged.is_due(address, reason, self.now()) {
             tracing::warn!(%address, reason = reason.label(), text, "no link");
         }
+    }
+}
+
+/// The handshakes that others have begun, oldest first; each is cancelled when it ends, or has to.
+#[derive(Default)]
+struct Handshakes(VecDeque<CancellationToken>);
+
+impl Handshakes {
+    fn begin(&mut self) -> CancellationToken {
+        self.0.retain(|handshake| !handshake.is_cancelled());
+        if self.0.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.cancel();
+        }
+        let handshake = CancellationToken::new();
+        self.0.push_back(handshake.clone());
+        handshake
     }
 }
 
@@ -429,5 +390,22 @@ fn notice(done: Result<(), JoinError>) {
         && error.is_panic()
     {
         tracing::error!(%error, "a link's task has panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_handshake_makes_room() {
+        let mut handshakes = Handshakes::default();
+        let begun: Vec<_> = (0..HANDSHAKES_MAX).map(|_| handshakes.begin()).collect();
+        begun[5].cancel();
+        let after_an_end = handshakes.begin();
+        assert!(!begun[0].is_cancelled(), "there was room");
+        handshakes.begin();
+        assert!(begun[0].is_cancelled() && !begun[1].is_cancelled());
+        assert!(!after_an_end.is_cancelled());
     }
 }

@@ -17,6 +17,10 @@ use super::{
 };
 use crate::NodeId;
 
+/// What is logged of a dialler whose certificate is another cluster's.
+const DISTRUSTED: &str = "a node that dials from there does not share our CLUSTER_SECRET: start both \
+                          with the same, or remove our address from its seeds";
+
 /// What a dial has led to.
 pub(super) enum Met {
     /// A new link, to be run.
@@ -55,7 +59,7 @@ impl Links {
             Ok::<_, Fault>((ours, handshake::answer(&mut from).await?, to))
         };
         let (ours, theirs, mut to) =
-            offered.await.map_err(|fault| self.failed(address, &*connection, fault))?;
+            offered.await.map_err(|fault| failed(address, &*connection, fault))?;
         let claim = self
             .judge(&ours, &theirs, peer)
             .and_then(|()| self.pairing.accepted(offer, &theirs.introduction));
@@ -65,19 +69,16 @@ impl Links {
         })?;
         claim.former_ended().await;
         let confirmed = handshake::confirm(&mut *to).await;
-        confirmed.map_err(|error| self.failed(address, &*connection, error.into()))?;
+        confirmed.map_err(|error| failed(address, &*connection, error.into()))?;
         Ok(self.linked_by(connection, theirs, claim))
     }
 
     /// Answers somebody who has dialled.
     pub(super) async fn answer(&self, incoming: Incoming) -> Result<Met, Refusal> {
-        let connection = incoming.connect.await.map_err(|error| {
-            let reason = match error {
-                ConnectError::Distrusted => Reason::Secret,
-                ConnectError::Nameless => Reason::Certificate,
-                ConnectError::Unreachable(_) => Reason::Broken,
-            };
-            Refusal::new(reason, error.to_string())
+        let connection = incoming.connect.await.map_err(|error| match error {
+            ConnectError::Distrusted => Refusal::new(Reason::Secret, DISTRUSTED),
+            ConnectError::Nameless => Refusal::new(Reason::Certificate, error.to_string()),
+            ConnectError::Unreachable(_) => Refusal::new(Reason::Broken, error.to_string()),
         })?;
         let answered = async {
             let (mut to, mut from) = connection.accept_bi().await.map_err(std::io::Error::from)?;
@@ -99,12 +100,7 @@ impl Links {
             confirmed.unwrap_or(Err(Fault::Malformed))?;
             Ok((theirs, claim))
         };
-        let (theirs, claim) =
-            answered.await.map_err(|fault| match self.failed_there(&*connection, fault) {
-                Fault::Refused(refusal) => refusal,
-                Fault::Malformed => Refusal::new(Reason::Malformed, Fault::Malformed.to_string()),
-                Fault::Io(error) => Refusal::new(Reason::Broken, error.to_string()),
-            })?;
+        let (theirs, claim) = answered.await.map_err(|fault| refusal(&*connection, fault))?;
         Ok(self.linked_by(connection, theirs, claim))
     }
 
@@ -139,38 +135,48 @@ impl Links {
         self.events.learn_time(theirs.time);
         Met::Linked(Link::new(theirs.introduction, connection, self.now()), claim)
     }
+}
 
-    fn failed(&self, address: SocketAddr, connection: &dyn Connection, fault: Fault) -> LinkError {
-        match self.failed_there(connection, fault) {
-            Fault::Refused(refusal) if refusal.reason == Reason::Secret => {
-                LinkError::Distrusted(address)
-            }
-            Fault::Refused(refusal) if refusal.reason == Reason::Duplicate => {
-                LinkError::Underway(address)
-            }
-            Fault::Refused(refusal) => LinkError::Refused { address, refusal },
-            Fault::Malformed => LinkError::Malformed(address),
-            Fault::Io(error) => LinkError::Unreachable { address, reason: error.to_string() },
+/// What failed, as the dialler tells it.
+fn failed(address: SocketAddr, connection: &dyn Connection, fault: Fault) -> LinkError {
+    match in_words(connection, fault) {
+        Fault::Refused(refusal) if refusal.reason == Reason::Secret => {
+            LinkError::Distrusted(address)
         }
+        Fault::Refused(refusal) if refusal.reason == Reason::Duplicate => {
+            LinkError::Underway(address)
+        }
+        Fault::Refused(refusal) => LinkError::Refused { address, refusal },
+        Fault::Malformed => LinkError::Malformed(address),
+        Fault::Io(error) => LinkError::Unreachable { address, reason: error.to_string() },
     }
+}
 
-    /// What failed, in the peer's words if it said some when it closed the connection.
-    fn failed_there(&self, connection: &dyn Connection, fault: Fault) -> Fault {
-        if !matches!(fault, Fault::Io(_)) {
-            return fault;
+/// What failed, as the other end tells it.
+fn refusal(connection: &dyn Connection, fault: Fault) -> Refusal {
+    match in_words(connection, fault) {
+        Fault::Refused(refusal) => refusal,
+        Fault::Malformed => Refusal::new(Reason::Malformed, Fault::Malformed.to_string()),
+        Fault::Io(error) => Refusal::new(Reason::Broken, error.to_string()),
+    }
+}
+
+/// What failed, in the peer's words if it said some when it closed the connection.
+fn in_words(connection: &dyn Connection, fault: Fault) -> Fault {
+    if !matches!(fault, Fault::Io(_)) {
+        return fault;
+    }
+    match connection.closed().now_or_never() {
+        Some(Ended::There { code: CloseCode::Refused, reason }) => {
+            Refusal::new(Reason::Unwanted, format!("the peer refuses: {reason}")).into()
         }
-        match connection.closed().now_or_never() {
-            Some(Ended::There { code: CloseCode::Refused, reason }) => {
-                Refusal::new(Reason::Unwanted, format!("the peer refuses: {reason}")).into()
-            }
-            Some(Ended::There { code: CloseCode::Duplicate, reason }) => {
-                Refusal::new(Reason::Duplicate, reason).into()
-            }
-            Some(Ended::Distrusted) => {
-                Refusal::new(Reason::Secret, Ended::Distrusted.to_string()).into()
-            }
-            _ => fault,
+        Some(Ended::There { code: CloseCode::Duplicate, reason }) => {
+            Refusal::new(Reason::Duplicate, reason).into()
         }
+        Some(Ended::Distrusted) => {
+            Refusal::new(Reason::Secret, Ended::Distrusted.to_string()).into()
+        }
+        _ => fault,
     }
 }
 

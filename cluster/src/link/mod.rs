@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod conformance;
 mod counters;
+mod error;
 mod frames;
 mod handshake;
 mod key;
@@ -27,10 +28,11 @@ use bytes::Bytes;
 
 pub use self::{
     counters::{LaneCounts, LaneKind, LinkCounters},
+    error::LinkError,
     frames::Frames,
     handshake::{CLOCK_SKEW_MAX, VERSIONS},
     key::NodeKey,
-    links::{Clock, LinkError, Links},
+    links::{Clock, Links},
     refusal::{Reason, Refusal},
 };
 use crate::{Incarnation, UnixMillis, wire::Control};
@@ -56,7 +58,8 @@ pub trait LinkEvents: Send + Sync + 'static {
     /// reason is told to it and logged.
     fn admit(&self, peer: &Introduction) -> Result<(), String>;
 
-    /// A link is there. Nothing else of it comes before.
+    /// A link is there. Nothing else of it comes before. Frames can be pushed to the peer from here on,
+    /// [`Data::Start`](crate::wire::Data) first on each data lane.
     fn up(&self, peer: &Introduction);
 
     /// A link is gone, with all that was in it. Nothing else of it comes after.

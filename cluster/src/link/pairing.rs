@@ -202,3 +202,6 @@ impl Drop for Claim {
 fn duplicate(text: &str) -> Refusal {
     Refusal::new(Reason::Duplicate, text)
 }
+
+#[cfg(test)]
+mod tests;

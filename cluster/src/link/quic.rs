@@ -35,10 +35,14 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
 /// The same for all streams of a connection, and what is kept of the sent until it is acknowledged:
 /// 48 MiB. Room for every lane's window, so that no lane ever waits for another's.
-const LINK_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LANES as u32 + 2);
+const LINK_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS;
 
-/// A link's lanes, and room to notice that a peer opens more.
-const UNI_STREAMS_MAX: u32 = LANES as u32 + 4;
+/// A link's streams in one direction: control, gossip and the data lanes.
+const STREAMS: u32 = 6;
+const _: () = assert!(STREAMS as usize == LANES + 2);
+
+/// All of them, and room to notice that a peer opens more.
+const UNI_STREAMS_MAX: u32 = STREAMS + 2;
 
 /// The handshake's stream, and room to notice another.
 const BI_STREAMS_MAX: u32 = 2;
@@ -130,7 +134,7 @@ impl QuicTransport {
 }
 
 /// A bound socket with large buffers.
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
@@ -173,8 +177,8 @@ fn transport_config() -> TransportConfig {
 fn endpoint_config(settings: &QuicSettings<'_>) -> EndpointConfig {
     let reset = hmac::Key::new(hmac::HMAC_SHA256, &*settings.key.derive("quic resets"));
     let mut config = EndpointConfig::new(Arc::new(reset));
-    let [a, b, c, d, e, f, g, h, ..] = *settings.key.derive("quic connection ids");
-    let ids = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let ids = settings.key.derive("quic connection ids");
+    let ids = ids.first_chunk().copied().map(u64::from_le_bytes).unwrap_or_default();
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
     config.rng_seed(settings.rng_seed);
     config
@@ -189,7 +193,7 @@ impl Transport for QuicTransport {
     async fn dial(&self, address: SocketAddr) -> Result<Arc<dyn Connection>, ConnectError> {
         let unreachable = |error: quinn::ConnectError| ConnectError::Unreachable(error.to_string());
         let connecting = self.endpoint.connect(address, SERVER_NAME).map_err(unreachable)?;
-        QuicConnection::new(connecting.await)
+        QuicConnection::verified(connecting.await)
     }
 
     async fn accept(&self) -> Option<Incoming> {
@@ -198,7 +202,7 @@ impl Transport for QuicTransport {
             // Nothing is kept for a stranger before it answers from the address that it names.
             if incoming.remote_address_validated() || !incoming.may_retry() {
                 let from = incoming.remote_address();
-                let connect = async move { QuicConnection::new(incoming.await) };
+                let connect = async move { QuicConnection::verified(incoming.await) };
                 return Some(Incoming { from, connect: Box::pin(connect) });
             }
             // It fails only for those who have retried already.
@@ -222,7 +226,7 @@ struct QuicConnection {
 }
 
 impl QuicConnection {
-    fn new(
+    fn verified(
         connected: Result<quinn::Connection, ConnectionError>,
     ) -> Result<Arc<dyn Connection>, ConnectError> {
         let connection = connected.map_err(|error| match Ended::from(error) {

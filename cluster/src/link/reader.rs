@@ -16,6 +16,10 @@ use crate::wire::{self, Control, Lane, WireError};
 /// Bytes asked for at once: what waits is handed on together, and an idle lane holds no more.
 const READ_BYTES: usize = 32 << 10;
 
+/// A buffer with more room than this is not kept: the longest frame would leave its size behind on
+/// every lane.
+const KEPT_BYTES: usize = 256 << 10;
+
 /// Why a lane is read no further.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadFault {
@@ -55,7 +59,15 @@ pub(super) async fn read(
         if frames > 0 {
             links.counters.received(lane.into(), frames, end as u64);
             hand_on(&link, &links, lane, bytes.split_to(end).freeze())?;
+            trim(&mut bytes);
         }
+    }
+}
+
+/// Moves what is left of a large buffer into one of its own size.
+fn trim(bytes: &mut BytesMut) {
+    if bytes.capacity() > KEPT_BYTES && bytes.len() <= READ_BYTES {
+        *bytes = BytesMut::from(&bytes[..]);
     }
 }
 
@@ -75,4 +87,19 @@ fn hand_on(link: &Link, links: &Links, lane: Lane, mut bytes: Bytes) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_frame_leaves_no_large_buffer_behind() {
+        let mut bytes = BytesMut::zeroed(16 << 20);
+        bytes.extend_from_slice(b"next");
+        drop(bytes.split_to(16 << 20));
+        trim(&mut bytes);
+        assert_eq!(bytes, b"next"[..]);
+        assert!(bytes.capacity() <= KEPT_BYTES, "{}", bytes.capacity());
+    }
 }

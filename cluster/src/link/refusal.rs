@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use parking_lot::Mutex;
 
 /// Between two lines of the log about one address and one reason.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Addresses and reasons that are remembered as logged: 64 KiB or so. More are not logged until old
 /// ones are forgotten; all are counted.

@@ -322,9 +322,7 @@ impl Cluster {
                 (views.iter().all(|members| is_so(members)), views)
             };
             if all {
-                let took = start.elapsed();
-                eprintln!("{what}: {took:?}");
-                return took;
+                return start.elapsed();
             }
             assert!(start.elapsed() < limit, "{what}: not within {limit:?}: {views:#?}");
             self.pass(Duration::from_millis(10)).await;

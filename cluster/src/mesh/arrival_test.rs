@@ -339,6 +339,7 @@ impl Cluster {
                     let life = self.live.get_mut(&(agent, session)).expect("it is still there");
                     assert_eq!(life.admitted.replace(self.now), None, "admitted once");
                 }
+                // Nothing is broadcast here.
                 Action::PassBy { .. } => {}
                 Action::Outdone { agent, session, by } => {
                     assert!(by > session, "the newest wins");

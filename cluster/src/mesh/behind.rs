@@ -86,7 +86,8 @@ impl Behind {
         if self.is_any.load(Ordering::Acquire) {
             let lanes = self.lanes.read();
             if let Some(agents) = lanes.get(&(origin, lane)) {
-                let all: Vec<&str> = except.iter().chain(agents.keys().map(AgentId::as_str)).collect();
+                let all: Vec<&str> =
+                    except.iter().chain(agents.keys().map(AgentId::as_str)).collect();
                 return deliver(Names::List(&all));
             }
         }

@@ -325,7 +325,8 @@ impl Directory {
         let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         self.forget_departed(now);
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-        let mut actions: Vec<Action> = peers.into_iter().flat_map(|peer| self.sweep(peer)).collect();
+        let mut actions: Vec<Action> =
+            peers.into_iter().flat_map(|peer| self.sweep(peer)).collect();
         let mut expired = Vec::new();
         let mut foreign = Vec::new();
         for (agent, record) in self.records.range((from, Bound::Unbounded)).take(few) {

@@ -249,16 +249,19 @@ impl Mesh {
     /// A link is there: frames to and from the peer from now on belong to it.
     pub fn link_up(&self, peer: &Home, now: Duration) {
         let node = peer.me.node;
+        let known = Arc::new(Peer { home: peer.clone(), suspect: AtomicBool::new(false) });
+        {
+            let _one_at_a_time = self.core.lock();
+            self.change_peers(|peers| {
+                peers.insert(node, Arc::clone(&known));
+            });
+        }
         if peer.region != self.home.region {
             for reception in &*self.receptions_of(peer.me) {
                 reception.lock().link_up();
             }
         }
-        let known = Arc::new(Peer { home: peer.clone(), suspect: AtomicBool::new(false) });
         let mut core = self.core.lock();
-        self.change_peers(|peers| {
-            peers.insert(node, Arc::clone(&known));
-        });
         for (number, lane) in (0..).zip(&self.lanes) {
             let mut lane = lane.lock();
             self.out().counted(node, number, &Data::Start { seq: lane.sent.last() });
@@ -339,12 +342,13 @@ impl Mesh {
             core.directory.members(members, rings);
         }
         drop(core);
+        let mut receptions = self.receptions.write();
         let peers = self.peers.load();
         let lives = |origin: &Incarnation| {
             members.iter().any(|member| member.incarnation == *origin && member.state.lives())
                 || peers.get(&origin.node).is_some_and(|peer| peer.home.me == *origin)
         };
-        self.receptions.write().retain(|origin, _| lives(origin));
+        receptions.retain(|origin, _| lives(origin));
     }
 
     fn change_peers(&self, change: impl FnOnce(&mut HashMap<NodeId, Arc<Peer>>)) {
@@ -589,14 +593,7 @@ impl Mesh {
                 Action::Send { to, frame } => {
                     self.outlet.control(to, &frame);
                 }
-                Action::PassBy { agent, session, node, heard } => {
-                    self.behind.add(&agent, session, node, heard);
-                }
-                Action::Admit { agent, session } => self.deliver.admitted(&agent, session),
-                Action::Outdone { agent, session, by } => {
-                    self.behind.ended(&agent, session);
-                    self.deliver.replaced(&agent, by);
-                }
+                of_session => self.tell_session(&of_session),
             }
             if actions.is_empty() {
                 for need in std::mem::take(&mut needs) {
@@ -605,6 +602,20 @@ impl Mesh {
                     needs.extend(asked);
                 }
             }
+        }
+    }
+
+    fn tell_session(&self, action: &Action) {
+        match action {
+            Action::PassBy { agent, session, node, heard } => {
+                self.behind.add(agent, *session, *node, *heard);
+            }
+            Action::Admit { agent, session } => self.deliver.admitted(agent, *session),
+            Action::Outdone { agent, session, by } => {
+                self.behind.ended(agent, *session);
+                self.deliver.replaced(agent, *by);
+            }
+            Action::Send { .. } => {}
         }
     }
 
@@ -667,12 +678,13 @@ impl Mesh {
         is: Option<SessionId>,
         now: Duration,
     ) -> (Vec<Action>, Needs) {
-        let mut actions = core.directory.moved(agent, was, is, now);
+        let mut learned = core.directory.moved(agent, was, is, now);
         if let Some(session) = is {
-            actions.extend(core.presence.outdone(agent, session));
-            actions.extend(self.stand_in(core, from, agent, was, session));
+            for action in core.presence.outdone(agent, session) {
+                self.tell_session(&action);
+            }
+            learned.extend(self.stand_in(core, from, agent, was, session));
         }
-        self.perform(core, actions, now);
         let (near, out) = (self.near.load(), self.out());
         let needs = self.routes.moved(from, agent, was, is, &**near, &out, now);
         if let Some(session) = is.filter(|session| session.node != self.home.me.node) {
@@ -682,7 +694,7 @@ impl Mesh {
                 self.outlet.data(session.node, number, &barrier);
             }
         }
-        (Vec::new(), needs)
+        (learned, needs)
     }
 
     /// A home that tells others itself does not reach the agent's owner: whoever does passes it on, and
@@ -761,9 +773,11 @@ impl Mesh {
 
 impl Core {
     fn locate(&mut self, asker: NodeId, agent: &AgentId, home_only: bool) -> Located {
-        match self.presence.session_of(agent.as_str()) {
-            Some(session) if home_only => Located::At(session),
-            _ => self.directory.lookup(asker, agent.as_str(), home_only),
+        let recorded = self.directory.lookup(asker, agent.as_str(), home_only);
+        match (self.presence.session_of(agent.as_str()), recorded) {
+            (Some(own), Located::At(recorded)) if home_only => Located::At(own.max(recorded)),
+            (Some(own), _) if home_only => Located::At(own),
+            (_, recorded) => recorded,
         }
     }
 }

@@ -296,12 +296,15 @@ impl<C> Route<C> {
         }
     }
 
-    /// The answer to a question is that the place is `place`.
-    pub(super) fn answered(&mut self, ask: u64, place: Place, epoch: u64, now: Duration) {
+    /// The answer to a question is that the place is `place`. Only who was asked as the owner tells
+    /// when that changes.
+    pub(super) fn answered(&mut self, ask: u64, mut place: Place, epoch: u64, now: Duration) {
         if ask <= self.heard_after {
             return;
         }
-        self.close_question(ask);
+        if self.close_question(ask) != Some(Whom::Owner) {
+            place.vouched = None;
+        }
         if let Some((newest, Standing::Refused(named))) = &mut self.newest
             && *newest == place.session
         {

@@ -61,7 +61,7 @@ pub(super) trait RouteOut {
     /// Gives the message to the agent's session on this node; `false` if there is none.
     fn here(&self, agent: &AgentId, from: &AgentId, followed: bool, body: &Body<'_>) -> bool;
 
-    /// Everything that waited for the agent's session on this node was given to it: from now on
+    /// Nothing waits for the agent's session on this node any more, if it has one: from now on
     /// messages from this node may go to it directly.
     fn unfenced(&self, agent: &AgentId);
 

@@ -1,7 +1,7 @@
 //! The page that a person sees who opens the relay's address in a browser.
 
 /// The page of a relay of this name with so many agents connected.
-pub(super) fn page(relay: &str, connected: usize) -> String {
+pub(super) fn page(relay: &str, connected: u64) -> String {
     PAGE.replace("{relay}", &escape(relay)).replace("{connected}", &connected.to_string())
 }
 

@@ -13,7 +13,10 @@ use axum::{
 use serde_json::json;
 
 use super::{ApiError, access_log, cors, landing, register::register, upgrade::upgrade};
-use crate::relay::{Phase, Relay};
+use crate::{
+    relay::{Phase, Relay},
+    report,
+};
 
 /// The public listener's paths.
 pub fn public_router(relay: Arc<Relay>) -> Router {
@@ -41,5 +44,5 @@ pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
 }
 
 async fn landing_page(State(relay): State<Arc<Relay>>) -> Html<String> {
-    Html(landing::page(&relay.config.relay_name, relay.sessions.len()))
+    Html(landing::page(&relay.config.relay_name, report::total(&relay).0.sessions))
 }

@@ -82,6 +82,12 @@ async fn arrive(early: &[u8]) -> Arrival {
     Arrival { relay, session, agent, written, actor, _folder: folder }
 }
 
+/// Whether the relay has acted on so many commands.
+fn heard(relay: &Relay, commands: u32) -> bool {
+    let line = format!("arc_messages_received_total{{kind=\"command\"}} {commands}");
+    relay.metrics.render().lines().any(|l| l == line)
+}
+
 const PING: &str = r#"{"to":["relay"],"type":"ping","ref":"REF"}"#;
 
 #[tokio::test]
@@ -93,6 +99,7 @@ async fn nothing_is_said_and_nothing_heard_before_the_session_is_admitted() {
     let polled = poll_fn(|cx| Poll::Ready(life.as_mut().poll(cx))).await;
     assert!(polled.is_pending() && session.is_held());
     assert_eq!(written.take(), "", "not even a welcome");
+    assert!(heard(&relay, 0));
 
     Sink::new(&relay).admitted(session.agent(), session.id());
     drop(agent);
@@ -100,7 +107,7 @@ async fn nothing_is_said_and_nothing_heard_before_the_session_is_admitted() {
     let written = written.take();
     let at = |text: &str| written.find(text).unwrap_or_else(|| panic!("{text} in {written}"));
     assert!(at("welcome") < at("early") && at("early") < at("late"), "{written}");
-    assert!(relay.sessions.is_empty());
+    assert!(relay.sessions.is_empty() && heard(&relay, 2));
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use cluster::{SessionId, mesh::Outgoing, wire::{Body, lane_of}};
+use cluster::{
+    SessionId,
+    mesh::Outgoing,
+    wire::{Body, lane_of},
+};
 use rand::{Rng, seq::IndexedRandom};
 
 use super::{
@@ -133,9 +137,8 @@ impl World {
         if self.agents[agent].connects {
             return;
         }
-        let ready: Vec<usize> = (0..self.nodes.len())
-            .filter(|place| self.nodes[*place].is_ready(self.now))
-            .collect();
+        let ready: Vec<usize> =
+            (0..self.nodes.len()).filter(|place| self.nodes[*place].is_ready(self.now)).collect();
         if let Some(node) = ready.choose(&mut self.rng) {
             self.agents[agent].connects = true;
             self.queue.put(self.now + after, Event::Connect { agent, node: *node });
@@ -220,7 +223,8 @@ impl World {
         self.trace.agent(now, agent, Some(number), || {
             format!("node-{place} accepts message {number} of agent-{agent} for {to:?}")
         });
-        let record = MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new() };
+        let record =
+            MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new() };
         self.history.messages.push(record);
         let Some(sessions) = self.running(place).map(|running| running.sessions.clone()) else {
             return;

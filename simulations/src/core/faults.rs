@@ -110,7 +110,9 @@ pub(super) struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// One packet in so many is lost.
-    Loss { one_in: u32 },
+    Loss {
+        one_in: u32,
+    },
     /// The link between the two breaks.
     Cut(usize, usize),
     /// Nothing gets from the first to the second of each.
@@ -202,7 +204,8 @@ mod tests {
     #[test]
     fn a_plan_is_the_seeds_and_ends_in_time() {
         let (from, until) = (Duration::from_secs(2), Duration::from_secs(16));
-        let plan_of = |seed| plan(&Faults::all(), 4, from, until, &mut SmallRng::seed_from_u64(seed));
+        let plan_of =
+            |seed| plan(&Faults::all(), 4, from, until, &mut SmallRng::seed_from_u64(seed));
         assert_eq!(plan_of(3), plan_of(3));
         let all: Vec<Fault> = (0..200).flat_map(plan_of).collect();
         assert!(all.iter().all(|fault| fault.at >= from && fault.until <= until));

@@ -166,7 +166,14 @@ const UNDER_WAY_MAX_GRACEFUL: Duration = Duration::from_millis(500);
 
 impl History {
     /// Notes whether two nodes can speak to each other undisturbed from `now` on.
-    pub(crate) fn note_pair(&mut self, a: usize, b: usize, good: bool, graceful: bool, now: Duration) {
+    pub(crate) fn note_pair(
+        &mut self,
+        a: usize,
+        b: usize,
+        good: bool,
+        graceful: bool,
+        now: Duration,
+    ) {
         let pair = self.disturbances.entry((a.min(b), a.max(b))).or_default();
         match pair.last_mut() {
             Some(last) if last.until.is_none() => {
@@ -216,9 +223,7 @@ impl History {
         self.sessions.iter().enumerate().any(|(other, newer)| {
             let overlaps = newer.opened <= until
                 && newer.ended.is_none_or(|(ended, _)| ended >= session.opened);
-            newer.agent == session.agent
-                && overlaps
-                && (other > index || newer.id > session.id)
+            newer.agent == session.agent && overlaps && (other > index || newer.id > session.id)
         })
     }
 
@@ -278,7 +283,8 @@ mod tests {
         history.note_pair(1, 2, false, false, seconds(10));
         history.note_pair(1, 2, false, false, seconds(11));
         history.note_pair(2, 1, true, false, seconds(12));
-        for (accepted, undisturbed) in [(4, true), (5, false), (11, false), (13, false), (14, true)] {
+        for (accepted, undisturbed) in [(4, true), (5, false), (11, false), (13, false), (14, true)]
+        {
             assert_eq!(history.undisturbed(1, 2, seconds(accepted)), undisturbed, "{accepted}");
         }
         assert!(history.undisturbed(1, 3, seconds(11)) && history.undisturbed(1, 1, seconds(11)));

@@ -124,7 +124,12 @@ impl Links {
     }
 
     /// One fault fewer blocks the way. Says which lanes can move again, and when.
-    pub(super) fn unblock(&mut self, from: usize, to: usize, now: Duration) -> Vec<(Side, usize, Duration)> {
+    pub(super) fn unblock(
+        &mut self,
+        from: usize,
+        to: usize,
+        now: Duration,
+    ) -> Vec<(Side, usize, Duration)> {
         self.blocked[from][to] -= 1;
         let side = self.current[from][to].map(Side::other);
         let Some(side) = side.filter(|_| !self.is_blocked(from, to)) else { return Vec::new() };
@@ -144,7 +149,13 @@ impl Links {
 
     /// A new link, dialled by the first.
     pub(super) fn dialled(&mut self, by: Life, to: Life, now: Duration) -> Side {
-        let end = |life| End { life, state: EndState::Waiting, heard: now, suspect: false, graceful: false };
+        let end = |life| End {
+            life,
+            state: EndState::Waiting,
+            heard: now,
+            suspect: false,
+            graceful: false,
+        };
         self.links.push(Link { ends: [end(by), end(to)], lanes: Default::default() });
         Side { link: self.links.len() - 1, end: 1 }
     }
@@ -238,7 +249,8 @@ impl Links {
         let to = from.other();
         let (sender, receiver) = (self.life(from).node, self.life(to).node);
         let base = self.latency[sender][receiver];
-        let jitter = Duration::from_nanos(rng.random_range(0..=base.as_nanos() as u64 / 2 + 50_000));
+        let jitter =
+            Duration::from_nanos(rng.random_range(0..=base.as_nanos() as u64 / 2 + 50_000));
         let again = if self.loss_one_in > 0 && rng.random_ratio(1, self.loss_one_in) {
             base * 2 + RETRANSMISSION_MAX.mul_f64(rng.random())
         } else {

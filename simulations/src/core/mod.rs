@@ -6,13 +6,13 @@
 mod agents;
 mod event;
 mod faults;
+mod gossip;
 pub mod history;
 mod links;
 mod lives;
 mod message;
 mod node;
 mod outbox;
-mod gossip;
 mod sessions;
 mod trace;
 mod wires;

@@ -27,7 +27,11 @@ impl Outbox {
     /// Whether frames to the peer are taken from now on.
     pub(super) fn link(&self, peer: NodeId, is_there: bool) {
         let linked = &mut self.0.lock().linked;
-        if is_there { linked.insert(peer) } else { linked.remove(&peer) };
+        if is_there {
+            linked.insert(peer)
+        } else {
+            linked.remove(&peer)
+        };
     }
 
     /// What was put out since the last call: to whom, on which lane, the encoded frame.

@@ -108,7 +108,12 @@ mod tests {
 
     #[test]
     fn frames_are_written_that_speak_of_what_is_looked_at() {
-        let about = About { agents: [7].into(), messages: [12].into(), until: Duration::MAX, ..About::default() };
+        let about = About {
+            agents: [7].into(),
+            messages: [12].into(),
+            until: Duration::MAX,
+            ..About::default()
+        };
         let mut trace = Trace::new(Some(about));
         for text in ["Direct message 12 for agent-1", "Direct message 1 for agent-7"] {
             trace.frame(Duration::ZERO, text);

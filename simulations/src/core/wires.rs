@@ -110,7 +110,9 @@ impl World {
             return;
         }
         self.trace.all(now, || {
-            let states = told.iter().map(|m| format!("{}/{} {:?}", m.name, m.incarnation.generation, m.state));
+            let states = told
+                .iter()
+                .map(|m| format!("{}/{} {:?}", m.name, m.incarnation.generation, m.state));
             format!("node-{node} sees {}", states.collect::<Vec<_>>().join(", "))
         });
         self.engine(node, |mesh, now| mesh.members(&told, now));
@@ -147,7 +149,8 @@ impl World {
         let way_is_blocked = self.links.is_blocked(life.node, peer.node)
             || self.links.is_blocked(peer.node, life.node);
         let gone = is_first && !self.nodes[peer.node].is_in(peer);
-        if gone || (is_first && way_is_blocked) || self.links.state(side.other()) == EndState::Down {
+        if gone || (is_first && way_is_blocked) || self.links.state(side.other()) == EndState::Down
+        {
             self.links.down(side, &mut self.rng);
             self.links.down(side.other(), &mut self.rng);
             return;
@@ -190,7 +193,8 @@ impl World {
 
     /// A side gives its link up, or says goodbye; the other is told if the way is free.
     pub(super) fn close(&mut self, side: Side, graceful: bool) {
-        let latency = self.links.latency(self.links.life(side).node, self.links.life(side.other()).node);
+        let latency =
+            self.links.latency(self.links.life(side).node, self.links.life(side.other()).node);
         self.side_down(side, graceful);
         if self.links.state(side.other()) != EndState::Down {
             self.queue.put(self.now + latency, Event::Ended(side.other()));
@@ -375,17 +379,32 @@ fn copies(frame: &Frame) -> u64 {
 
 /// A data frame as a trace shows it.
 fn shown(frame: &Data<'_>) -> String {
-    let number = |body: &wire::Body<'_>| super::message::number(body.as_slice()).unwrap_or_default();
+    let number =
+        |body: &wire::Body<'_>| super::message::number(body.as_slice()).unwrap_or_default();
     let names = |names: &wire::Names<'_>| names.iter().collect::<Vec<_>>().join(" ");
     match frame {
         Data::Direct(d) => format!("Direct message {} for {}", number(&d.body), names(&d.targets)),
-        Data::Bounced(d) => format!("Bounced message {} for {}", number(&d.body), names(&d.targets)),
+        Data::Bounced(d) => {
+            format!("Bounced message {} for {}", number(&d.body), names(&d.targets))
+        }
         Data::Broadcast(b) => {
-            format!("Broadcast {} message {} of {} except {}", b.seq, number(&b.body), b.from, names(&b.except))
+            format!(
+                "Broadcast {} message {} of {} except {}",
+                b.seq,
+                number(&b.body),
+                b.from,
+                names(&b.except)
+            )
         }
         Data::Relayed(r) => {
             let b = &r.broadcast;
-            format!("Relayed {} message {} of {} except {}", b.seq, number(&b.body), b.from, names(&b.except))
+            format!(
+                "Relayed {} message {} of {} except {}",
+                b.seq,
+                number(&b.body),
+                b.from,
+                names(&b.except)
+            )
         }
         other => format!("{other:?}"),
     }

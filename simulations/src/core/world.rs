@@ -209,14 +209,19 @@ impl World {
 
     fn note(&mut self, life: Life, said: Said) {
         match said {
-            Said::Delivered { agent, session, message } => self.note_delivery(agent, session, message),
+            Said::Delivered { agent, session, message } => {
+                self.note_delivery(agent, session, message)
+            }
             Said::Admitted { agent, session } => {
                 let now = self.now;
                 if let Some(record) = self.record(agent, session) {
                     record.admitted = Some(now);
                 }
                 self.trace.agent(now, agent, None, || {
-                    format!("agent-{agent} has its welcome: session {session} on node-{}", life.node)
+                    format!(
+                        "agent-{agent} has its welcome: session {session} on node-{}",
+                        life.node
+                    )
                 });
             }
             Said::Replaced { agent, session, by, unwritten } => {
@@ -285,7 +290,8 @@ impl World {
         {
             record.ended = Some((now, why));
             record.unwritten = unwritten;
-            self.trace.agent(now, agent, None, || format!("session {id} of agent-{agent} ends: {why:?}"));
+            self.trace
+                .agent(now, agent, None, || format!("session {id} of agent-{agent} ends: {why:?}"));
             self.loses_session(agent, id, why);
         }
     }

@@ -19,9 +19,8 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
     for (index, by) in &history.replaced {
         let session = &history.sessions[*index];
         let newer = history.sessions.iter().position(|s| s.id == *by && s.agent == session.agent);
-        let right = newer.is_some_and(|newer| {
-            newer > *index || !clocks_had_met(history, newer, *index)
-        });
+        let right =
+            newer.is_some_and(|newer| newer > *index || !clocks_had_met(history, newer, *index));
         if !right {
             breaches.push(Breach {
                 promise: NAME,

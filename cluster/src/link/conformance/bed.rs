@@ -23,7 +23,7 @@ use crate::{
     link::{
         NodeKey,
         memory::MemoryNetwork,
-        quic::{QuicSettings, QuicTransport},
+        quic::{self, QuicSettings, QuicTransport},
         transport::Transport,
     },
 };
@@ -143,8 +143,7 @@ struct Ends {
 
 impl Socket {
     fn bind(address: SocketAddr, cut: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>) -> Self {
-        let send = std::net::UdpSocket::bind(address).unwrap();
-        send.set_nonblocking(true).unwrap();
+        let send = quic::bind(address).unwrap();
         let address = send.local_addr().unwrap();
         let receive = tokio::net::UdpSocket::from_std(send.try_clone().unwrap()).unwrap();
         Self { address, inner: Mutex::new(Some(Ends { send, receive })), cut }
@@ -189,16 +188,21 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let inner = self.inner.lock();
-        let (Some(Ends { receive, .. }), Some(buf), Some(meta)) =
-            (&*inner, bufs.first_mut(), meta.first_mut())
-        else {
-            return Poll::Pending;
-        };
-        let mut buf = ReadBuf::new(buf);
-        let from = std::task::ready!(receive.poll_recv_from(cx, &mut buf))?;
-        let len = buf.filled().len();
-        *meta = RecvMeta { addr: from, len, stride: len, ..RecvMeta::default() };
-        Poll::Ready(Ok(1))
+        let Some(Ends { receive, .. }) = &*inner else { return Poll::Pending };
+        let mut received = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let mut buf = ReadBuf::new(buf);
+            match receive.poll_recv_from(cx, &mut buf)? {
+                Poll::Ready(from) => {
+                    let len = buf.filled().len();
+                    *meta = RecvMeta { addr: from, len, stride: len, ..RecvMeta::default() };
+                    received += 1;
+                }
+                Poll::Pending if received == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(received))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

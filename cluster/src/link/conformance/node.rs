@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a node is told by its links.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,10 +156,10 @@ impl Told {
                 events.changed().await.unwrap();
             }
         });
-        match found.await {
-            Ok(found) => found,
-            Err(_) => panic!("{what} never came; what came: {:.2000?}", self.all()),
-        }
+        let Ok(found) = found.await else {
+            panic!("{what} never came; what came: {:.2000?}", self.all());
+        };
+        found
     }
 
     pub(super) async fn up(&self, peer: &Node) {

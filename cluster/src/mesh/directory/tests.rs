@@ -235,11 +235,14 @@ fn a_former_owner_keeps_its_records_until_all_has_settled() {
     members.iter_mut().skip(5).for_each(|member| "here".clone_into(&mut member.region));
     see(&mut directory, &members, at(100));
     assert_ne!(directory.rings.owner("here", "abc"), Some(ME));
+    let ring = directory.rings.version_of("here");
+    directory.synced(NodeId(2), ring);
     directory.tick(at(109));
     assert_eq!(directory.counts().records, 1, "the window is open");
+    directory.synced(NodeId(2), ring ^ 1);
     directory.tick(at(120));
     assert_eq!(directory.counts().records, 1, "its home has not told the new owner");
-    directory.synced(NodeId(2), directory.rings.version_of("here"));
+    directory.synced(NodeId(2), ring);
     assert_eq!(directory.tick(at(131)), []);
     assert_eq!(directory.counts().records, 0);
 }

@@ -134,6 +134,10 @@ fn an_owner_that_cannot_answer_is_not_waited_for() {
     assert_eq!(no_link.opened(&abc(), session(1), START), tell(&[3]));
     assert_eq!(barriers(&mut no_link, 3, 1), [admit()]);
 
+    let mut own_word = presence(&[], &[1, 2]);
+    assert_eq!(own_word.opened(&abc(), session(1), START), [arrival(1)], "its own is awaited");
+    assert_eq!(accept(&mut own_word, 1, &[], 1), [admit()]);
+
     let mut no_owner = presence(&[3], &[1]);
     no_owner.rings = Rings::default();
     assert_eq!(no_owner.opened(&abc(), session(1), START), tell(&[3]));

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::*;
+use super::{
+    Whom::{All, Former, Owner},
+    *,
+};
 
 const HERE: fn(NodeId) -> bool = |_| true;
 
@@ -173,7 +176,6 @@ fn who_does_not_answer_is_followed_by_others() {
             asked.push((now.as_millis(), route.ask(asked.len() as u64 + 1, now)));
         }
     }
-    use Whom::{All, Former, Owner};
     let expected = [(0, Owner), (250, Former), (350, All), (450, Owner), (550, All), (650, Owner)];
     assert_eq!(asked, expected);
 }

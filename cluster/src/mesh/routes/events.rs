@@ -152,16 +152,18 @@ impl Routes {
         now: Duration,
     ) -> Needs {
         let cx = Cx { out, now };
-        let place_of =
-            |session| Place { session, vouched: Vouched::by(from, agent.as_str(), ring) };
         let mut shard = self.lock(agent.as_str());
         match (shard.open.get_mut(agent), place) {
             (Some(route), Located::At(session)) => {
-                route.answered(ask, place_of(session), self.next_epoch(), now);
+                let vouched = Vouched::by(from, agent.as_str(), ring);
+                route.answered(ask, Place { session, vouched }, self.next_epoch(), now);
             }
             (Some(route), Located::Nobody) => cx.lose(Lost::Offline, &route.nobody(ask)),
             (Some(route), Located::Unsettled) => route.not_known(ask),
-            (None, Located::At(session)) => self.found(&mut shard, agent, place_of(session)),
+            (None, Located::At(session)) => {
+                // The question is settled and forgotten: who was asked, and as what, is not known.
+                self.found(&mut shard, agent, Place { session, vouched: None });
+            }
             (None, _) => {}
         }
         self.advance(&mut shard, agent, &cx).into_iter().collect()
@@ -175,7 +177,12 @@ impl Routes {
 
     /// The node is silent: routes to it are verified before they are used, and if it still is the
     /// agent's home, messages wait. Nobody waits for what it has to give back: it may be dead.
-    pub(in crate::mesh) fn silent(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+    pub(in crate::mesh) fn silent(
+        &self,
+        node: NodeId,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let shard = shard.read();

@@ -98,6 +98,7 @@ pub(super) struct Got {
 pub(super) struct Accepted {
     pub(super) text: String,
     pub(super) agent: String,
+    pub(super) broadcast: bool,
 }
 
 /// All but the routes, so that these can be called while it changes.
@@ -292,7 +293,7 @@ impl Network {
     fn direct(&mut self, (name, node): (&'static str, usize), agents: u8) {
         let chosen = (0..).zip(AGENTS).filter(|(bit, _)| agents >> bit & 1 == 1);
         let targets: Vec<_> = chosen.map(|(_, agent)| agent).collect();
-        let body = self.accept(name, &targets);
+        let body = self.accept(name, &targets, false);
         self.directs += targets.len() as u64;
         let mut elsewhere = Vec::new();
         for target in targets {
@@ -312,7 +313,7 @@ impl Network {
     }
 
     fn broadcast(&mut self, (name, node): (&'static str, usize)) {
-        let body = self.accept(name, &AGENTS);
+        let body = self.accept(name, &AGENTS, true);
         let from = name.parse().unwrap();
         let message = outgoing(&from, &body);
         let push = |except: &[AgentId]| {
@@ -343,13 +344,15 @@ impl Network {
         }
     }
 
-    fn accept(&mut self, name: &'static str, agents: &[&str]) -> String {
+    fn accept(&mut self, name: &'static str, agents: &[&str], broadcast: bool) -> String {
         let number = self.sent.entry(name).or_default();
         *number += 1;
         let text = format!("{name}/{number:04}");
-        self.accepted.extend(
-            agents.iter().map(|agent| Accepted { text: text.clone(), agent: (*agent).to_owned() }),
-        );
+        self.accepted.extend(agents.iter().map(|agent| Accepted {
+            text: text.clone(),
+            agent: (*agent).to_owned(),
+            broadcast,
+        }));
         text
     }
 
@@ -551,8 +554,9 @@ impl Network {
         if self.settling {
             return Located::Unsettled;
         }
+        let Some(session) = self.directory.records.get(agent) else { return Located::Nobody };
         self.directory.watchers.entry(agent.to_owned()).or_default().insert(asker);
-        self.directory.records.get(agent).map_or(Located::Nobody, |session| Located::At(*session))
+        Located::At(*session)
     }
 
     fn moved(

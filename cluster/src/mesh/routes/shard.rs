@@ -143,6 +143,8 @@ impl Routes {
             Next::Stay => None,
             Next::Forget => {
                 self.close(shard, agent);
+                // An older session may have outlived the one that made it wait.
+                cx.out.unfenced(agent);
                 None
             }
             Next::Settle(place) => {

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{
-    model::{AGENTS, CONTROL, Got, How, NODES, Network, Op, SENDERS},
-    *,
-};
+use super::model::{AGENTS, CONTROL, Got, How, NODES, Network, Op, SENDERS};
 
 /// Operations, printed one a line.
 #[derive(Clone)]
@@ -34,6 +31,13 @@ fn peace() -> impl Strategy<Value = Op> {
         90 => lane.prop_map(|(from, to, lane, frames)| Op::Arrive { from, to, lane, frames }),
         2 => Just(Op::Tick),
     ]
+}
+
+/// Messages, while nobody comes or goes.
+fn traffic() -> impl Strategy<Value = Ops> {
+    several(peace().prop_filter("nobody comes or goes", |op| {
+        !matches!(op, Op::Open { .. } | Op::Close { .. })
+    }))
 }
 
 /// Owners change, too.
@@ -138,6 +142,29 @@ proptest! {
         check_order(&network, |_| true)?;
         check_accounts(&network)?;
         check_complete(&network)?;
+    }
+
+    #[test]
+    fn an_agent_that_moves_once_misses_no_direct_message(
+        before in traffic(),
+        after in traffic(),
+        from in 0..NODES,
+        by in 1..NODES,
+    ) {
+        let mut network = Network::new();
+        network.run(&Op::Open { agent: 0, node: from });
+        network.heal();
+        before.0.iter().for_each(|op| network.run(op));
+        network.run(&Op::Open { agent: 0, node: (from + by) % NODES });
+        after.0.iter().for_each(|op| network.run(op));
+        network.heal();
+        check_once(&network)?;
+        check_order(&network, |_| true)?;
+        check_accounts(&network)?;
+        let got = network.got();
+        let arrived: BTreeSet<_> = got.values().flatten().map(|got| &got.text).collect();
+        let mut sent = network.accepted.iter().filter(|m| m.agent == AGENTS[0] && !m.broadcast);
+        prop_assert!(sent.all(|message| arrived.contains(&message.text)));
     }
 
     #[test]

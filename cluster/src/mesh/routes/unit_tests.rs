@@ -140,9 +140,9 @@ fn a_session_here_is_unfenced_behind_what_waited() {
     assert!(fenced);
     out.local.replace(true);
     say(&routes, &out, b"hi", &["agent-a"]);
-    let fences = out.take();
-    assert_eq!(fences.len(), LANES, "{fences:?}");
-    let epoch: u64 = fences[0].split(' ').nth(3).unwrap().parse().unwrap();
+    let pushed = out.take();
+    assert_eq!(pushed.len(), LANES, "{pushed:?}");
+    let epoch: u64 = pushed[0].split(' ').nth(3).unwrap().parse().unwrap();
     for lane in 0..4 {
         assert_eq!(out.take(), [""; 0]);
         routes.fenced(NodeId(2), lane, "agent-a", epoch, &out, NOW);
@@ -206,7 +206,8 @@ fn all_routes_share_their_room() {
     }
     assert_eq!(out.take(), vec!["lost 1: RouteFull"; 9]);
     routes.tick(&out, NOW + route::RESOLVE_DEADLINE);
-    assert_eq!(out.take(), vec!["lost 1: Unresolved"; 31]);
+    let lost = out.take().iter().filter(|done| *done == "lost 1: Unresolved").count();
+    assert_eq!(lost, 31);
     assert_eq!((routes.room.used(), routes.open.load(Ordering::Relaxed)), (0, 0));
 }
 
