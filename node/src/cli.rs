@@ -46,6 +46,8 @@ pub enum Command {
     /// Look after the agents of a relay: revoke and reissue their tokens
     #[command(subcommand)]
     Agents(agent::AdminCommand),
+    /// Make the secret that the nodes of one cluster share, and print it
+    Secret,
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \

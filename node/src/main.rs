@@ -17,6 +17,7 @@ use node::{
     config::{self, Loaded, Problems, Sources},
     files, logging,
 };
+use tls::mesh::Secret;
 use tracing::{info, warn};
 
 /// Exit code for a configuration that may not be used; clap uses it for bad flags too.
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
         Some(Command::Agents(command)) => act(agent::run_admin(command)),
+        Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -80,6 +82,11 @@ fn act(command: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
     // A write to a pipe that nobody reads may never end.
     runtime.shutdown_background();
     Ok(code)
+}
+
+fn new_secret() -> anyhow::Result<()> {
+    let secret = Secret::generate().reveal();
+    print(&format!("{}\n", *secret))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -83,6 +83,26 @@ fn a_settings_file_that_is_named_must_exist() {
 }
 
 #[test]
+fn a_fresh_secret_is_all_that_is_printed_and_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = || arc_relay(folder.path(), &["secret"], &[("SEEDS", "not looked at")]);
+    let (one, other) = (made(), made());
+    assert_eq!((one.status.code(), text(&one.stderr)), (Some(0), ""));
+    assert_ne!(one.stdout, other.stdout);
+    let secret = text(&one.stdout).strip_suffix('\n').unwrap();
+    assert_eq!(secret.len(), "arcs_".len() + 48);
+    let environment = [("CLUSTER_SECRET", secret), ("SEEDS", "node-1")];
+    let checked = arc_relay(folder.path(), &["--check-config"], &environment);
+    assert_eq!(
+        text(&checked.stdout),
+        "configuration ok
+  SEEDS = node-1:7946 (environment)
+  CLUSTER_SECRET = (hidden) (environment)
+"
+    );
+}
+
+#[test]
 fn an_unknown_flag_is_exit_code_2_and_help_and_version_are_0() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(arc_relay(folder.path(), &["--prot", "1"], &[]).status.code(), Some(2));

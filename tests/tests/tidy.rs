@@ -18,6 +18,7 @@ const FILE_LINES_MAX: usize = 700;
 const PURE: &[&str] = &[
     "cluster/src/id.rs",
     "cluster/src/time.rs",
+    "cluster/src/wire",
     "node/src/message",
     "node/src/session/outbox.rs",
     "node/src/session/permission.rs",

@@ -7,6 +7,10 @@ use serde::{
 
 use super::{Control, WireError, frame};
 
+/// How deep values may lie in each other; the library's own bound is more than a small stack bears.
+/// The deepest in use: an array of fields, an outcome, its fields, a session's.
+const DEPTH_MAX: usize = 8;
+
 /// Writes both directions from one list, so that they cannot disagree.
 macro_rules! kinds {
     ($( $kind:literal => $variant:ident { $( $field:ident $( as $form:ident )? ),* } )*) => {
@@ -69,6 +73,7 @@ fn append(out: &mut Vec<u8>, kind: u8, fields: &impl Serialize) {
 
 fn read<T: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, WireError> {
     let mut reader = rmp_serde::Deserializer::new(body);
+    reader.set_max_depth(DEPTH_MAX);
     match T::deserialize(&mut reader) {
         Ok(fields) if reader.into_inner().is_empty() => Ok(fields),
         _ => Err(WireError::Malformed(kind)),

@@ -228,6 +228,16 @@ fn fields_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn nesting_without_end_is_refused_on_a_small_stack() {
+    // A session as a map with an unknown field, whose value is passed over.
+    let mut body = bytes_of("92 a3616263 81 a178").to_vec();
+    body.resize(1 << 20, 0x91);
+    let read = move || Control::decode(5, &body);
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(read).unwrap();
+    assert_eq!(thread.join().unwrap(), Err(WireError::Malformed(5)));
+}
+
+#[test]
 fn a_length_is_judged_before_its_frame_is_there() {
     let too_long = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes().to_vec();
     assert_eq!(split(&too_long.into()), Err(WireError::TooLong(FRAME_BYTES_MAX + 1)));

@@ -6,10 +6,11 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
 };
 
 use super::{
-    Config,
+    Config, MeshConfig,
     problem::{Notice, Problem, Problems},
     settings::{setting_of, settings},
     written::{Sources, Written, written},
@@ -77,6 +78,9 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.outbox_holds_a_message());
     problems.extend(check.idle_outlasts_ping());
     problems.extend(check.public_means_encrypted());
+    problems.extend(check.seeds_know_their_own());
+    problems.extend(check.files_come_together());
+    problems.extend(check.one_kind_of_credentials());
     notices.extend(check.remarks());
     let chosen = check.chosen(&starting_point(sources));
     (Loaded { config: check.config, notices, chosen }, problems)
@@ -162,6 +166,39 @@ impl Check {
         })
     }
 
+    fn seeds_know_their_own(&self) -> Option<Problem> {
+        let mesh = &self.config.mesh;
+        let clash = !mesh.seeds.is_empty() && mesh.secret.is_none() && !mesh.names_files();
+        let others = ["CLUSTER_SECRET", "MESH_CA", "MESH_CERT", "MESH_KEY"];
+        self.blame("SEEDS", &others, clash, || {
+            "nodes must know their own from strangers: run \"arc-relay secret\" once and give all \
+             nodes the same CLUSTER_SECRET, or give each its MESH_CA, MESH_CERT and MESH_KEY"
+                .into()
+        })
+    }
+
+    fn files_come_together(&self) -> Vec<Problem> {
+        let MeshConfig { ca, cert, key, .. } = &self.config.mesh;
+        let files = [("MESH_CA", ca), ("MESH_CERT", cert), ("MESH_KEY", key)];
+        let all = files.map(|(variable, _)| variable);
+        let any = self.config.mesh.names_files();
+        let problem = |(variable, file): (&'static str, &Option<PathBuf>)| {
+            self.blame(variable, &all, any && file.is_none(), || {
+                "must be set too: MESH_CA, MESH_CERT and MESH_KEY go together".into()
+            })
+        };
+        files.into_iter().filter_map(problem).collect()
+    }
+
+    fn one_kind_of_credentials(&self) -> Option<Problem> {
+        let clash = self.config.mesh.secret.is_some() && self.config.mesh.names_files();
+        self.blame("CLUSTER_SECRET", &["MESH_CA", "MESH_CERT", "MESH_KEY"], clash, || {
+            "must not be set together with MESH_CA, MESH_CERT or MESH_KEY: a node has its \
+             certificate from the one or from the others"
+                .into()
+        })
+    }
+
     /// A problem with `variable` if it clashes with `others`, unless one of them is wrong anyway.
     fn blame(
         &self,
@@ -186,6 +223,10 @@ impl Check {
         }
         if production && is_public(stats_host) {
             notices.push(Notice::OpsListenerPublic);
+        }
+        let mesh = &self.config.mesh;
+        if mesh.credentials().is_some() && mesh.seeds.is_empty() {
+            notices.push(Notice::NoSeeds);
         }
         notices
     }

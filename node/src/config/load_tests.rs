@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::config::SettingsFile;
 
+/// A cluster's secret, for ever the same.
+const SECRET: &str = "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o";
+
 fn environment(pairs: &[(&str, &str)]) -> Sources {
     let environment = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
     Sources { environment, host_name: "vm-7".into(), ..Sources::default() }
@@ -65,6 +68,11 @@ fn every_setting_reaches_its_field() {
         ("TOKEN_TTL", "30d"),
         ("SUBSCRIBE_SCOPE", "all"),
         ("SUBSCRIPTION_TTL", "3"),
+        ("SEEDS", "node-1,10.0.0.2:1"),
+        ("CLUSTER_SECRET", SECRET),
+        ("MESH_HOST", "10.0.0.3"),
+        ("MESH_PORT", "15"),
+        ("ADVERTISE", "node-3:16"),
         ("MAX_CONNECTIONS", "4"),
         ("RATE_LIMIT_PER_MIN", "5"),
         ("RATE_LIMIT_PER_HOUR", "6"),
@@ -84,9 +92,13 @@ fn every_setting_reaches_its_field() {
     ])
     .config;
     assert_eq!(config, with_every_setting_changed());
+    let files = [("MESH_CA", "a"), ("MESH_CERT", "b"), ("MESH_KEY", "c")];
+    let mesh = loaded(&files).config.mesh;
+    let named = [mesh.ca, mesh.cert, mesh.key].map(|path| path.unwrap().display().to_string());
+    assert_eq!(named, ["a", "b", "c"]);
 }
 
-/// No field as it is by default.
+/// No field as it is by default, but those that exclude each other.
 fn with_every_setting_changed() -> Config {
     Config {
         host: "::1".parse().unwrap(),
@@ -105,6 +117,14 @@ fn with_every_setting_changed() -> Config {
         token_ttl: Some(Duration::from_hours(30 * 24)),
         subscribe_scope: crate::config::SubscribeScope::All,
         subscription_ttl: Duration::from_secs(3),
+        mesh: crate::config::MeshConfig {
+            seeds: vec!["node-1:7946".parse().unwrap(), "10.0.0.2:1".parse().unwrap()],
+            secret: Some(SECRET.parse().unwrap()),
+            host: "10.0.0.3".parse().unwrap(),
+            port: 15,
+            advertise: Some("node-3:16".parse().unwrap()),
+            ..crate::config::MeshConfig::default()
+        },
         log: crate::config::LogConfig {
             level: "silent".into(),
             format: crate::config::LogFormat::Json,
@@ -266,4 +286,61 @@ fn the_check_shows_what_differs_from_the_defaults() {
          IDLE_DEADLINE = 2m (environment)\n\
          notice: REDIS_URL is no longer needed: names are kept under DATA_DIR"
     );
+}
+
+#[test]
+fn seeds_need_a_secret_or_files() {
+    let seeds = ("SEEDS", "node-1,node-2");
+    one_problem(
+        &[seeds],
+        &[
+            "SEEDS = \"node-1:7946,node-2:7946\" (environment)",
+            "run \"arc-relay secret\" once and give all nodes the same CLUSTER_SECRET",
+        ],
+    );
+    assert!(loaded(&[seeds, ("CLUSTER_SECRET", SECRET)]).notices.is_empty());
+    loaded(&[seeds, ("MESH_CA", "a"), ("MESH_CERT", "b"), ("MESH_KEY", "c")]);
+    // A mistyped one is told once, and is in no message.
+    let typo = SECRET.replace("BwcH", "BwcJ");
+    one_problem(
+        &[seeds, ("CLUSTER_SECRET", &typo)],
+        &["CLUSTER_SECRET (environment): must be arcs_"],
+    );
+    assert!(!problems(&[("CLUSTER_SECRET", &typo)])[0].contains("BwcJ"));
+}
+
+#[test]
+fn a_node_that_waits_for_others_is_remarked() {
+    for credentials in [
+        &[("CLUSTER_SECRET", SECRET)][..],
+        &[("MESH_CA", "a"), ("MESH_CERT", "b"), ("MESH_KEY", "c")],
+    ] {
+        let notices = loaded(credentials).notices;
+        assert_eq!(notices, [Notice::NoSeeds]);
+        assert!(!notices[0].is_warning() && notices[0].to_string().starts_with("SEEDS is empty"));
+    }
+    let said = loaded(&[("CLUSTER_SECRET", SECRET)]).to_string();
+    assert!(said.contains("CLUSTER_SECRET = (hidden)") && !said.contains("arcs_"), "{said}");
+}
+
+#[test]
+fn the_meshs_files_come_together_and_without_a_secret() {
+    let two = problems(&[("MESH_CERT", "b")]);
+    assert_eq!(two.len(), 2, "{two:?}");
+    assert!(two[0].starts_with("MESH_CA") && two[1].starts_with("MESH_KEY"), "{two:?}");
+    assert!(two[0].contains("must be set too: MESH_CA, MESH_CERT and MESH_KEY"), "{two:?}");
+    let all = [("MESH_CA", "a"), ("MESH_CERT", "b"), ("MESH_KEY", "c")];
+    let both = [&all[..], &[("CLUSTER_SECRET", SECRET)]].concat();
+    one_problem(&both, &["CLUSTER_SECRET = \"(hidden)\"", "must not be set together with MESH_CA"]);
+}
+
+#[test]
+fn the_meshs_addresses_can_be_dialled() {
+    for nowhere in ["0.0.0.0", "[::]:7946", "::", "node-1:0", "10.0.0"] {
+        one_problem(&[("ADVERTISE", nowhere)], &["ADVERTISE", "that other nodes can reach"]);
+    }
+    for seeds in ["a,a", "a,A:7946", "a,,b", "0.0.0.0", "a;b", ","] {
+        let secret = ("CLUSTER_SECRET", SECRET);
+        one_problem(&[("SEEDS", seeds), secret], &["SEEDS", "comma separated and each once"]);
+    }
 }

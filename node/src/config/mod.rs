@@ -1,11 +1,12 @@
 //! Configuration as the rest of the relay sees it: checked, typed, complete.
 //!
 //! This file owns the checked shape and its defaults. Beside it: `settings`, the one table of what
-//! can be set; `rule`, what a value may look like; `written`, the five places settings come from;
+//! can be set; `rule`, what a value may look like; `mesh`, the part in a cluster; `written`, the five places settings come from;
 //! `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
 //! reads the machine but [`Sources::gather`], and no secret's value is ever shown.
 
 mod load;
+mod mesh;
 mod problem;
 mod rule;
 mod secret;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 
 pub use self::{
     load::{Chosen, Loaded, check, load},
+    mesh::{Advertise, Credentials, InvalidAddress, MESH_PORT, MeshConfig, SeedAddress},
     problem::{Notice, Problem, Problems},
     secret::Secret,
     settings::{Group, Setting, markdown_table, settings},
@@ -63,6 +65,8 @@ pub struct Config {
     pub subscribe_scope: SubscribeScope,
     /// How long subscriptions outlive their agent's last session (`SUBSCRIPTION_TTL`).
     pub subscription_ttl: Duration,
+    /// How this node takes part in a cluster.
+    pub mesh: MeshConfig,
     /// How the relay logs (`LOG_LEVEL`, `LOG_FORMAT`).
     pub log: LogConfig,
     /// Every bound that an agent or an address can run into.
@@ -155,6 +159,7 @@ impl Default for Config {
             token_ttl: None,
             subscribe_scope: SubscribeScope::Broadcasts,
             subscription_ttl: Duration::from_hours(1),
+            mesh: MeshConfig::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             limits: Limits::default(),
             timing: Timing::default(),

@@ -99,12 +99,14 @@ pub enum Notice {
     NoTrustedProxy,
     /// The ops listener is on a public address in production.
     OpsListenerPublic,
+    /// A node that could join others, but was told of none.
+    NoSeeds,
 }
 
 impl Notice {
     /// Whether the operator has probably made a mistake; if not, it is only for information.
     pub fn is_warning(&self) -> bool {
-        !matches!(self, Self::Retired { .. })
+        !matches!(self, Self::Retired { .. } | Self::NoSeeds)
     }
 
     /// What `--check-config` makes of this: a problem if it is surely a mistake in a file.
@@ -112,7 +114,10 @@ impl Notice {
         let (origin, name, suggestion) = match self {
             Self::UnknownKey { file, key, suggestion } => (file, key, suggestion.as_ref()),
             Self::Misspelt { origin, name, suggestion } => (origin, name, Some(suggestion)),
-            Self::Retired { .. } | Self::NoTrustedProxy | Self::OpsListenerPublic => return None,
+            Self::Retired { .. }
+            | Self::NoTrustedProxy
+            | Self::OpsListenerPublic
+            | Self::NoSeeds => return None,
         };
         Some(Problem::new(shorten(name), unknown(suggestion)).set_in(origin))
     }
@@ -135,6 +140,10 @@ impl fmt::Display for Notice {
             Self::OpsListenerPublic => f.write_str(
                 "STATS_HOST is a public address: statistics and the admin API are served there in \
                  plain HTTP; keep STATS_PORT behind a firewall, or set STATS_HOST=127.0.0.1",
+            ),
+            Self::NoSeeds => f.write_str(
+                "SEEDS is empty: this node looks for no others; those that have it among their SEEDS \
+                 can join it",
             ),
             Self::UnknownKey { .. } | Self::Misspelt { .. } => Ok(()), // said above, as a problem
         }

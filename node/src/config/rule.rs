@@ -4,6 +4,7 @@
 //! the words "must be".
 
 use std::{
+    collections::HashSet,
     fmt::Display,
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
@@ -13,7 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{LogFormat, Secret, SubscribeScope};
+use super::{Advertise, LogFormat, Secret, SeedAddress, SubscribeScope};
 use crate::logging;
 
 /// How values of type `T` are written.
@@ -245,6 +246,67 @@ pub(super) fn folder() -> Rule<PathBuf> {
         "the path of a folder",
         |text| (!text.is_empty() && !text.contains('\0')).then(|| text.into()),
         |path: &PathBuf| path.display().to_string(),
+    )
+}
+
+/// A file that may be given.
+pub(super) fn file() -> Rule<Option<PathBuf>> {
+    Rule::new(
+        "PATH",
+        "the path of a file, or none",
+        |text| match text {
+            "none" => Some(None),
+            _ => (!text.is_empty() && !text.contains('\0')).then(|| Some(text.into())),
+        },
+        |path: &Option<PathBuf>| match path {
+            Some(path) => path.display().to_string(),
+            None => "none".into(),
+        },
+    )
+}
+
+/// Nodes to start from, comma separated.
+pub(super) fn seeds() -> Rule<Vec<SeedAddress>> {
+    let read_all = |text: &str| {
+        let seeds: Option<Vec<SeedAddress>> =
+            text.split(',').map(|part| part.trim().parse().ok()).collect();
+        seeds.filter(|seeds| seeds.iter().collect::<HashSet<_>>().len() == seeds.len())
+    };
+    Rule::new(
+        "SEEDS",
+        "hosts or host:port, comma separated and each once, such as node-1:7946,10.0.0.2, or none",
+        move |text| match text {
+            "none" => Some(Vec::new()),
+            _ => read_all(text),
+        },
+        |seeds| match seeds.as_slice() {
+            [] => "none".into(),
+            all => join(all.iter().map(ToString::to_string)),
+        },
+    )
+}
+
+/// Where other nodes reach this one.
+pub(super) fn advertise() -> Rule<Option<Advertise>> {
+    Rule::new(
+        "ADDRESS",
+        "a host or host:port that other nodes can reach, such as 10.0.0.1 or node-1:7946, not 0.0.0.0 \
+         or ::; or auto",
+        |text| match text {
+            "auto" => Some(None),
+            _ => text.parse().ok().map(Some),
+        },
+        |advertise| advertise.as_ref().map_or_else(|| "auto".into(), ToString::to_string),
+    )
+}
+
+/// What all nodes of a cluster share; never shown.
+pub(super) fn cluster_secret() -> Rule<Option<tls::mesh::Secret>> {
+    Rule::new(
+        "SECRET",
+        "arcs_ and 48 characters, just as `arc-relay secret` printed them: one is missing or wrong",
+        |text| text.parse().ok().map(Some),
+        |secret| if secret.is_some() { "(hidden)".into() } else { "none".into() },
     )
 }
 

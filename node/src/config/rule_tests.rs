@@ -170,6 +170,7 @@ fn likely_text() -> impl Strategy<Value = String> {
         r"[0-9]{1,22} ?(ms|s|m|h|d|y|KiB|MiB|GiB)?( [0-9]+s)?",
         r"(https?|ws|x-y)://[a-z\[\]:.0-9*@/]{0,24}(, ?[a-z:/*]{0,8})?",
         r"[0-9a-f:.\[\]/,]{0,40}",
+        r"([a-zA-Z0-9.-]{1,8}(:[0-9]{1,5})?,? ?){1,3}",
         r"(info|node|x)([=,:\[\]{}]|debug|::){0,6}",
     ]
 }

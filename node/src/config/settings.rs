@@ -13,8 +13,9 @@ use std::{
 use super::{
     Config,
     rule::{
-        Rule, address, bytes, duration, environment, folder, label, log_filter, log_format,
-        networks, number, origins, secret, subscribe_scope, switch, title,
+        Rule, address, advertise, bytes, cluster_secret, duration, environment, file, folder,
+        label, log_filter, log_format, networks, number, origins, secret, seeds, subscribe_scope,
+        switch, title,
     },
 };
 
@@ -82,6 +83,8 @@ pub enum Group {
     Identity,
     /// Who may come in.
     Security,
+    /// Which other nodes make one relay with this one, and how they reach it.
+    Mesh,
     /// How much of anything.
     Limits,
     /// How long anything.
@@ -97,6 +100,7 @@ impl Group {
             Self::Listening => "Listening",
             Self::Identity => "Identity and storage",
             Self::Security => "Security",
+            Self::Mesh => "Cluster",
             Self::Limits => "Limits (0 switches a rate or per-address limit off)",
             Self::Timing => "Timing",
             Self::Logging => "Logging",
@@ -110,7 +114,7 @@ pub(super) const RETIRED: [(&str, &str); 1] = [("REDIS_URL", "names are kept und
 /// Everything that can be set, in the order of `--help`.
 pub fn settings() -> &'static [Setting] {
     static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-        [listening(), identity(), security(), limits(), timing(), logging()]
+        [listening(), identity(), security(), mesh(), limits(), timing(), logging()]
             .into_iter()
             .flatten()
             .collect()
@@ -225,6 +229,31 @@ fn security() -> Vec<Setting> {
             "What followers of an agent receive: its broadcasts, or all it sends"),
         setting(row, "SUBSCRIPTION_TTL", duration(Duration::ZERO..=YEAR), |c| &mut c.subscription_ttl,
             "How long subscriptions outlive their agent's connection"),
+    ]
+}
+
+#[rustfmt::skip] // a table, one setting a row
+fn mesh() -> Vec<Setting> {
+    let row = Group::Mesh;
+    vec![
+        setting(row, "SEEDS", seeds(), |c| &mut c.mesh.seeds,
+            "Nodes to start from, comma separated, such as node-1:7946,node-2:7946; the same list on \
+             every node"),
+        setting(row, "CLUSTER_SECRET", cluster_secret(), |c| &mut c.mesh.secret,
+            "Secret that all nodes of the cluster share; `arc-relay secret` makes one; better set as a \
+             variable, a flag shows in the list of processes").hidden(),
+        setting(row, "MESH_CA", file(), |c| &mut c.mesh.ca,
+            "Instead of CLUSTER_SECRET: certificate of the cluster's authority, PEM"),
+        setting(row, "MESH_CERT", file(), |c| &mut c.mesh.cert,
+            "With MESH_CA: this node's certificate, PEM"),
+        setting(row, "MESH_KEY", file(), |c| &mut c.mesh.key,
+            "With MESH_CA: the key of this node's certificate, PEM"),
+        setting(row, "MESH_HOST", address(), |c| &mut c.mesh.host,
+            "Address that other nodes connect to; :: is every one, of IPv4 too"),
+        setting(row, "MESH_PORT", number(PORT), |c| &mut c.mesh.port,
+            "UDP port that other nodes connect to; 0 lets the system choose"),
+        setting(row, "ADVERTISE", advertise(), |c| &mut c.mesh.advertise,
+            "Where other nodes reach this one, host or host:port; auto is found out at the start"),
     ]
 }
 
