@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_mins(10);
 
 impl Routes {
     /// `from` gives a message back, for agents that are not there.
-    pub(super) fn bounced(
+    pub(in crate::mesh) fn bounced(
         &self,
         from: NodeId,
         lane: u8,
@@ -55,7 +55,7 @@ impl Routes {
 
     /// Keeps a message that came back, unless it did so before: sent a third time, it might reach the
     /// node it first came back from, behind younger messages that met a newer session there.
-    pub(super) fn take_back(
+    fn take_back(
         &self,
         shard: &mut Shard,
         agent: &AgentId,
@@ -74,7 +74,7 @@ impl Routes {
     }
 
     /// `from` echoes a fence, behind all that it gave back on this lane.
-    pub(super) fn fenced(
+    pub(in crate::mesh) fn fenced(
         &self,
         from: NodeId,
         lane: u8,
@@ -89,7 +89,7 @@ impl Routes {
     /// `from` tells that the agent's session is another now, or none. When this returns, barriers for
     /// the new session may be pushed: no broadcast that they overtake comes behind them.
     #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
-    pub(super) fn moved(
+    pub(in crate::mesh) fn moved(
         &self,
         from: NodeId,
         agent: &AgentId,
@@ -118,7 +118,7 @@ impl Routes {
     /// A session of the agent was entered on this node. `true` if messages from here must go through
     /// [`direct`](Self::direct) until [`RouteOut::unfenced`], which may be called before this returns:
     /// let the session be fenced from the beginning, and unfence it if this is `false`.
-    pub(super) fn arrived_here(
+    pub(in crate::mesh) fn arrived_here(
         &self,
         agent: &AgentId,
         session: SessionId,
@@ -129,7 +129,7 @@ impl Routes {
     }
 
     /// A session of the agent on this node is no more.
-    pub(super) fn departed_here(
+    pub(in crate::mesh) fn departed_here(
         &self,
         agent: &AgentId,
         session: SessionId,
@@ -141,7 +141,7 @@ impl Routes {
 
     /// `from` answers the question `ask`.
     #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
-    pub(super) fn located(
+    pub(in crate::mesh) fn located(
         &self,
         from: NodeId,
         ask: u64,
@@ -170,14 +170,14 @@ impl Routes {
     }
 
     /// There is a link to the node, or it is heard of again.
-    pub(super) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+    pub(in crate::mesh) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
         self.heard.write().insert(node);
         self.on_all_open(&Cx { out, now }, |_| ())
     }
 
     /// The node is silent: routes to it are verified before they are used, and if it still is the
     /// agent's home, messages wait.
-    pub(super) fn silent(&self, node: NodeId) {
+    pub(in crate::mesh) fn silent(&self, node: NodeId) {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let shard = shard.read();
@@ -186,7 +186,12 @@ impl Routes {
     }
 
     /// The link to the node is gone, with all that was in it.
-    pub(super) fn link_lost(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
+    pub(in crate::mesh) fn link_lost(
+        &self,
+        node: NodeId,
+        out: &impl RouteOut,
+        now: Duration,
+    ) -> Needs {
         self.heard.write().remove(&node);
         for shard in self.shards.iter() {
             let mut shard = shard.write();
@@ -200,7 +205,7 @@ impl Routes {
 
     /// The ring is another one: routes whose owner changed are verified before they are used. Those
     /// that are made meanwhile are found out when they are used.
-    pub(super) fn ring_changed(&self, ring: &impl RingView) {
+    pub(in crate::mesh) fn ring_changed(&self, ring: &impl RingView) {
         for shard in self.shards.iter() {
             for (agent, known) in &shard.read().known {
                 if !known.is_good(agent.as_str(), ring) {
@@ -211,14 +216,14 @@ impl Routes {
     }
 
     /// Time passes: what waited too long is dropped, what was not answered is asked again.
-    pub(super) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
+    pub(in crate::mesh) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
         let cx = Cx { out, now };
         self.forget_idle(now);
         self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now)))
     }
 
     /// Looks through one shard.
-    pub(super) fn forget_idle(&self, now: Duration) {
+    fn forget_idle(&self, now: Duration) {
         let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
         self.shards[index].write().known.retain(|_, known| known.used_s() >= oldest);
