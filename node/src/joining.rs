@@ -346,27 +346,28 @@ impl Office {
         });
         answers.iter().map(|body| tagged(news::SUBSCRIPTIONS, body)).collect()
     }
+}
 
-    fn learn(&self, from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
-        match observer.learn(news) {
-            Ok(()) => {
-                let before = way.voter.lock().replace(from.node);
-                if before != Some(from.node) {
-                    tracing::info!(voter = %from, "found the node that keeps the names");
-                }
+/// Takes the registry's news from whoever tells them.
+fn learn(from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
+    match observer.learn(news) {
+        Ok(()) => {
+            let before = way.voter.lock().replace(from.node);
+            if before != Some(from.node) {
+                tracing::info!(voter = %from, "found the node that keeps the names");
             }
-            Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
         }
+        Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
     }
 }
 
 async fn tell_news(voter: &Voter, peering: &Peering) {
-    let mut changes = voter.changes();
+    let mut revocations = voter.changes();
     let mut round = interval(ROUND);
     let mut told = 0;
     loop {
         tokio::select! {
-            changed = changes.changed() => {
+            changed = revocations.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -426,7 +427,7 @@ impl Application for Office {
         }
         match (&self.part, body.split_first()) {
             (Part::Observer(observer, way), Some((&news::REGISTRY, news))) => {
-                self.learn(from, observer, way, news);
+                learn(from, observer, way, news);
             }
             (Part::Observer(observer, _), Some((&news::COUNT, names))) => {
                 if let Ok(names) = names.try_into() {

@@ -185,7 +185,9 @@ impl Directory {
         self.departed.remove(agent);
         self.enter(agent, session, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
-        notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
+        for node in &notified {
+            self.watch(agent.as_str(), *node);
+        }
         let mut actions = moved(agent, &notified, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions

@@ -51,6 +51,7 @@ pub(super) struct Waiting<C> {
     /// When it came.
     pub(super) since: Duration,
     /// What it holds of the room that all routes share.
+    #[allow(dead_code, reason = "held, and given back when dropped")]
     pub(super) charge: C,
 }
 

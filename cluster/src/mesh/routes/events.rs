@@ -229,7 +229,7 @@ impl Routes {
     }
 
     /// Looks through one shard.
-    pub(in crate::mesh) fn forget_idle(&self, now: Duration) {
+    fn forget_idle(&self, now: Duration) {
         let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
         self.shards[index].write().known.retain(|_, known| known.used_s() >= oldest);
