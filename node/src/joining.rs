@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{self, Advertise, Config, Credentials},
+    config::{Advertise, Config, Credentials},
     peers::{Join, Joined, NodeStatus, Peers},
     relay::{Relay, VERSION},
 };
@@ -136,9 +136,7 @@ pub async fn prepare(
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
     let transport = QuicTransport::bind(bound, &settings)?;
-    let seed =
-        |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
-    let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
+    let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
     let registry: Arc<dyn Registry> = match &part {
@@ -217,7 +215,7 @@ async fn own_address(
     for seed in seeds {
         match on_the_way_to(seed).await {
             Ok(ip) => return Ok(SocketAddr::new(ip, bound.port())),
-            Err(error) => why = format!("{}:{}: {error}", seed.host, seed.port),
+            Err(error) => why = format!("{seed}: {error}"),
         }
     }
     Err(JoinError::Advertise(why))
@@ -254,7 +252,7 @@ impl Part {
         }
         let names = local.registered_agents();
         if names > 0 {
-            let voter = format!("{}:{}", first.host, first.port);
+            let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
         let way = Arc::new(WayToVoter::default());
