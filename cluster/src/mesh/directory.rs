@@ -216,7 +216,10 @@ impl Directory {
             }
             None if arrival => {
                 let departed = self.departed.get(agent).filter(|departed| departed.home != home);
-                departed.into_iter().flat_map(|departed| departed.watchers.iter().copied()).collect()
+                departed
+                    .into_iter()
+                    .flat_map(|departed| departed.watchers.iter().copied())
+                    .collect()
             }
             _ => BTreeSet::new(),
         };
@@ -254,7 +257,9 @@ impl Directory {
             Some(session) if known < Some(session) && self.may_learn(agent, session) => {
                 let notified = self.to_notify(agent, known, session, false);
                 self.enter(agent, session, now);
-                notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
+                for node in &notified {
+                    self.watch(agent.as_str(), *node);
+                }
                 moved(agent, &notified, known, Some(session))
             }
             _ => Vec::new(),

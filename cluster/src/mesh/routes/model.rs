@@ -56,7 +56,7 @@ pub(super) enum Op {
 enum Frame {
     Direct { from: String, resent: bool, targets: Vec<String>, body: Bytes },
     Bounced { from: String, resent: bool, targets: Vec<String>, body: Bytes },
-    Broadcast { from: String, except: Vec<String>, body: Bytes },
+    Broadcast { except: Vec<String>, body: Bytes },
     Fence { agent: String, epoch: u64 },
     Fenced { agent: String, epoch: u64 },
     Barrier { agent: String, session: SessionId },
@@ -319,11 +319,8 @@ impl Network {
         let push = |except: &[AgentId]| {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();
             for peer in (0..NODES).filter(|peer| *peer != node) {
-                let frame = Frame::Broadcast {
-                    from: name.to_owned(),
-                    except: except.clone(),
-                    body: message.body.to_shared(),
-                };
+                let frame =
+                    Frame::Broadcast { except: except.clone(), body: message.body.to_shared() };
                 self.wires.borrow_mut().push(node, peer, message.lane, frame);
             }
         };
@@ -444,7 +441,7 @@ impl Network {
                 let needs = self.routes[to].bounced(node_id(from), lane, &direct, &out, now);
                 self.ask(to, needs);
             }
-            Frame::Broadcast { from: _, except, body } => {
+            Frame::Broadcast { except, body } => {
                 let except: Vec<_> = except.iter().map(String::as_str).collect();
                 self.fan_out(to, &except, &body);
             }

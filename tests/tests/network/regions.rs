@@ -1,0 +1,1 @@
+//! Two regions with an ocean between them.
