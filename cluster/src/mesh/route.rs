@@ -33,9 +33,10 @@ pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// that is not heard. What it gives back later is too late.
 pub(super) const FENCE_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// How many messages wait for one agent: at 64 KiB each 64 MiB, so the bytes of all routes together
-/// are bounded beside it.
-pub(super) const WAITING_MAX: usize = 1024;
+/// How many messages wait for one agent: what a node gives at 20,000 a second until all others have
+/// been asked, because the owner has just crashed. A small one is charged 0.6 KB, so that 5 MB wait
+/// for one agent at the most; the bytes of all routes together are bounded beside it.
+pub(super) const WAITING_MAX: usize = 8_192;
 
 /// When a session was named so often although its home gave messages for it back, it is believed:
 /// whoever names it has had time to learn of its end.
@@ -289,7 +290,9 @@ impl<C> Route<C> {
                 Standing::Ended => false,
             },
             // An older session may outlive a newer one whose owner it had not reached in time.
-            Some((newest, Standing::Ended | Standing::Gone)) => session > newest || vouched.is_some(),
+            Some((newest, Standing::Ended | Standing::Gone)) => {
+                session > newest || vouched.is_some()
+            }
             Some((newest, _)) => session > newest,
         }
     }
@@ -361,7 +364,8 @@ impl<C> Route<C> {
     pub(super) fn link_lost(&mut self, node: NodeId) {
         self.was = self.was.filter(|was| was.node != node);
         self.silent(node);
-        if let Some((_, standing)) = self.newest.as_mut().filter(|(newest, _)| newest.node == node) {
+        if let Some((_, standing)) = self.newest.as_mut().filter(|(newest, _)| newest.node == node)
+        {
             *standing = match *standing {
                 Standing::Ended => Standing::Ended,
                 Standing::Live | Standing::Refused(_) | Standing::Gone => Standing::Gone,
