@@ -38,10 +38,9 @@ fn both_sides_of_a_partition_go_on_and_become_one_again_by_themselves() {
         let mut new_left = admitted(left, &new_left, "noticed partition, left").await;
         let mut new_right = admitted(far_right, &new_right, "noticed partition, right").await;
         // Each side reaches the session that it has.
-        for (sender, [one, other]) in [
-            (&mut new_left, [&mut old_up, &mut down]),
-            (&mut new_right, [&mut up, &mut old_down]),
-        ] {
+        for (sender, [one, other]) in
+            [(&mut new_left, [&mut old_up, &mut down]), (&mut new_right, [&mut up, &mut old_down])]
+        {
             sender.send(json!({"to": [one.id, other.id], "payload": sender.id})).await;
             for agent in [one, other] {
                 assert_eq!(agent.next().await["payload"], sender.id.as_str());
