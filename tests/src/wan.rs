@@ -8,7 +8,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     net::Ipv4Addr,
-    sync::{Arc, mpsc::sync_channel},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -16,13 +16,14 @@ use std::{
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
+    runtime::Runtime,
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_tun::Tun;
 
-use crate::netns::Network;
+use crate::netns::{Namespace, Network};
 
 /// Largest packet.
 const MTU: i32 = 1_500;
@@ -66,24 +67,26 @@ pub struct Wan {
 
 impl Wan {
     /// A network between all hosts of `network`, whose chance is seeded with `rng_seed`.
-    pub fn between(network: &Arc<Network>, rng_seed: u64) -> Self {
+    pub fn between(network: &Network, rng_seed: u64) -> Self {
         let paths = Arc::new(Mutex::new(Paths::new(rng_seed)));
         let (stop, stopped) = oneshot::channel();
-        let (ready, is_ready) = sync_channel(1);
-        let (all, network) = (Arc::clone(&paths), Arc::clone(network));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime can be made");
+        let devices = (0..network.len())
+            .map(|host| {
+                let host = (network.host(host), Self::address(host));
+                host.0.run(|| device(&runtime, host.0, host.1))
+            })
+            .collect();
+        let all = Arc::clone(&paths);
         let thread = thread::spawn(move || {
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build().expect("a runtime can be made");
             runtime.block_on(async {
-                let devices = (0..network.len()).map(|host| device(&network, host)).collect();
-                ready.send(()).expect("the test waits for it");
                 tokio::select! {
                     () = carry(devices, &all) => {}
                     _ = stopped => {}
                 }
             });
         });
-        is_ready.recv().expect("the hosts take a device");
         Self { paths, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -133,15 +136,14 @@ impl Drop for Wan {
     }
 }
 
-/// The calling thread moves to the host, for that is where it must be to make a device there.
-fn device(network: &Network, host: usize) -> Arc<Tun> {
-    let namespace = network.host(host);
-    namespace.enter();
-    let tun = Tun::builder().name(DEVICE).mtu(MTU).build().expect("root may make a TUN device");
-    namespace.ip(&format!("addr add {}/24 dev {DEVICE}", Wan::address(host)));
-    // Between the kernel and us nothing gets lost.
-    namespace.ip(&format!("link set {DEVICE} txqueuelen 10000 up"));
-    Arc::new(tun.into_iter().next().expect("one was asked for"))
+/// A device of the host on which the calling thread is.
+fn device(runtime: &Runtime, host: &Namespace, address: Ipv4Addr) -> Arc<Tun> {
+    let _reads_there = runtime.enter();
+    let made = Tun::builder().name(DEVICE).mtu(MTU).build().expect("root may make a TUN device");
+    host.ip(&format!("addr add {address}/24 dev {DEVICE}"));
+    // Nothing gets lost between the kernel and us.
+    host.ip(&format!("link set {DEVICE} txqueuelen 10000 up"));
+    Arc::new(made.into_iter().next().expect("one was asked for"))
 }
 
 /// Carries packets between the devices for ever.
@@ -223,9 +225,12 @@ impl Paths {
 /// Packets on their way; of those that are due at one time the first sent arrives first.
 #[derive(Default)]
 struct Flying {
-    packets: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    packets: BinaryHeap<Reverse<Packet>>,
     count: u64,
 }
+
+/// When it is due, its number, the host that it goes to, and the packet itself.
+type Packet = (Instant, u64, usize, Vec<u8>);
 
 impl Flying {
     fn add(&mut self, due: Instant, to: usize, packet: Vec<u8>) {
