@@ -8,3 +8,4 @@ pub mod core;
 pub mod entropy;
 pub mod promises;
 pub mod verdict;
+pub mod whole;
