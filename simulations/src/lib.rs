@@ -7,4 +7,5 @@
 pub mod core;
 pub mod entropy;
 pub mod promises;
+pub mod scale;
 pub mod verdict;
