@@ -273,9 +273,8 @@ impl Cluster {
             wires.dead = Some(lost);
             wires.nodes[&lost].stop.cancel();
             let others = wires.nodes.iter().filter(|(node, _)| **node != lost);
-            let others: Vec<_> = others
-                .map(|(_, node)| (node.membership.clone(), node.members.clone()))
-                .collect();
+            let others: Vec<_> =
+                others.map(|(_, node)| (node.membership.clone(), node.members.clone())).collect();
             (wires.nodes[&lost].introduction.incarnation, others)
         };
         let (mut detected, mut silent, mut down) = (BTreeMap::new(), false, false);
@@ -291,9 +290,8 @@ impl Cluster {
             }
             for (number, (_, members)) in others.iter().enumerate() {
                 let members = members.borrow();
-                let is_dead = |member: &&Member| {
-                    member.node() == lost && member.state == MemberState::Dead
-                };
+                let is_dead =
+                    |member: &&Member| member.node() == lost && member.state == MemberState::Dead;
                 if members.iter().any(|member| is_dead(&member)) {
                     detected.entry(number).or_insert(passed);
                 }
