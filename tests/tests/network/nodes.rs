@@ -20,7 +20,13 @@ pub(crate) async fn start(
     let mut cluster = Cluster::unstarted(&addresses, &[]);
     for (host, address) in addresses.iter().enumerate() {
         let own = network.address(host).to_string();
-        let settings = [("HOST", own.as_str()), ("STATS_HOST", &own), ("REGION", regions[host])];
+        let settings = [
+            ("HOST", own.as_str()),
+            ("STATS_HOST", &own),
+            ("REGION", regions[host]),
+            // Gossip's own words fill the log.
+            ("LOG_LEVEL", "info"),
+        ];
         network.host(host).run(|| cluster.add_at(*address, &settings));
     }
     cluster.is_whole().await;
