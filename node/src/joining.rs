@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::pending,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -20,7 +21,7 @@ use cluster::{
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
-    membership::{Dns, Load, SeedAddress},
+    membership::{Dns, Load, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{self, Advertise, Config, Credentials},
+    config::{Advertise, Config, Credentials},
     peers::{Join, Joined, NodeStatus, Peers},
     relay::{Relay, VERSION},
 };
@@ -107,6 +108,20 @@ pub struct Ready {
     pub address: SocketAddr,
 }
 
+/// A node's place on the network, and whom it looks for there.
+pub struct Network<R> {
+    /// What it says of itself.
+    pub introduction: Introduction,
+    /// Which cluster it is of.
+    pub cluster: String,
+    /// Whom it asks first.
+    pub seeds: Vec<SeedAddress>,
+    /// What carries its links.
+    pub transport: Arc<dyn Transport>,
+    /// Finds the seeds' addresses.
+    pub resolver: Arc<R>,
+}
+
 /// Prepares the node of `local` to join the cluster that `config` names; none if it names none.
 pub async fn prepare(
     config: &Config,
@@ -136,9 +151,7 @@ pub async fn prepare(
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
     let transport = QuicTransport::bind(bound, &settings)?;
-    let seed =
-        |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
-    let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
+    let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
     let registry: Arc<dyn Registry> = match &part {
@@ -152,29 +165,45 @@ pub async fn prepare(
         version: VERSION.into(),
         address,
     };
-    let cluster = identity.cluster_id().to_owned();
+    let network = Network {
+        introduction,
+        cluster: identity.cluster_id().to_owned(),
+        seeds,
+        transport: Arc::new(transport),
+        resolver: Arc::new(Dns),
+    };
+    Ok(Some(Ready { join: join_as(Some(part), network, clock), registry, address }))
+}
+
+/// Joins a node to others when the book of names is none of its business: a simulation gives all its
+/// nodes one.
+pub fn join<R: Resolve>(network: Network<R>, clock: &Clock) -> Join {
+    join_as(None, network, clock)
+}
+
+fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -> Join {
+    let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
-    let join: Join = Box::new(move |relay, deliver| {
+    Box::new(move |relay, deliver| {
         let office =
             Arc::new(Office { part, relay: Arc::downgrade(relay), living: Mutex::default() });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
             seeds,
-            transport: Arc::new(transport),
-            resolver: Arc::new(Dns),
+            transport,
+            resolver,
             deliver,
             application: Arc::clone(&office) as Arc<dyn Application>,
             clock: Arc::new(move || clock.elapsed()),
             wall: Arc::new(move || wall.wall()),
         });
         joined(&peering, &office, tasks)
-    });
-    Ok(Some(Ready { join, registry, address }))
+    })
 }
 
-fn joined(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<Dns>) -> Joined {
-    if let Part::Observer(_, way) = &office.part {
+fn joined<R: Resolve>(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<R>) -> Joined {
+    if let Some(Part::Observer(_, way)) = &office.part {
         let _ = way.peering.set(Arc::downgrade(peering));
     }
     let (runs, business) = (Arc::clone(peering), Arc::clone(office));
@@ -217,7 +246,7 @@ async fn own_address(
     for seed in seeds {
         match on_the_way_to(seed).await {
             Ok(ip) => return Ok(SocketAddr::new(ip, bound.port())),
-            Err(error) => why = format!("{}:{}: {error}", seed.host, seed.port),
+            Err(error) => why = format!("{seed}: {error}"),
         }
     }
     Err(JoinError::Advertise(why))
@@ -254,7 +283,7 @@ impl Part {
         }
         let names = local.registered_agents();
         if names > 0 {
-            let voter = format!("{}:{}", first.host, first.port);
+            let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
         let way = Arc::new(WayToVoter::default());
@@ -290,7 +319,8 @@ impl AskVoter for WayToVoter {
 
 /// What nodes say to each other beside the mesh.
 struct Office {
-    part: Part,
+    /// Its part in the registry; none if the names are kept elsewhere.
+    part: Option<Part>,
     relay: Weak<Relay>,
     living: Mutex<BTreeSet<Incarnation>>,
 }
@@ -300,8 +330,9 @@ impl Office {
     async fn keep_up(&self, peering: &Peering) {
         let registry = async {
             match &self.part {
-                Part::Voter(voter) => tell_news(voter, peering).await,
-                Part::Observer(observer, _) => save_news(observer).await,
+                Some(Part::Voter(voter)) => tell_news(voter, peering).await,
+                Some(Part::Observer(observer, _)) => save_news(observer).await,
+                None => pending().await,
             }
         };
         tokio::join!(registry, self.tell_subscriptions(peering));
@@ -346,27 +377,28 @@ impl Office {
         });
         answers.iter().map(|body| tagged(news::SUBSCRIPTIONS, body)).collect()
     }
+}
 
-    fn learn(&self, from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
-        match observer.learn(news) {
-            Ok(()) => {
-                let before = way.voter.lock().replace(from.node);
-                if before != Some(from.node) {
-                    tracing::info!(voter = %from, "found the node that keeps the names");
-                }
+/// Takes the registry's news from whoever tells them.
+fn learn(from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
+    match observer.learn(news) {
+        Ok(()) => {
+            let before = way.voter.lock().replace(from.node);
+            if before != Some(from.node) {
+                tracing::info!(voter = %from, "found the node that keeps the names");
             }
-            Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
         }
+        Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
     }
 }
 
 async fn tell_news(voter: &Voter, peering: &Peering) {
-    let mut changes = voter.changes();
+    let mut revocations = voter.changes();
     let mut round = interval(ROUND);
     let mut told = 0;
     loop {
         tokio::select! {
-            changed = changes.changed() => {
+            changed = revocations.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -405,7 +437,7 @@ fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
 impl Application for Office {
     fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
         let mut first = Vec::new();
-        if let Part::Voter(voter) = &self.part {
+        if let Some(Part::Voter(voter)) = &self.part {
             first.push(tagged(news::REGISTRY, &voter.news()));
         }
         if let Some(relay) = self.relay.upgrade() {
@@ -425,15 +457,15 @@ impl Application for Office {
             return self.told_subscriptions(from, body);
         }
         match (&self.part, body.split_first()) {
-            (Part::Observer(observer, way), Some((&news::REGISTRY, news))) => {
-                self.learn(from, observer, way, news);
+            (Some(Part::Observer(observer, way)), Some((&news::REGISTRY, news))) => {
+                learn(from, observer, way, news);
             }
-            (Part::Observer(observer, _), Some((&news::COUNT, names))) => {
+            (Some(Part::Observer(observer, _)), Some((&news::COUNT, names))) => {
                 if let Ok(names) = names.try_into() {
                     observer.learn_count(u64::from_be_bytes(names));
                 }
             }
-            (Part::Voter(_), Some((&news::REGISTRY, _))) => tracing::error!(
+            (Some(Part::Voter(_)), Some((&news::REGISTRY, _))) => tracing::error!(
                 from = %from,
                 "two nodes think that they are the first of SEEDS: give all nodes the same list, and \
                  each an ADVERTISE of its own"
@@ -445,8 +477,8 @@ impl Application for Office {
 
     async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
         match &self.part {
-            Part::Voter(voter) => voter.answer(&body).await,
-            Part::Observer(..) => Vec::new(),
+            Some(Part::Voter(voter)) => voter.answer(&body).await,
+            _ => Vec::new(),
         }
     }
 }
@@ -482,7 +514,7 @@ impl Peers for Cluster {
         let mut joined = self.peering.membership().joined();
         // An error means that the mesh has ended, which stops the node.
         let _ = joined.wait_for(|joined| *joined).await;
-        if let Part::Observer(observer, _) = &self.office.part {
+        if let Some(Part::Observer(observer, _)) = &self.office.part {
             observer.informed().await;
         }
     }

@@ -217,7 +217,16 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
+
+    #[async_trait]
+    impl Outgoing for Vec<u8> {
+        async fn deliver(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
 
     fn queue(bytes_max: usize, frames_max: usize) -> Queue {
         Queue::new(Budget::new((bytes_max, frames_max)))
@@ -299,5 +308,21 @@ mod tests {
         assert_eq!(queue.take(&mut batch), Taken::Frames(1));
         batch.clear();
         assert_eq!(queue.take(&mut batch), Taken::Closed);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_makes_room() {
+        let queue = queue(4, 2);
+        let counters = LinkCounters::default();
+        let mut written = Vec::new();
+        assert_eq!(push(&queue, b"abc"), Pushed::Queued);
+        assert_eq!(push(&queue, b"d"), Pushed::Queued);
+        assert_eq!(push(&queue, b""), Pushed::Full);
+        queue.close();
+        queue.write(&mut written, LaneKind::Data, &counters).await.unwrap();
+        assert_eq!(written, b"abcd");
+        assert_eq!((queue.budget.bytes(), queue.budget.frames.load(Relaxed)), (0, 0));
+        assert_eq!(counters.lane(LaneKind::Data).frames_sent, 2);
+        assert_eq!(counters.lane(LaneKind::Data).bytes_sent, 4);
     }
 }

@@ -5,7 +5,7 @@
 //! Knows nothing of sessions, sockets or messages.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     time::Duration,
 };
@@ -23,6 +23,9 @@ pub const LEASE: Duration = Duration::from_secs(90);
 /// In this time every record is looked at once, a few at each tick, whether it must end.
 const ROUND: Duration = Duration::from_secs(10);
 
+/// Whoever has been told something has heard it within this time, or lost its link.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// The records, and what is known of those who publish them.
 ///
 /// A record takes 120 to 160 bytes, its agent's name and all of the map included, and some 50 more once
@@ -34,6 +37,9 @@ pub struct Directory {
     region: String,
     rings: Rings,
     records: BTreeMap<AgentId, Record>,
+    /// Agents that have left of late, with those who were told; and the order in which they left.
+    departed: BTreeMap<AgentId, Departed>,
+    departures: VecDeque<(u64, AgentId)>,
     peers: BTreeMap<NodeId, Peer>,
     /// Up to where this round has looked, and when it last did.
     looked_at: Option<AgentId>,
@@ -50,6 +56,14 @@ struct Record {
     /// have moved without this node being told.
     is_former: bool,
     /// Who was told where the agent is, and is to be told when that changes.
+    watchers: Box<[NodeId]>,
+}
+
+/// A record that ended: whoever watched it is told, but may not have heard yet.
+#[derive(Debug)]
+struct Departed {
+    home: NodeId,
+    at: u64,
     watchers: Box<[NodeId]>,
 }
 
@@ -92,6 +106,8 @@ impl Directory {
             region: home.region.clone(),
             rings: Rings::default(),
             records: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            departures: VecDeque::new(),
             peers: BTreeMap::from([(node, Peer { generation, is_member: true, link })]),
             looked_at: None,
             looked: Duration::ZERO,
@@ -166,9 +182,12 @@ impl Directory {
             return vec![published(agent, session, Published::Outdone(newer))];
         }
         let notified = self.to_notify(agent, known, session, arrival);
+        self.departed.remove(agent);
         self.enter(agent, session, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
-        notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
+        for node in &notified {
+            self.watch(agent.as_str(), *node);
+        }
         let mut actions = moved(agent, &notified, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions
@@ -194,6 +213,13 @@ impl Directory {
                 let record = self.records.get(agent);
                 let watchers = record.into_iter().flat_map(|record| record.watchers.iter());
                 watchers.copied().chain([known.node]).collect()
+            }
+            None if arrival => {
+                let departed = self.departed.get(agent).filter(|departed| departed.home != home);
+                departed
+                    .into_iter()
+                    .flat_map(|departed| departed.watchers.iter().copied())
+                    .collect()
             }
             _ => BTreeSet::new(),
         };
@@ -231,6 +257,9 @@ impl Directory {
             Some(session) if known < Some(session) && self.may_learn(agent, session) => {
                 let notified = self.to_notify(agent, known, session, false);
                 self.enter(agent, session, now);
+                for node in &notified {
+                    self.watch(agent.as_str(), *node);
+                }
                 moved(agent, &notified, known, Some(session))
             }
             _ => Vec::new(),
@@ -301,6 +330,7 @@ impl Directory {
         let part = self.records.len() as u128 * passed.as_millis() / ROUND.as_millis();
         let few = usize::try_from(part).unwrap_or(usize::MAX).saturating_add(1);
         let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        self.forget_departed(now);
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         let mut actions: Vec<Action> =
             peers.into_iter().flat_map(|peer| self.sweep(peer)).collect();
@@ -360,9 +390,30 @@ impl Directory {
     /// Removes a record and tells its watchers.
     fn end(&mut self, agent: &AgentId) -> Vec<Action> {
         let Some(record) = self.records.remove(agent) else { return Vec::new() };
+        self.departs(agent, &record);
         let linked = |node: &NodeId| self.is_linked(*node);
         let watchers: Vec<NodeId> = record.watchers.into_iter().filter(linked).collect();
         moved(agent, &watchers, Some(record.session), None)
+    }
+
+    /// Who watches the record hears of its end, but until it does it may send to the former home.
+    fn departs(&mut self, agent: &AgentId, record: &Record) {
+        if !record.watchers.is_empty() {
+            let (home, at) = (record.session.node, millis(self.looked));
+            let watchers = record.watchers.clone();
+            self.departed.insert(agent.clone(), Departed { home, at, watchers });
+            self.departures.push_back((at, agent.clone()));
+        }
+    }
+
+    /// Forgets who left long ago.
+    fn forget_departed(&mut self, now: Duration) {
+        let due = |(at, _): &(u64, AgentId)| at + millis(HEARD_WITHIN) < millis(now);
+        while let Some((at, agent)) = self.departures.pop_front_if(|departure| due(departure)) {
+            if self.departed.get(&agent).is_some_and(|departed| departed.at == at) {
+                self.departed.remove(&agent);
+            }
+        }
     }
 
     fn is_linked(&self, node: NodeId) -> bool {

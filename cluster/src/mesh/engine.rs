@@ -678,11 +678,12 @@ impl Mesh {
         is: Option<SessionId>,
         now: Duration,
     ) -> (Vec<Action>, Needs) {
-        let learned = core.directory.moved(agent, was, is, now);
+        let mut learned = core.directory.moved(agent, was, is, now);
         if let Some(session) = is {
             for action in core.presence.outdone(agent, session) {
                 self.tell_session(&action);
             }
+            learned.extend(self.stand_in(core, from, agent, was, session));
         }
         let (near, out) = (self.near.load(), self.out());
         let needs = self.routes.moved(from, agent, was, is, &**near, &out, now);
@@ -694,6 +695,24 @@ impl Mesh {
             }
         }
         (learned, needs)
+    }
+
+    /// A home that tells others itself does not reach the agent's owner: whoever does passes it on, and
+    /// asks that owner about the agent only behind it.
+    fn stand_in(
+        &self,
+        core: &Core,
+        from: NodeId,
+        agent: &AgentId,
+        was: Option<SessionId>,
+        session: SessionId,
+    ) -> Option<Action> {
+        let owner = core.rings.owner(&self.home.region, agent.as_str())?;
+        if from != session.node || [from, self.home.me.node].contains(&owner) {
+            return None;
+        }
+        let frame = Control::Moved { agent: agent.clone(), was, now: Some(session) };
+        Some(Action::Send { to: owner, frame })
     }
 
     fn resend(&self, to: NodeId, number: u8, first: u64, last: u64) {

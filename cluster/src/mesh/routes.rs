@@ -326,8 +326,12 @@ impl<O: RouteOut> Cx<'_, O> {
     }
 
     fn lose(&self, why: Lost, messages: &[Waiting<Charge>]) {
-        if !messages.is_empty() {
-            self.out.lost(why, messages.len() as u64);
+        // A follower that is away misses nothing.
+        let is_lost =
+            |waiting: &&Waiting<Charge>| why != Lost::Offline || !waiting.message.followed;
+        let lost = messages.iter().filter(is_lost).count();
+        if lost > 0 {
+            self.out.lost(why, lost as u64);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         transport::{CloseCode, IDLE_TIMEOUT},
     },
     mesh::{Outlet, Pushed},
+    wire::Data,
 };
 
 both! {
@@ -23,6 +24,7 @@ both! {
     goodbye_loses_nothing
     a_stop_is_a_goodbye_too
     closing_one_link_is_its_end_only
+    a_panic_ends_its_link_only
 }
 
 async fn a_cut_is_noticed_in_the_idle_time(bed: Bed) {
@@ -103,6 +105,20 @@ async fn closing_one_link_is_its_end_only(bed: Bed) {
     assert_eq!(a.told.down(b.incarnation).await, Down::Closed);
     assert_eq!(b.told.down(a.incarnation).await, Down::Lost);
     assert_eq!(a.links.linked(), [c.id()]);
+    link(&a, &b).await;
+}
+
+async fn a_panic_ends_its_link_only(bed: Bed) {
+    let (a, b) = pair(&bed).await;
+    let c = Setup::of(3).start(&bed);
+    link(&c, &b).await;
+    a.start_lanes(&b);
+    // The suite's nodes expect no fences.
+    let fence = Data::Fence { agent: "somebody", epoch: 1 };
+    assert_eq!(a.links.data(b.id(), 0, &fence), Pushed::Queued);
+    assert_eq!(b.told.down(a.incarnation).await, Down::Lost);
+    assert_eq!(a.told.down(b.incarnation).await, Down::Lost);
+    assert_eq!(b.links.linked(), [c.id()]);
     link(&a, &b).await;
 }
 

@@ -177,7 +177,7 @@ impl Routes {
             let Message { from, followed, body } = message;
             let body = Body::Shared(body);
             if home == self.me {
-                if !cx.out.here(agent, &from, followed, &body) {
+                if !cx.out.here(agent, &from, followed, &body) && !followed {
                     cx.out.lost(Lost::Offline, 1);
                 }
             } else {
