@@ -150,8 +150,8 @@ fn regions_that_are_cut_off_from_each_other_go_on_and_become_one_again() {
             talks.push(Talk::between(sender, cluster.nodes[to].agent(&format!("to-{to}")).await));
         }
         wan.set(&NORTH, &SOUTH, NO_WAY);
-        sees(&cluster.nodes[0], &["node-0", "node-1"], "dead").await;
-        sees(&cluster.nodes[3], &["node-2", "node-3"], "dead").await;
+        sees(&cluster.nodes[0], &["node-0", "node-1"], &["dead"]).await;
+        sees(&cluster.nodes[3], &["node-2", "node-3"], &["dead"]).await;
         let newer = admitted(&cluster.nodes[2], &token, "regions cut off").await;
         wan.set(&NORTH, &SOUTH, OCEAN);
         let healed = Instant::now();
