@@ -322,8 +322,13 @@ impl Directory {
         }
         link.is_swept = true;
         let up = millis(link.up);
-        let is_over = |record: &Record| record.session.node == from && record.renewed < up;
-        let over = self.records.iter().filter(|(_, record)| is_over(record));
+        let is_over = |agent: &AgentId, record: &Record| {
+            record.session.node == from
+                && record.renewed < up
+                // Of others' agents it tells others.
+                && self.rings.owner(&self.region, agent.as_str()) == Some(self.me)
+        };
+        let over = self.records.iter().filter(|(agent, record)| is_over(agent, record));
         let over: Vec<AgentId> = over.map(|(agent, _)| agent.clone()).collect();
         over.iter().flat_map(|agent| self.end(agent)).collect()
     }
