@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use cluster::{
     Incarnation, NodeId,
     link::{
-        Introduction, LinkStatus, NodeKey,
+        Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
@@ -27,7 +27,10 @@ use cluster::{
 };
 use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
-use tokio::{net::lookup_host, time::interval};
+use tokio::{
+    net::lookup_host,
+    time::{interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,6 +52,9 @@ mod news {
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A node that knows no names yet, and does not hear of any for so long, says for whom it waits.
+const VOTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -286,7 +292,8 @@ impl Part {
             let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
-        let way = Arc::new(WayToVoter::default());
+        let first = format!("{}:{}", first.host, first.port);
+        let way = Arc::new(WayToVoter { first, ..WayToVoter::default() });
         let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
         Ok(Self::Observer(Arc::new(observer), way))
     }
@@ -305,6 +312,8 @@ async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: Sock
 /// The way to the node that keeps the names: whoever tells of them.
 #[derive(Default)]
 struct WayToVoter {
+    /// The seed that it should be.
+    first: String,
     peering: OnceLock<Weak<Peering>>,
     voter: Mutex<Option<NodeId>>,
 }
@@ -504,6 +513,10 @@ impl Peers for Cluster {
 
     fn links(&self) -> Vec<LinkStatus> {
         self.peering.links()
+    }
+
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
+        self.peering.with_counters(look);
     }
 
     fn carry(&self, load: Load) {

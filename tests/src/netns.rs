@@ -83,7 +83,7 @@ impl Namespace {
     }
 
     /// Moves the calling thread into this namespace, for good.
-    pub(crate) fn enter(&self) {
+    fn enter(&self) {
         move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("root may enter a namespace");
     }

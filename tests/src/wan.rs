@@ -8,7 +8,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     net::Ipv4Addr,
-    sync::{Arc, mpsc::sync_channel},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -16,13 +16,14 @@ use std::{
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
+    runtime::Runtime,
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_tun::Tun;
 
-use crate::netns::Network;
+use crate::netns::{Namespace, Network};
 
 /// Largest packet.
 const MTU: i32 = 1_500;
@@ -38,7 +39,8 @@ const DEVICE: &str = "wan";
 pub struct Path {
     /// How long each is on its way at least.
     pub delay: Duration,
-    /// How much longer it is at most, by chance; so packets may overtake each other.
+    /// How much longer it is at most, by chance. No packet overtakes another: on real networks it is
+    /// queues that make packets late, and those keep order.
     pub jitter: Duration,
     /// The share of them that gets lost, from 0 to 1.
     pub loss: f64,
@@ -66,24 +68,26 @@ pub struct Wan {
 
 impl Wan {
     /// A network between all hosts of `network`, whose chance is seeded with `rng_seed`.
-    pub fn between(network: &Arc<Network>, rng_seed: u64) -> Self {
+    pub fn between(network: &Network, rng_seed: u64) -> Self {
         let paths = Arc::new(Mutex::new(Paths::new(rng_seed)));
         let (stop, stopped) = oneshot::channel();
-        let (ready, is_ready) = sync_channel(1);
-        let (all, network) = (Arc::clone(&paths), Arc::clone(network));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime can be made");
+        let devices = (0..network.len())
+            .map(|host| {
+                let host = (network.host(host), Self::address(host));
+                host.0.run(|| device(&runtime, host.0, host.1))
+            })
+            .collect();
+        let all = Arc::clone(&paths);
         let thread = thread::spawn(move || {
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build().expect("a runtime can be made");
             runtime.block_on(async {
-                let devices = (0..network.len()).map(|host| device(&network, host)).collect();
-                ready.send(()).expect("the test waits for it");
                 tokio::select! {
                     () = carry(devices, &all) => {}
                     _ = stopped => {}
                 }
             });
         });
-        is_ready.recv().expect("the hosts take a device");
         Self { paths, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -104,7 +108,7 @@ impl Wan {
 
     /// From now on packets fare like this from one host to another.
     pub fn set_one_way(&self, from: usize, to: usize, path: Path) {
-        self.paths.lock().of(from, to).0 = path;
+        self.paths.lock().of(from, to).path = path;
     }
 
     /// What any of `from` has sent to any of `to` so far.
@@ -113,7 +117,7 @@ impl Wan {
         let mut sum = Carried::default();
         for a in from {
             for b in to {
-                let one = paths.of(*a, *b).1;
+                let one = paths.of(*a, *b).carried;
                 sum.packets += one.packets;
                 sum.bytes += one.bytes;
                 sum.lost += one.lost;
@@ -133,15 +137,14 @@ impl Drop for Wan {
     }
 }
 
-/// The calling thread moves to the host, for that is where it must be to make a device there.
-fn device(network: &Network, host: usize) -> Arc<Tun> {
-    let namespace = network.host(host);
-    namespace.enter();
-    let tun = Tun::builder().name(DEVICE).mtu(MTU).build().expect("root may make a TUN device");
-    namespace.ip(&format!("addr add {}/24 dev {DEVICE}", Wan::address(host)));
-    // Between the kernel and us nothing gets lost.
-    namespace.ip(&format!("link set {DEVICE} txqueuelen 10000 up"));
-    Arc::new(tun.into_iter().next().expect("one was asked for"))
+/// A device of the host on which the calling thread is.
+fn device(runtime: &Runtime, host: &Namespace, address: Ipv4Addr) -> Arc<Tun> {
+    let _reads_there = runtime.enter();
+    let made = Tun::builder().name(DEVICE).mtu(MTU).build().expect("root may make a TUN device");
+    host.ip(&format!("addr add {address}/24 dev {DEVICE}"));
+    // Nothing gets lost between the kernel and us.
+    host.ip(&format!("link set {DEVICE} txqueuelen 10000 up"));
+    Arc::new(made.into_iter().next().expect("one was asked for"))
 }
 
 /// Carries packets between the devices for ever.
@@ -158,9 +161,9 @@ async fn carry(devices: Vec<Arc<Tun>>, paths: &Mutex<Paths>) {
             Some((from, packet)) = sent.recv() => {
                 let to = destination(&packet).filter(|to| *to < devices.len());
                 let Some(to) = to else { continue };
-                let takes = paths.lock().fate(from, to, packet.len());
-                if let Some(takes) = takes {
-                    flying.add(Instant::now() + takes, to, packet);
+                let due = paths.lock().fate(from, to, packet.len(), Instant::now());
+                if let Some(due) = due {
+                    flying.add(due, to, packet);
                 }
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -193,8 +196,16 @@ fn destination(packet: &[u8]) -> Option<usize> {
 
 /// All paths, and the chance that rules on them.
 struct Paths {
-    each: HashMap<(usize, usize), (Path, Carried)>,
+    each: HashMap<(usize, usize), State>,
     chance: StdRng,
+}
+
+/// A path, what it has carried, and when the last of it arrives.
+#[derive(Default)]
+struct State {
+    path: Path,
+    carried: Carried,
+    last_due: Option<Instant>,
 }
 
 impl Paths {
@@ -202,30 +213,35 @@ impl Paths {
         Self { each: HashMap::new(), chance: StdRng::seed_from_u64(rng_seed) }
     }
 
-    fn of(&mut self, from: usize, to: usize) -> &mut (Path, Carried) {
+    fn of(&mut self, from: usize, to: usize) -> &mut State {
         self.each.entry((from, to)).or_default()
     }
 
-    /// How long a packet of `bytes` bytes is on its way; none if it gets lost.
-    fn fate(&mut self, from: usize, to: usize, bytes: usize) -> Option<Duration> {
+    /// When a packet of `bytes` bytes that is sent now arrives; none if it gets lost.
+    fn fate(&mut self, from: usize, to: usize, bytes: usize, now: Instant) -> Option<Instant> {
         let (luck, lateness) = (self.chance.random::<f64>(), self.chance.random::<f64>());
-        let (path, carried) = self.of(from, to);
+        let State { path, carried, last_due } = self.of(from, to);
         if path.cut || luck < path.loss {
             carried.lost += 1;
             return None;
         }
         carried.packets += 1;
         carried.bytes += bytes as u64;
-        Some(path.delay + path.jitter.mul_f64(lateness))
+        let due = now + path.delay + path.jitter.mul_f64(lateness);
+        *last_due = (*last_due).max(Some(due));
+        *last_due
     }
 }
 
 /// Packets on their way; of those that are due at one time the first sent arrives first.
 #[derive(Default)]
 struct Flying {
-    packets: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    packets: BinaryHeap<Reverse<Packet>>,
     count: u64,
 }
+
+/// When it is due, its number, the host that it goes to, and the packet itself.
+type Packet = (Instant, u64, usize, Vec<u8>);
 
 impl Flying {
     fn add(&mut self, due: Instant, to: usize, packet: Vec<u8>) {
@@ -257,17 +273,22 @@ mod tests {
     fn packets_are_lost_and_late_as_the_path_says() {
         let mut paths = Paths::new(1);
         let (delay, jitter) = (Duration::from_millis(40), Duration::from_millis(10));
-        paths.of(0, 1).0 = Path { delay, jitter, loss: 0.1, cut: false };
-        let fates: Vec<_> = (0..10_000).map(|_| paths.fate(0, 1, 100)).collect();
-        let arrived: Vec<Duration> = fates.into_iter().flatten().collect();
+        paths.of(0, 1).path = Path { delay, jitter, loss: 0.1, cut: false };
+        let start = Instant::now();
+        let sent = (0..10_000).map(|n| start + Duration::from_millis(n));
+        let fates: Vec<_> = sent.map(|now| (now, paths.fate(0, 1, 100, now))).collect();
+        let arrived: Vec<_> = fates.iter().filter_map(|(now, due)| Some((*now, (*due)?))).collect();
         assert!((8_800..9_200).contains(&arrived.len()), "{}", arrived.len());
-        assert!(arrived.iter().all(|takes| (delay..delay + jitter).contains(takes)));
-        let carried = paths.of(0, 1).1;
+        let takes: Vec<Duration> = arrived.iter().map(|(now, due)| *due - *now).collect();
+        assert!(takes.iter().all(|takes| (delay..delay + jitter).contains(takes)));
+        assert!(takes.iter().any(|takes| *takes > delay + jitter / 2));
+        assert!(arrived.is_sorted_by_key(|(_, due)| *due), "none overtakes another");
+        let carried = paths.of(0, 1).carried;
         assert_eq!(carried.bytes, carried.packets * 100);
         assert_eq!(carried.packets + carried.lost, 10_000);
-        assert_eq!(paths.fate(1, 0, 100), Some(Duration::ZERO), "the way back is another path");
-        paths.of(1, 0).0.cut = true;
-        assert_eq!(paths.fate(1, 0, 100), None);
+        assert_eq!(paths.fate(1, 0, 100, start), Some(start), "the way back is another path");
+        paths.of(1, 0).path.cut = true;
+        assert_eq!(paths.fate(1, 0, 100, start), None);
     }
 
     #[test]

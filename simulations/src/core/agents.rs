@@ -224,7 +224,7 @@ impl World {
             format!("node-{place} accepts message {number} of agent-{agent} for {to:?}")
         });
         let record =
-            MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new() };
+            MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new(), certain: true };
         self.history.messages.push(record);
         let Some(sessions) = self.running(place).map(|running| running.sessions.clone()) else {
             return;

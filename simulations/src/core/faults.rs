@@ -100,7 +100,7 @@ impl std::fmt::Display for Faults {
 
 /// A fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub at: Duration,
     pub until: Duration,
     pub what: What,
@@ -108,7 +108,7 @@ pub(super) struct Fault {
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// One packet in so many is lost.
     Loss {
         one_in: u32,
@@ -127,7 +127,7 @@ pub(super) enum What {
 const SKEW_MAX_MS: i64 = 14_500;
 
 /// The faults of a run, between `from` and `until`.
-pub(super) fn plan(
+pub(crate) fn plan(
     kinds: &Faults,
     nodes: usize,
     from: Duration,
@@ -176,13 +176,13 @@ fn draw(kind: FaultKind, nodes: usize, rng: &mut SmallRng) -> What {
 }
 
 /// How far each node's clock is from the true time, in milliseconds.
-pub(super) fn skews(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
+pub(crate) fn skews(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
     let range = if kinds.has(FaultKind::Skew) { -SKEW_MAX_MS..=SKEW_MAX_MS } else { 0..=0 };
     (0..nodes).map(|_| rng.random_range(range.clone())).collect()
 }
 
 /// The node that comes late, if one does.
-pub(super) fn late(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Option<usize> {
+pub(crate) fn late(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Option<usize> {
     let comes_late = kinds.has(FaultKind::Join) && nodes > 2 && rng.random_ratio(1, 3);
     comes_late.then(|| rng.random_range(0..nodes))
 }

@@ -1,11 +1,15 @@
 //! Order and loss while the cluster is busy and changes.
 
-use serde_json::json;
-use tests::{Client, Cluster};
+use tests::{Cluster, drink, drink_each, flood};
 
 /// Messages of each sender.
 const COUNT: u64 = 2_000;
 
+/// Every so many messages, the last of them is to all.
+const BROADCAST_EVERY: u64 = 50;
+
+<<<<<<< HEAD
+=======
 /// So often, and at last, one of them is to all.
 const BROADCAST_EVERY: u64 = 50;
 
@@ -36,6 +40,7 @@ fn drink(mut receiver: Client, senders: Vec<String>, step: u64) -> tokio::task::
     })
 }
 
+>>>>>>> faults
 #[tokio::test]
 async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
     let mut cluster = Cluster::start(4).await;
@@ -43,14 +48,18 @@ async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
     let senders: Vec<String> = (0..3).map(|n| format!("from-{n}")).collect();
     let receivers: Vec<String> = (0..3).map(|n| format!("to-{n}")).collect();
     for (n, id) in receivers.iter().enumerate() {
+<<<<<<< HEAD
+        drinks.push(drink(cluster.nodes[n].agent(id).await, senders.clone(), COUNT));
+=======
         drinks.push(drink(cluster.nodes[n].agent(id).await, senders.clone(), 1));
+>>>>>>> faults
     }
     let mut sources = Vec::new();
     for (n, id) in senders.iter().enumerate() {
         sources.push(cluster.nodes[(n + 1) % 3].agent(id).await);
     }
     for source in sources {
-        floods.push(flood(source, receivers.clone()));
+        floods.push(flood(source, receivers.clone(), COUNT, BROADCAST_EVERY));
     }
     // The fourth node carries no agent of theirs.
     cluster.nodes[3].kill9();

@@ -32,13 +32,18 @@ pub(crate) async fn on_bridge(network: &Network) -> Cluster {
     start(network, |host| network.address(host), &vec!["default"; network.len()]).await
 }
 
-/// Waits until the node sees exactly these alive.
-pub(crate) async fn sees_alive(node: &Relay, names: &[&str]) {
-    eventually(&format!("exactly {names:?} are seen alive"), || async {
-        let mut alive = in_state(&view(node).await, "alive");
-        alive.sort();
-        alive == names
-    })
+/// Waits until the node sees exactly these alive, and all others in that state.
+pub(crate) async fn sees(node: &Relay, names: &[&str], others: &str) {
+    eventually(
+        &format!("exactly {names:?} are seen alive, and no others but {others}"),
+        || async {
+            let view = view(node).await;
+            let mut alive = in_state(&view, "alive");
+            alive.sort();
+            let nodes = view["nodes"].as_array().map_or(0, Vec::len);
+            alive == names && in_state(&view, others).len() + names.len() == nodes
+        },
+    )
     .await;
 }
 

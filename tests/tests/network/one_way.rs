@@ -1,9 +1,9 @@
 //! A network on which packets get through one way only.
 
-use tests::{Client, every_pair, netns::Network};
+use tests::{Client, Relay, cluster::view, eventually, every_pair, netns::Network};
 
 use crate::{
-    nodes::{admitted, count_sessions, heal, on_bridge, sees_alive},
+    nodes::{admitted, count_sessions, heal, on_bridge, sees},
     talk::Talk,
 };
 
@@ -22,9 +22,9 @@ fn a_node_that_hears_but_is_not_heard_goes_on_and_is_taken_back() {
         network.cut(0, 2);
         let mut older = admitted(mute, &token, "unnoticed, from the mute node").await;
         let newer = admitted(one, &token, "unnoticed, from a heard node").await;
-        sees_alive(mute, &["node-0"]).await;
-        sees_alive(one, &["node-1", "node-2"]).await;
-        sees_alive(other, &["node-1", "node-2"]).await;
+        sees(mute, &["node-0"], "dead").await;
+        sees(one, &["node-1", "node-2"], "dead").await;
+        sees(other, &["node-1", "node-2"], "dead").await;
         heal(&network, &cluster, "one node that was not heard").await;
         older.expect_close(4009).await;
         let mut agents = vec![newer];
@@ -53,6 +53,11 @@ fn two_nodes_one_of_which_does_not_hear_the_other_disturb_no_third() {
         for (hop, node) in [one, other, third, one, other].into_iter().enumerate() {
             sessions.push(admitted(node, &token, &format!("one way cut, hop {hop}")).await);
         }
+        without_link(one, "node-1").await;
+        without_link(other, "node-0").await;
+        for (hop, node) in [other, one, third, other].into_iter().enumerate() {
+            sessions.push(admitted(node, &token, &format!("no link, hop {hop}")).await);
+        }
         heal(&network, &cluster, "one path that led nowhere").await;
         let newest = sessions.pop().expect("it hopped");
         for mut session in sessions {
@@ -65,4 +70,14 @@ fn two_nodes_one_of_which_does_not_hear_the_other_disturb_no_third() {
         count_sessions(&cluster, agents.len()).await;
         every_pair(&mut agents).await;
     });
+}
+
+/// Waits until the node has given up its link to that peer.
+async fn without_link(node: &Relay, peer: &str) {
+    eventually(&format!("there is no link to {peer}"), || async {
+        let view = view(node).await;
+        let links = view["links"].as_array().expect("a list of links");
+        links.iter().all(|link| link["peer"] != peer)
+    })
+    .await;
 }

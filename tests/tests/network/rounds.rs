@@ -4,13 +4,13 @@ use serde_json::json;
 use tests::{Client, Cluster, Relay, netns::Network};
 
 use crate::{
-    nodes::{count_sessions, heal, on_bridge, sees_alive},
+    nodes::{count_sessions, heal, on_bridge, sees},
     talk::Talk,
 };
 
-/// The two parts of each round.
-const ROUNDS: [([usize; 2], [usize; 3]); 3] =
-    [([0, 1], [2, 3, 4]), ([1, 2], [0, 3, 4]), ([0, 4], [1, 2, 3])];
+/// The two parts of each round, and what each has to think of the other before they meet again.
+const ROUNDS: [([usize; 2], [usize; 3], &str); 3] =
+    [([0, 1], [2, 3, 4], "suspect"), ([1, 2], [0, 3, 4], "dead"), ([0, 4], [1, 2, 3], "dead")];
 
 /// Agents that hop.
 const HOPPERS: usize = 3;
@@ -28,7 +28,7 @@ fn five_nodes_become_one_again_and_again_while_agents_hop() {
         for (n, node) in cluster.nodes.iter().enumerate() {
             watchers.push(node.agent(&format!("watcher-{n}")).await);
         }
-        for (number, (few, many)) in ROUNDS.iter().enumerate() {
+        for (number, (few, many, noticed)) in ROUNDS.iter().enumerate() {
             let node = |n: usize| &cluster.nodes[n];
             let talks = [
                 talk(node(few[0]), node(few[1]), &format!("few-{number}")).await,
@@ -45,7 +45,7 @@ fn five_nodes_become_one_again_and_again_while_agents_hop() {
                 let side: &[usize] = if few.contains(&n) { few } else { many };
                 let names: Vec<String> = side.iter().map(|n| format!("node-{n}")).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                sees_alive(node(n), &names).await;
+                sees(node(n), &names, noticed).await;
             }
             heal(&network, &cluster, &format!("five nodes, round {number}")).await;
             for session in &mut older {
