@@ -40,9 +40,8 @@ pub(super) struct Broadcasts {
 pub(super) fn run(world: &mut World, plan: &Plan) -> anyhow::Result<Broadcasts> {
     let (before, before_far) = (world.sent(), world.sent_far().clone());
     let running = world.running();
-    let delivered = |world: &World| -> u64 {
-        running.iter().map(|place| world.seen(*place).broadcasts).sum()
-    };
+    let delivered =
+        |world: &World| -> u64 { running.iter().map(|place| world.seen(*place).broadcasts).sum() };
     let delivered_before = delivered(world);
     let body = vec![b'x'; BODY];
     let mut beyond = 0;

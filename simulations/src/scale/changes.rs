@@ -182,9 +182,8 @@ fn change(world: &mut World, news: &News) -> anyhow::Result<Change> {
     let mut told = world.take_watched().map(|watched| watched.times).unwrap_or_default();
     ensure!(told.len() == told_to_others, "{} of {told_to_others} were told of", told.len());
     told.iter_mut().for_each(|time| *time -= start);
-    let since = |at: Option<&Duration>| {
-        at.map_or(Duration::ZERO, |at| at.saturating_sub(start + spread))
-    };
+    let since =
+        |at: Option<&Duration>| at.map_or(Duration::ZERO, |at| at.saturating_sub(start + spread));
     Ok(Change {
         records,
         publishes: sent.of(kind::PUBLISH),

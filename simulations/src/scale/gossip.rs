@@ -221,7 +221,7 @@ impl Cluster {
             Wires { nodes: BTreeMap::new(), links: BTreeSet::new(), dead: None, sent: (0, 0) };
         let net = Arc::new(Net { wires: Mutex::new(wires) });
         let seeds: Vec<SeedAddress> = (1..=3)
-            .filter_map(|node| SeedAddress::parse(&address(node).ip().to_string(), 7946).ok())
+            .map(|node| SeedAddress { host: address(node).ip().to_string(), port: 7946 })
             .collect();
         for number in 1..=nodes {
             let node = NodeId(number as u64);
@@ -273,9 +273,8 @@ impl Cluster {
             wires.dead = Some(lost);
             wires.nodes[&lost].stop.cancel();
             let others = wires.nodes.iter().filter(|(node, _)| **node != lost);
-            let others: Vec<_> = others
-                .map(|(_, node)| (node.membership.clone(), node.members.clone()))
-                .collect();
+            let others: Vec<_> =
+                others.map(|(_, node)| (node.membership.clone(), node.members.clone())).collect();
             (wires.nodes[&lost].introduction.incarnation, others)
         };
         let (mut detected, mut silent, mut down) = (BTreeMap::new(), false, false);
@@ -291,9 +290,8 @@ impl Cluster {
             }
             for (number, (_, members)) in others.iter().enumerate() {
                 let members = members.borrow();
-                let is_dead = |member: &&Member| {
-                    member.node() == lost && member.state == MemberState::Dead
-                };
+                let is_dead =
+                    |member: &&Member| member.node() == lost && member.state == MemberState::Dead;
                 if members.iter().any(|member| is_dead(&member)) {
                     detected.entry(number).or_insert(passed);
                 }

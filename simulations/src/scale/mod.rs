@@ -129,8 +129,7 @@ pub fn run(
         .map(|(nodes, regions)| arrivals::run(plan, *nodes, *regions))
         .collect();
     tell("population");
-    let mut world =
-        World::new(&plan.regions, Agents::new(plan.agents, plan.seed), plan.pace);
+    let mut world = World::new(&plan.regions, Agents::new(plan.agents, plan.seed), plan.pace);
     let population = owners::populate(&mut world, plan);
     let owners = owners::look(&world, plan)?;
     tell("the quiet mesh");

@@ -51,7 +51,8 @@ pub(super) fn run(world: &mut World, sender: usize, minutes: u64) -> Vec<Minute>
         for second in (number - 1) * 60..number * 60 {
             for (n, from) in senders.iter().enumerate() {
                 let part = ratio(n, senders.len());
-                world.run_until(start + Duration::from_secs(second) + Duration::from_secs_f64(part));
+                world
+                    .run_until(start + Duration::from_secs(second) + Duration::from_secs_f64(part));
                 let to = target(world, *from, start.as_secs() + second);
                 if world.agents.home(to).is_some_and(|home| home != sender) {
                     messages += 1;

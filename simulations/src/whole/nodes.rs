@@ -234,11 +234,8 @@ impl Nodes {
 }
 
 fn config(node: usize, region: &str) -> Config {
-    let mut config = Config {
-        node_name: host_name(node),
-        region: region.to_owned(),
-        ..Config::default()
-    };
+    let mut config =
+        Config { node_name: host_name(node), region: region.to_owned(), ..Config::default() };
     // All agents are on one host, and write more than they should.
     let limits = &mut config.limits;
     (limits.rate_per_min, limits.rate_per_hour, limits.registrations_per_min) = (0, 0, 0);

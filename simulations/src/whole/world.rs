@@ -121,7 +121,8 @@ impl World<'_> {
             self.sim.host(host_name(node), move || Arc::clone(&nodes).run(node));
         }
         let times = Times { settle: heal + SETTLE, probe: heal + HEALING };
-        let (nodes, seen, count) = (Arc::clone(&self.nodes), Arc::clone(&self.seen), options.agents);
+        let (nodes, seen, count) =
+            (Arc::clone(&self.nodes), Arc::clone(&self.seen), options.agents);
         self.sim.client(AGENTS, async move {
             let mut agents = JoinSet::new();
             for number in 0..count {
@@ -334,8 +335,7 @@ impl World<'_> {
         for a in 0..count {
             for b in 0..a {
                 let free = self.ways.states[b][a] == Way::Free;
-                let good =
-                    free && self.nodes.is_linked(a, b) && self.nodes.is_linked(b, a);
+                let good = free && self.nodes.is_linked(a, b) && self.nodes.is_linked(b, a);
                 let graceful = self.nodes.drains(a) || self.nodes.drains(b);
                 self.seen.with(|history, now| history.note_pair(a, b, good, graceful, now));
             }
