@@ -527,7 +527,14 @@ impl Peers for Cluster {
         let mut joined = self.peering.membership().joined();
         // An error means that the mesh has ended, which stops the node.
         let _ = joined.wait_for(|joined| *joined).await;
-        if let Some(Part::Observer(observer, _)) = &self.office.part {
+        if let Some(Part::Observer(observer, way)) = &self.office.part
+            && timeout(VOTER_PATIENCE, observer.informed()).await.is_err()
+        {
+            tracing::warn!(
+                first_seed = way.first,
+                "this node has never heard from the node that keeps the names, and takes no agents \
+                 before it has: start the first of SEEDS"
+            );
             observer.informed().await;
         }
     }
