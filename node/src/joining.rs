@@ -191,8 +191,12 @@ fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -
     let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
     Box::new(move |relay, deliver| {
-        let office =
-            Arc::new(Office { part, relay: Arc::downgrade(relay), living: Mutex::default() });
+        let office = Arc::new(Office {
+            part,
+            relay: Arc::downgrade(relay),
+            living: Mutex::default(),
+            gives_way: CancellationToken::new(),
+        });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
@@ -332,10 +336,13 @@ struct Office {
     part: Option<Part>,
     relay: Weak<Relay>,
     living: Mutex<BTreeSet<Incarnation>>,
+    /// Cancelled when there is another voter, and this node is the one to stop.
+    gives_way: CancellationToken,
 }
 
 impl Office {
-    /// Tells the others what is new, and saves what was learned, until it is dropped.
+    /// Tells the others what is new, and saves what was learned, until it is dropped or has to give way
+    /// to another voter.
     async fn keep_up(&self, peering: &Peering) {
         let registry = async {
             match &self.part {
@@ -344,7 +351,8 @@ impl Office {
                 None => pending().await,
             }
         };
-        tokio::join!(registry, self.tell_subscriptions(peering));
+        let both = async { tokio::join!(registry, self.tell_subscriptions(peering)) };
+        let _ = self.gives_way.run_until_cancelled(both).await;
     }
 
     async fn tell_subscriptions(&self, peering: &Peering) {
@@ -474,11 +482,17 @@ impl Application for Office {
                     observer.learn_count(u64::from_be_bytes(names));
                 }
             }
-            (Some(Part::Voter(_)), Some((&news::REGISTRY, _))) => tracing::error!(
-                from = %from,
-                "two nodes think that they are the first of SEEDS: give all nodes the same list, and \
-                 each an ADVERTISE of its own"
-            ),
+            (Some(Part::Voter(voter)), Some((&news::REGISTRY, news))) => {
+                let stops = voter.gives_way(from.node, news);
+                tracing::error!(
+                    from = %from, this_node_stops = stops,
+                    "two nodes think that they are the first of SEEDS, and names could be given twice: \
+                     give all nodes the same list, and each an ADVERTISE of its own"
+                );
+                if stops {
+                    self.gives_way.cancel();
+                }
+            }
             _ => {}
         }
         Vec::new()

@@ -74,7 +74,7 @@ pub enum LifeError {
     #[error("cannot open the subscriptions")]
     Subscriptions(#[from] subscription_store::OpenError),
     /// A part that the node cannot do without ended.
-    #[error("{0} ended by itself: this is a bug")]
+    #[error("{0} ended by itself: if the log does not say why, this is a bug")]
     Essential(String),
 }
 
