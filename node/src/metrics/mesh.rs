@@ -65,9 +65,10 @@ impl MeshMetrics {
     }
 
     /// The members as they are.
-    pub fn set_members<'a>(&self, members: impl Iterator<Item = &'a Member> + Clone) {
+    pub fn set_members<'a>(&self, members: impl Iterator<Item = &'a Member>) {
+        let states: Vec<_> = members.map(|member| member.state).collect();
         for (state, gauge) in &self.members {
-            gauge.set(float(members.clone().filter(|member| member.state == *state).count()));
+            gauge.set(float(states.iter().filter(|other| *other == state).count()));
         }
     }
 
