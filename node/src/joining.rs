@@ -21,7 +21,7 @@ use cluster::{
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
-    membership::{Dns, Load, Resolve, SeedAddress},
+    membership::{Dns, Load, MemberCounters, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
@@ -529,8 +529,9 @@ impl Peers for Cluster {
         self.peering.links()
     }
 
-    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
-        self.peering.with_counters(look);
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+        let members = self.peering.membership().counters();
+        self.peering.with_counters(|links| look(links, members));
     }
 
     fn carry(&self, load: Load) {

@@ -213,7 +213,7 @@ mod tests {
     use cluster::{
         Generation, NodeId, UnixMillis,
         link::{LinkCounters, LinkStatus},
-        membership::Load,
+        membership::{Load, MemberCounters},
         registry::{LocalRegistry, Options},
     };
     use parking_lot::Mutex;
@@ -261,7 +261,7 @@ mod tests {
             Vec::new()
         }
 
-        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters)) {}
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
 
         fn carry(&self, _: Load) {}
 

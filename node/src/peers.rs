@@ -8,7 +8,7 @@ use std::{pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use cluster::{
     link::{LinkCounters, LinkStatus},
-    membership::{Load, Member},
+    membership::{Load, Member, MemberCounters},
     mesh::{Deliver, Mesh},
 };
 
@@ -36,8 +36,8 @@ pub trait Peers: Send + Sync + 'static {
     /// The links of this node, in no order.
     fn links(&self) -> Vec<LinkStatus>;
 
-    /// Lets `look` see what the links have counted since the start.
-    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters));
+    /// Lets `look` see what the links and the membership have counted since the start.
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters));
 
     /// What this node carries, to be told to the others. Called once a second.
     fn carry(&self, load: Load);
@@ -103,8 +103,8 @@ pub(crate) mod testing {
             Vec::new()
         }
 
-        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
-            look(&LinkCounters::default());
+        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+            look(&LinkCounters::default(), &MemberCounters::default());
         }
 
         fn carry(&self, _: Load) {}

@@ -292,7 +292,7 @@ impl Relay {
             let nodes = peers.nodes();
             metrics.mesh.set_members(nodes.iter().map(|node| &node.member));
             metrics.mesh.set_links(&peers.links());
-            peers.with_counters(&mut |counted| metrics.mesh.set_link_counters(counted));
+            peers.with_counters(&mut |links, members| metrics.mesh.set_counters(links, members));
             metrics.mesh.set_presence(mesh);
         }
     }

@@ -189,7 +189,7 @@ mod tests {
     use cluster::{
         Generation, Incarnation,
         link::{Introduction, LinkCounters},
-        membership::Member,
+        membership::{Member, MemberCounters},
         mesh::Deliver,
     };
 
@@ -222,7 +222,7 @@ mod tests {
             vec![LinkStatus { peer, rtt, queue_bytes: 9, silent_for }]
         }
 
-        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters)) {}
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
 
         fn carry(&self, _: Load) {}
 

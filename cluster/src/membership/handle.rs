@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
-    Change, Driver, Event, Load, Member, MemberState, Says, SeedAddress, View, gossip,
-    gossip::GossipOut,
+    Change, Driver, Event, Load, Member, MemberCounters, MemberState, Says, SeedAddress, View,
+    gossip, gossip::GossipOut,
 };
 use crate::{
     Incarnation, NodeId,
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     members: watch::Sender<Arc<[Member]>>,
     joined: watch::Sender<bool>,
     inlet: mpsc::Sender<(SocketAddr, Bytes)>,
+    pub(super) counters: MemberCounters,
     woken: Notify,
 }
 
@@ -63,6 +64,7 @@ impl Membership {
             state: Mutex::new(State { view, load_told: None }),
             joined: watch::Sender::new(false),
             inlet,
+            counters: MemberCounters::default(),
             woken: Notify::new(),
         });
         let driver = Driver::new(Arc::clone(&shared), own, cluster, seeds, inbox);
@@ -113,8 +115,13 @@ impl Membership {
     pub fn gossip(&self, from: Incarnation, message: Bytes) {
         let Some(address) = self.shared.view(|view| view.address_of(from)) else { return };
         if self.shared.inlet.try_send((address, message)).is_err() {
-            metrics::counter!("arc_gossip_dropped_total").increment(1);
+            self.shared.counters.dropped_gossip();
         }
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &MemberCounters {
+        &self.shared.counters
     }
 
     /// How much this node carries. Others hear of it every 2 s at most.
@@ -153,7 +160,10 @@ impl Shared {
         let is_news = state.view.says() != Says::Left;
         drop(state);
         if is_news {
-            changes.iter().for_each(log);
+            changes.iter().for_each(|change| {
+                self.counters.changed(change);
+                log(change);
+            });
         }
     }
 
@@ -199,7 +209,6 @@ fn differ_in_load_only(before: &[Member], now: &[Member]) -> bool {
 fn log(change: &Change) {
     match change {
         Change::State { member, name, was, now } => {
-            metrics::counter!("arc_member_changes_total", "to" => now.as_str()).increment(1);
             let was = was.map_or("unknown", MemberState::as_str);
             let now = now.as_str();
             if matches!(now, "suspect" | "dead") {
@@ -209,7 +218,6 @@ fn log(change: &Change) {
             }
         }
         Change::Restarted { member, name } => {
-            metrics::counter!("arc_member_changes_total", "to" => "restarted").increment(1);
             tracing::info!(node = %member, name, "a member was started again");
         }
         Change::Forgotten { member, name } => {
@@ -257,5 +265,9 @@ impl<P: super::Peers> GossipOut for OverLinks<P> {
             there.map(|peer| peer.incarnation.node).collect()
         });
         nodes.into_iter().fold(false, |sent, node| self.peers.gossip(node, message) | sent)
+    }
+
+    fn malformed(&self) {
+        self.shared.counters.malformed_gossip();
     }
 }

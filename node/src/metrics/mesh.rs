@@ -5,24 +5,19 @@
 
 use cluster::{
     link::{Down, LaneKind, LinkCounters, LinkStatus, Reason},
-    membership::{Member, MemberState},
+    membership::{Member, MemberCounters, MemberState},
     mesh::Mesh,
 };
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
-/// All states of members.
-const STATES: [MemberState; 5] = [
-    MemberState::Alive,
-    MemberState::Suspect,
-    MemberState::Leaving,
-    MemberState::Left,
-    MemberState::Dead,
-];
-
 /// Handles of what the mesh counts.
 #[derive(Debug)]
 pub struct MeshMetrics {
-    members: [(MemberState, Gauge); STATES.len()],
+    members: [(MemberState, Gauge); MemberState::ALL.len()],
+    changes: [(MemberState, Counter); MemberState::ALL.len()],
+    restarts: Counter,
+    gossip_dropped: Counter,
+    gossip_malformed: Counter,
     links: Gauge,
     queue_bytes: Gauge,
     links_opened: Counter,
@@ -49,7 +44,13 @@ impl MeshMetrics {
     pub(super) fn registered() -> Self {
         describe();
         Self {
-            members: STATES.map(|state| (state, gauge!("arc_members", "state" => state.as_str()))),
+            members: MemberState::ALL
+                .map(|state| (state, gauge!("arc_members", "state" => state.as_str()))),
+            changes: MemberState::ALL
+                .map(|to| (to, counter!("arc_member_changes_total", "to" => to.as_str()))),
+            restarts: counter!("arc_member_changes_total", "to" => "restarted"),
+            gossip_dropped: counter!("arc_gossip_dropped_total"),
+            gossip_malformed: counter!("arc_gossip_malformed_total"),
             links: gauge!("arc_links"),
             queue_bytes: gauge!("arc_link_queue_bytes"),
             links_opened: counter!("arc_links_opened_total"),
@@ -78,8 +79,14 @@ impl MeshMetrics {
         self.queue_bytes.set(float(links.iter().map(|link| link.queue_bytes).sum()));
     }
 
-    /// What the links have counted since the start.
-    pub fn set_link_counters(&self, counted: &LinkCounters) {
+    /// What the links and the membership have counted since the start.
+    pub fn set_counters(&self, counted: &LinkCounters, members: &MemberCounters) {
+        for (to, counter) in &self.changes {
+            counter.absolute(members.changes(*to));
+        }
+        self.restarts.absolute(members.restarts());
+        self.gossip_dropped.absolute(members.gossip_dropped());
+        self.gossip_malformed.absolute(members.gossip_malformed());
         self.links_opened.absolute(counted.ups());
         for (why, counter) in &self.links_closed {
             counter.absolute(counted.downs(*why));
@@ -121,6 +128,9 @@ impl LaneMetrics {
 
 fn describe() {
     describe_gauge!("arc_members", "nodes of the cluster as this one sees them, by state");
+    describe_counter!("arc_member_changes_total", "changes of members' states, by new state");
+    describe_counter!("arc_gossip_dropped_total", "messages of gossip that found no room");
+    describe_counter!("arc_gossip_malformed_total", "messages of gossip that were none");
     describe_gauge!("arc_links", "links to other nodes");
     describe_gauge!("arc_link_queue_bytes", "bytes waiting in all links");
     describe_counter!("arc_links_opened_total", "links that came up");
