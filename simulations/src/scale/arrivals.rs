@@ -104,7 +104,8 @@ pub(super) fn section(arrivals: &[Arrivals], population: &Population) -> Section
         "the same, known to every node: control + data frames",
         "median / longest wait",
     ]);
-    let waits = |arrival: &Arrival| format!("{} / {}", millis(arrival.half), millis(arrival.longest));
+    let waits =
+        |arrival: &Arrival| format!("{} / {}", millis(arrival.half), millis(arrival.longest));
     let frames =
         |arrival: &Arrival| format!("{} + {}", tenths(arrival.control), tenths(arrival.data));
     for Arrivals { nodes, regions, first, again, elsewhere, known } in arrivals {

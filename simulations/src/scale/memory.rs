@@ -105,9 +105,17 @@ impl Memory {
         let mut table = Table::new(["", "bytes", "of how many"]);
         let each = whole(EACH);
         table.row(["a session, at its home".to_owned(), whole(self.session), each.clone()]);
-        table.row(["a presence record, at each owner".to_owned(), whole(self.record), each.clone()]);
+        table.row([
+            "a presence record, at each owner".to_owned(),
+            whole(self.record),
+            each.clone(),
+        ]);
         table.row(["a watcher of a record".to_owned(), whole(self.watcher), each]);
-        table.row(["a route, at a sender's node".to_owned(), whole(self.route), whole(self.routes)]);
+        table.row([
+            "a route, at a sender's node".to_owned(),
+            whole(self.route),
+            whole(self.routes),
+        ]);
         let text = format!(
             "Names of 13 bytes and the maps' own room included, as asked of the allocator, which adds \
              some. A session's outbox and socket are not the engine's.\n\n{table}"

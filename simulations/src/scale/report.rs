@@ -36,9 +36,8 @@ impl Section {
 impl Findings {
     /// The tables, as Markdown.
     pub fn text(&self) -> String {
-        let section = |section: &Section| {
-            format!("\n## {}\n\n{}\n", section.title, section.text.trim_end())
-        };
+        let section =
+            |section: &Section| format!("\n## {}\n\n{}\n", section.title, section.text.trim_end());
         self.sections.iter().map(section).collect()
     }
 

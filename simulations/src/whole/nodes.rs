@@ -128,7 +128,8 @@ impl Nodes {
 
     /// A node is gone, with all that it knew. Its present life, if it was in one.
     pub(super) fn forget(&self, node: usize) -> Option<Life> {
-        self.places[node].state.lock().running.take().map(|_| self.life(node))
+        let was_running = self.places[node].state.lock().running.take().is_some();
+        was_running.then(|| self.life(node))
     }
 
     pub(super) fn is_running(&self, node: usize) -> bool {
@@ -234,11 +235,8 @@ impl Nodes {
 }
 
 fn config(node: usize, region: &str) -> Config {
-    let mut config = Config {
-        node_name: host_name(node),
-        region: region.to_owned(),
-        ..Config::default()
-    };
+    let mut config =
+        Config { node_name: host_name(node), region: region.to_owned(), ..Config::default() };
     // All agents are on one host, and write more than they should.
     let limits = &mut config.limits;
     (limits.rate_per_min, limits.rate_per_hour, limits.registrations_per_min) = (0, 0, 0);

@@ -121,7 +121,8 @@ impl World<'_> {
             self.sim.host(host_name(node), move || Arc::clone(&nodes).run(node));
         }
         let times = Times { settle: heal + SETTLE, probe: heal + HEALING };
-        let (nodes, seen, count) = (Arc::clone(&self.nodes), Arc::clone(&self.seen), options.agents);
+        let (nodes, seen, count) =
+            (Arc::clone(&self.nodes), Arc::clone(&self.seen), options.agents);
         self.sim.client(AGENTS, async move {
             let mut agents = JoinSet::new();
             for number in 0..count {
@@ -195,7 +196,16 @@ impl World<'_> {
                 self.look();
             }
         }
+        self.end();
         self.seen.close()
+    }
+
+    /// Hosts can end only within the world.
+    fn end(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.nodes.forget(node);
+            self.sim.crash(host_name(node));
+        }
     }
 
     /// The next event of those that are due, in the order in which they were planned.
@@ -334,8 +344,7 @@ impl World<'_> {
         for a in 0..count {
             for b in 0..a {
                 let free = self.ways.states[b][a] == Way::Free;
-                let good =
-                    free && self.nodes.is_linked(a, b) && self.nodes.is_linked(b, a);
+                let good = free && self.nodes.is_linked(a, b) && self.nodes.is_linked(b, a);
                 let graceful = self.nodes.drains(a) || self.nodes.drains(b);
                 self.seen.with(|history, now| history.note_pair(a, b, good, graceful, now));
             }

@@ -1,9 +1,12 @@
 //! Order and loss while the cluster is busy and changes.
 
-use tests::{Cluster, drink, flood};
+use tests::{Cluster, drink, drink_each, flood};
 
 /// Messages of each sender.
 const COUNT: u64 = 2_000;
+
+/// Of so many messages the last is to all.
+const BROADCAST_EVERY: u64 = 50;
 
 #[tokio::test]
 async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
@@ -19,14 +22,15 @@ async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
         sources.push(cluster.nodes[(n + 1) % 3].agent(id).await);
     }
     for source in sources {
-        floods.push(flood(source, receivers.clone(), COUNT, 50));
+        floods.push(flood(source, receivers.clone(), COUNT, BROADCAST_EVERY));
     }
     // The fourth node carries no agent of theirs.
     cluster.nodes[3].kill9();
     cluster.add(&[]);
     for flood in floods {
-        // Senders receive each other's broadcasts; nobody reads them here.
-        flood.await.expect("a sender goes on");
+        let sender = flood.await.expect("a sender goes on");
+        let others = senders.iter().filter(|id| **id != sender.id).cloned().collect();
+        drinks.push(drink_each(sender, others, COUNT, BROADCAST_EVERY));
     }
     for drink in drinks {
         drink.await.expect("a receiver gets all").fence().await;
