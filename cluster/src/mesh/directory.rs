@@ -216,7 +216,10 @@ impl Directory {
             }
             None if arrival => {
                 let departed = self.departed.get(agent).filter(|departed| departed.home != home);
-                departed.into_iter().flat_map(|departed| departed.watchers.iter().copied()).collect()
+                departed
+                    .into_iter()
+                    .flat_map(|departed| departed.watchers.iter().copied())
+                    .collect()
             }
             _ => BTreeSet::new(),
         };

@@ -184,7 +184,13 @@ pub(crate) mod example {
     ) {
         let number = history.messages.len();
         let accepted = Duration::from_millis(at_ms);
-        history.messages.push(MessageRecord { session, accepted, to, held_back: Vec::new(), certain: true });
+        history.messages.push(MessageRecord {
+            session,
+            accepted,
+            to,
+            held_back: Vec::new(),
+            certain: true,
+        });
         for index in reached {
             history.sessions[*index].received.push(number);
         }

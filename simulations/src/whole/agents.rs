@@ -319,10 +319,8 @@ impl Reader {
             match reads.next().await {
                 Some(Ok(Message::Text(text))) => self.take(text.as_str()),
                 Some(Ok(Message::Close(frame))) => {
-                    let CloseFrame { code, reason } = frame.unwrap_or(CloseFrame {
-                        code: 1000.into(),
-                        reason: "".into(),
-                    });
+                    let CloseFrame { code, reason } =
+                        frame.unwrap_or(CloseFrame { code: 1000.into(), reason: "".into() });
                     break End::Closed(code.into(), reason.to_string());
                 }
                 Some(Ok(_)) => {}

@@ -46,7 +46,9 @@ pub(super) async fn register(node: usize, agent: &str) -> Result<String, Refusal
     match (status, token) {
         (200, Some(token)) => Ok(token),
         (429 | 503, _) => Err(Refusal::Later(Duration::from_secs(1))),
-        _ => Err(Refusal::Wrong(format!("{agent} is answered {status} {body} to its registration"))),
+        _ => {
+            Err(Refusal::Wrong(format!("{agent} is answered {status} {body} to its registration")))
+        }
     }
 }
 

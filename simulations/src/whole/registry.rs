@@ -61,8 +61,7 @@ impl Registry for Names {
     }
 
     async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
-        let record =
-            |serial| AgentRecord { registered_at: self.issued_at, serial, revoked: false };
+        let record = |serial| AgentRecord { registered_at: self.issued_at, serial, revoked: false };
         Ok(self.issued.lock().get(agent).copied().map(record))
     }
 

@@ -25,12 +25,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        seed: u64,
-        options: Options,
-        record: Record,
-        breaches: Vec<Breach>,
-    ) -> Self {
+    pub(super) fn new(seed: u64, options: Options, record: Record, breaches: Vec<Breach>) -> Self {
         Self { seed, digest: record.digest, breaches, options, record }
     }
 
@@ -54,7 +49,9 @@ impl Report {
             ("seed", self.seed.to_string()),
             (
                 "cluster",
-                format!("{nodes} whole nodes in {regions} regions, {agents} agents, faults: {faults}"),
+                format!(
+                    "{nodes} whole nodes in {regions} regions, {agents} agents, faults: {faults}"
+                ),
             ),
             ("time", format!("{} s simulated", history.ended.as_secs())),
             (
@@ -72,10 +69,7 @@ impl Report {
                     history.replaced.len()
                 ),
             ),
-            (
-                "messages",
-                format!("{} sent, {delivered} deliveries", history.messages.len()),
-            ),
+            ("messages", format!("{} sent, {delivered} deliveries", history.messages.len())),
             (
                 "network",
                 format!("{} datagrams, {} KiB", self.record.packets, self.record.bytes / 1024),

@@ -135,7 +135,11 @@ impl Seen {
             session.id = id;
         }
         let (agent, id) = (session.agent, session.id);
-        state.line(Some(agent), None, format!("session #{index} of agent-{agent} ({id}) is welcomed"));
+        state.line(
+            Some(agent),
+            None,
+            format!("session #{index} of agent-{agent} ({id}) is welcomed"),
+        );
     }
 
     /// A session ended; what comes later for it does not count.
@@ -178,8 +182,13 @@ impl Seen {
     pub(super) fn sends(&self, session: usize, to: &Recipients) -> usize {
         let mut state = self.0.lock();
         let (accepted, number) = (state.now, state.history.messages.len());
-        let message =
-            MessageRecord { session, accepted, to: to.clone(), held_back: Vec::new(), certain: true };
+        let message = MessageRecord {
+            session,
+            accepted,
+            to: to.clone(),
+            held_back: Vec::new(),
+            certain: true,
+        };
         state.history.messages.push(message);
         let agent = state.history.sessions.get(session).map(|session| session.agent);
         let text = format!("message {number} to {to:?} on session #{session}");
