@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use cluster::{
     Incarnation, NodeId,
     link::{
-        Introduction, LinkStatus, NodeKey,
+        Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
@@ -27,12 +27,15 @@ use cluster::{
 };
 use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
-use tokio::{net::lookup_host, time::interval};
+use tokio::{
+    net::lookup_host,
+    time::{interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{self, Advertise, Config, Credentials},
+    config::{Advertise, Config, Credentials},
     peers::{Join, Joined, NodeStatus, Peers},
     relay::{Relay, VERSION},
 };
@@ -49,6 +52,9 @@ mod news {
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A node that knows no names yet, and does not hear of any for so long, says for whom it waits.
+const VOTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -151,9 +157,7 @@ pub async fn prepare(
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
     let transport = QuicTransport::bind(bound, &settings)?;
-    let seed =
-        |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
-    let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
+    let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
     let registry: Arc<dyn Registry> = match &part {
@@ -248,7 +252,7 @@ async fn own_address(
     for seed in seeds {
         match on_the_way_to(seed).await {
             Ok(ip) => return Ok(SocketAddr::new(ip, bound.port())),
-            Err(error) => why = format!("{}:{}: {error}", seed.host, seed.port),
+            Err(error) => why = format!("{seed}: {error}"),
         }
     }
     Err(JoinError::Advertise(why))
@@ -285,10 +289,11 @@ impl Part {
         }
         let names = local.registered_agents();
         if names > 0 {
-            let voter = format!("{}:{}", first.host, first.port);
+            let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
-        let way = Arc::new(WayToVoter::default());
+        let first = format!("{}:{}", first.host, first.port);
+        let way = Arc::new(WayToVoter { first, ..WayToVoter::default() });
         let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
         Ok(Self::Observer(Arc::new(observer), way))
     }
@@ -307,6 +312,8 @@ async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: Sock
 /// The way to the node that keeps the names: whoever tells of them.
 #[derive(Default)]
 struct WayToVoter {
+    /// The seed that it should be.
+    first: String,
     peering: OnceLock<Weak<Peering>>,
     voter: Mutex<Option<NodeId>>,
 }
@@ -508,6 +515,10 @@ impl Peers for Cluster {
         self.peering.links()
     }
 
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
+        self.peering.with_counters(look);
+    }
+
     fn carry(&self, load: Load) {
         self.peering.set_load(load);
     }
@@ -516,7 +527,14 @@ impl Peers for Cluster {
         let mut joined = self.peering.membership().joined();
         // An error means that the mesh has ended, which stops the node.
         let _ = joined.wait_for(|joined| *joined).await;
-        if let Some(Part::Observer(observer, _)) = &self.office.part {
+        if let Some(Part::Observer(observer, way)) = &self.office.part
+            && timeout(VOTER_PATIENCE, observer.informed()).await.is_err()
+        {
+            tracing::warn!(
+                first_seed = way.first,
+                "this node has never heard from the node that keeps the names, and takes no agents \
+                 before it has: start the first of SEEDS"
+            );
             observer.informed().await;
         }
     }

@@ -7,5 +7,6 @@
 pub mod core;
 pub mod entropy;
 pub mod promises;
+pub mod scale;
 pub mod verdict;
 pub mod whole;

@@ -129,9 +129,7 @@ fn many(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
         }
     }
     let took = clock.elapsed();
-    let rate = Duration::from_secs(60).as_secs_f64()
-        * f64::from(u32::try_from(ran).unwrap_or(u32::MAX))
-        / took.as_secs_f64();
+    let rate = 60.0 * f64::from(u32::try_from(ran).unwrap_or(u32::MAX)) / took.as_secs_f64();
     say(&format!(
         "{ran} seeds in {:.1} s ({rate:.0} a minute), {messages} messages, {} failed {failed:?}",
         took.as_secs_f64(),

@@ -78,11 +78,11 @@ impl FromStr for Faults {
             "none" => return Ok(Self::default()),
             _ => {}
         }
-        let kind = |word: &str| {
+        let named = |word: &str| {
             let found = KINDS.iter().find(|(_, name)| *name == word);
             found.map(|(kind, _)| *kind).ok_or_else(|| UnknownFault(word.to_owned()))
         };
-        text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
+        text.split(',').map(named).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -91,8 +91,8 @@ impl std::fmt::Display for Faults {
         if *self == Self::all() {
             return f.write_str("all");
         }
-        let named = KINDS.iter().filter(|(kind, _)| self.has(*kind));
-        let names: Vec<&str> = named.map(|(_, name)| *name).collect();
+        let chosen = KINDS.iter().filter(|(kind, _)| self.has(*kind));
+        let names: Vec<&str> = chosen.map(|(_, name)| *name).collect();
         f.write_str(if names.is_empty() { "none" } else { "" })?;
         f.write_str(&names.join(","))
     }
@@ -145,7 +145,7 @@ pub(crate) fn plan(
     }
     let count = rng.random_range(1..=7);
     let draw = |_| {
-        let at = from + (until - from).mul_f64(rng.random());
+        let at = from + until.saturating_sub(from).mul_f64(rng.random());
         // Short ones are as interesting as long ones.
         let lasts = Duration::from_secs_f64(9.0 * rng.random::<f64>().powi(2) + 0.05);
         let what = at_moments.choose(rng).map(|kind| draw(*kind, nodes, rng));

@@ -167,7 +167,7 @@ pub(crate) mod example {
     pub(crate) fn three() -> History {
         History {
             sessions: (0..3).map(|agent| session(agent, agent, 0)).collect(),
-            ended: Duration::from_secs(60),
+            ended: Duration::from_mins(1),
             probed: (Duration::from_secs(50), usize::MAX),
             healed: Duration::from_secs(40),
             ..History::default()
