@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::pending,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -16,22 +17,25 @@ use async_trait::async_trait;
 use cluster::{
     Incarnation, NodeId,
     link::{
-        Introduction, LinkStatus, NodeKey,
+        Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
-    membership::{Dns, Load, SeedAddress},
+    membership::{Dns, Load, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
 use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
-use tokio::{net::lookup_host, time::interval};
+use tokio::{
+    net::lookup_host,
+    time::{interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{self, Advertise, Config, Credentials},
+    config::{Advertise, Config, Credentials},
     peers::{Join, Joined, NodeStatus, Peers},
     relay::{Relay, VERSION},
 };
@@ -48,6 +52,9 @@ mod news {
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A node that knows no names yet, and does not hear of any for so long, says for whom it waits.
+const VOTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -107,6 +114,20 @@ pub struct Ready {
     pub address: SocketAddr,
 }
 
+/// A node's place on the network, and whom it looks for there.
+pub struct Network<R> {
+    /// What it says of itself.
+    pub introduction: Introduction,
+    /// Which cluster it is of.
+    pub cluster: String,
+    /// Whom it asks first.
+    pub seeds: Vec<SeedAddress>,
+    /// What carries its links.
+    pub transport: Arc<dyn Transport>,
+    /// Finds the seeds' addresses.
+    pub resolver: Arc<R>,
+}
+
 /// Prepares the node of `local` to join the cluster that `config` names; none if it names none.
 pub async fn prepare(
     config: &Config,
@@ -136,9 +157,7 @@ pub async fn prepare(
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
     let transport = QuicTransport::bind(bound, &settings)?;
-    let seed =
-        |seed: &config::SeedAddress| SeedAddress { host: seed.host.clone(), port: seed.port };
-    let seeds: Vec<SeedAddress> = mesh.seeds.iter().map(seed).collect();
+    let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
     let registry: Arc<dyn Registry> = match &part {
@@ -152,29 +171,45 @@ pub async fn prepare(
         version: VERSION.into(),
         address,
     };
-    let cluster = identity.cluster_id().to_owned();
+    let network = Network {
+        introduction,
+        cluster: identity.cluster_id().to_owned(),
+        seeds,
+        transport: Arc::new(transport),
+        resolver: Arc::new(Dns),
+    };
+    Ok(Some(Ready { join: join_as(Some(part), network, clock), registry, address }))
+}
+
+/// Joins a node to others when the book of names is none of its business: a simulation gives all its
+/// nodes one.
+pub fn join<R: Resolve>(network: Network<R>, clock: &Clock) -> Join {
+    join_as(None, network, clock)
+}
+
+fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -> Join {
+    let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
-    let join: Join = Box::new(move |relay, deliver| {
+    Box::new(move |relay, deliver| {
         let office =
             Arc::new(Office { part, relay: Arc::downgrade(relay), living: Mutex::default() });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
             seeds,
-            transport: Arc::new(transport),
-            resolver: Arc::new(Dns),
+            transport,
+            resolver,
             deliver,
             application: Arc::clone(&office) as Arc<dyn Application>,
             clock: Arc::new(move || clock.elapsed()),
             wall: Arc::new(move || wall.wall()),
         });
         joined(&peering, &office, tasks)
-    });
-    Ok(Some(Ready { join, registry, address }))
+    })
 }
 
-fn joined(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<Dns>) -> Joined {
-    if let Part::Observer(_, way) = &office.part {
+fn joined<R: Resolve>(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<R>) -> Joined {
+    if let Some(Part::Observer(_, way)) = &office.part {
         let _ = way.peering.set(Arc::downgrade(peering));
     }
     let (runs, business) = (Arc::clone(peering), Arc::clone(office));
@@ -217,7 +252,7 @@ async fn own_address(
     for seed in seeds {
         match on_the_way_to(seed).await {
             Ok(ip) => return Ok(SocketAddr::new(ip, bound.port())),
-            Err(error) => why = format!("{}:{}: {error}", seed.host, seed.port),
+            Err(error) => why = format!("{seed}: {error}"),
         }
     }
     Err(JoinError::Advertise(why))
@@ -254,10 +289,11 @@ impl Part {
         }
         let names = local.registered_agents();
         if names > 0 {
-            let voter = format!("{}:{}", first.host, first.port);
+            let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
-        let way = Arc::new(WayToVoter::default());
+        let first = format!("{}:{}", first.host, first.port);
+        let way = Arc::new(WayToVoter { first, ..WayToVoter::default() });
         let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
         Ok(Self::Observer(Arc::new(observer), way))
     }
@@ -276,6 +312,8 @@ async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: Sock
 /// The way to the node that keeps the names: whoever tells of them.
 #[derive(Default)]
 struct WayToVoter {
+    /// The seed that it should be.
+    first: String,
     peering: OnceLock<Weak<Peering>>,
     voter: Mutex<Option<NodeId>>,
 }
@@ -290,7 +328,8 @@ impl AskVoter for WayToVoter {
 
 /// What nodes say to each other beside the mesh.
 struct Office {
-    part: Part,
+    /// Its part in the registry; none if the names are kept elsewhere.
+    part: Option<Part>,
     relay: Weak<Relay>,
     living: Mutex<BTreeSet<Incarnation>>,
 }
@@ -300,8 +339,9 @@ impl Office {
     async fn keep_up(&self, peering: &Peering) {
         let registry = async {
             match &self.part {
-                Part::Voter(voter) => tell_news(voter, peering).await,
-                Part::Observer(observer, _) => save_news(observer).await,
+                Some(Part::Voter(voter)) => tell_news(voter, peering).await,
+                Some(Part::Observer(observer, _)) => save_news(observer).await,
+                None => pending().await,
             }
         };
         tokio::join!(registry, self.tell_subscriptions(peering));
@@ -406,7 +446,7 @@ fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
 impl Application for Office {
     fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
         let mut first = Vec::new();
-        if let Part::Voter(voter) = &self.part {
+        if let Some(Part::Voter(voter)) = &self.part {
             first.push(tagged(news::REGISTRY, &voter.news()));
         }
         if let Some(relay) = self.relay.upgrade() {
@@ -426,15 +466,15 @@ impl Application for Office {
             return self.told_subscriptions(from, body);
         }
         match (&self.part, body.split_first()) {
-            (Part::Observer(observer, way), Some((&news::REGISTRY, news))) => {
+            (Some(Part::Observer(observer, way)), Some((&news::REGISTRY, news))) => {
                 learn(from, observer, way, news);
             }
-            (Part::Observer(observer, _), Some((&news::COUNT, names))) => {
+            (Some(Part::Observer(observer, _)), Some((&news::COUNT, names))) => {
                 if let Ok(names) = names.try_into() {
                     observer.learn_count(u64::from_be_bytes(names));
                 }
             }
-            (Part::Voter(_), Some((&news::REGISTRY, _))) => tracing::error!(
+            (Some(Part::Voter(_)), Some((&news::REGISTRY, _))) => tracing::error!(
                 from = %from,
                 "two nodes think that they are the first of SEEDS: give all nodes the same list, and \
                  each an ADVERTISE of its own"
@@ -446,8 +486,8 @@ impl Application for Office {
 
     async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
         match &self.part {
-            Part::Voter(voter) => voter.answer(&body).await,
-            Part::Observer(..) => Vec::new(),
+            Some(Part::Voter(voter)) => voter.answer(&body).await,
+            _ => Vec::new(),
         }
     }
 }
@@ -475,6 +515,10 @@ impl Peers for Cluster {
         self.peering.links()
     }
 
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
+        self.peering.with_counters(look);
+    }
+
     fn carry(&self, load: Load) {
         self.peering.set_load(load);
     }
@@ -483,7 +527,14 @@ impl Peers for Cluster {
         let mut joined = self.peering.membership().joined();
         // An error means that the mesh has ended, which stops the node.
         let _ = joined.wait_for(|joined| *joined).await;
-        if let Part::Observer(observer, _) = &self.office.part {
+        if let Some(Part::Observer(observer, way)) = &self.office.part
+            && timeout(VOTER_PATIENCE, observer.informed()).await.is_err()
+        {
+            tracing::warn!(
+                first_seed = way.first,
+                "this node has never heard from the node that keeps the names, and takes no agents \
+                 before it has: start the first of SEEDS"
+            );
             observer.informed().await;
         }
     }
@@ -494,5 +545,44 @@ impl Peers for Cluster {
 
     async fn goodbye(&self) {
         self.peering.say_goodbye(GOODBYE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Generation, link::memory::MemoryNetwork};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::{deliver::Sink, relay::testing::relay};
+
+    #[tokio::test]
+    async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {
+        let (relay, clock, _folder) = relay();
+        let address = SocketAddr::from(([127, 0, 0, 1], 7_946));
+        let incarnation = Incarnation { node: relay.node, generation: Generation(1) };
+        let transport = Arc::new(MemoryNetwork::new().host(address, relay.node, "secret"));
+        let (name, region, version) = ("node".into(), "default".into(), VERSION.into());
+        let network = Network {
+            introduction: Introduction { incarnation, name, region, version, address },
+            cluster: "cluster".into(),
+            seeds: Vec::new(),
+            transport: Arc::clone(&transport) as Arc<dyn Transport>,
+            resolver: Arc::new(Dns),
+        };
+        let Joined { mesh, peers, driver } =
+            join(network, &clock)(&relay, Arc::new(Sink::new(&relay)));
+        relay.join(mesh, peers);
+        tokio::select! {
+            biased;
+            () = driver => unreachable!("nobody stops it"),
+            () = yield_now() => {}
+        }
+        drop(relay);
+        // Gossip's task sees its end when it runs next.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&transport), 1);
     }
 }

@@ -212,7 +212,7 @@ mod tests {
     use async_trait::async_trait;
     use cluster::{
         Generation, NodeId, UnixMillis,
-        link::LinkStatus,
+        link::{LinkCounters, LinkStatus},
         membership::Load,
         registry::{LocalRegistry, Options},
     };
@@ -260,6 +260,8 @@ mod tests {
         fn links(&self) -> Vec<LinkStatus> {
             Vec::new()
         }
+
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters)) {}
 
         fn carry(&self, _: Load) {}
 

@@ -69,7 +69,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, flags: u32) -> i
     }
     let call = [buffer.expose_provenance(), len, flags as usize, 0, 0, 0];
     // SAFETY: the arguments are those of the original call.
-    unsafe { syscall_with_errno(libc::SYS_getrandom, call) as isize }
+    let written = unsafe { syscall_with_errno(libc::SYS_getrandom, call) };
+    isize::try_from(written).unwrap_or(-1)
 }
 
 /// The C library's `syscall(2)`, for who asks for randomness by number.
@@ -78,6 +79,7 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, len: usize, flags: u32) -> i
 /// As the original: what the numbered call demands of its arguments.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[unsafe(no_mangle)]
+#[allow(clippy::many_single_char_names)] // a call's six arguments have no other names
 pub unsafe extern "C" fn syscall(
     number: libc::c_long,
     a: usize,
@@ -101,6 +103,7 @@ pub unsafe extern "C" fn syscall(
 /// # Safety
 /// What the numbered call demands of its arguments.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[allow(clippy::many_single_char_names)] // as above
 unsafe fn syscall_with_errno(number: libc::c_long, arguments: [usize; 6]) -> libc::c_long {
     const ERRNO_MAX: i64 = 4095;
     let mut result = number;

@@ -9,3 +9,4 @@ pub mod entropy;
 pub mod promises;
 pub mod scale;
 pub mod verdict;
+pub mod whole;

@@ -12,6 +12,7 @@ use clap::Parser;
 use simulations::{
     core::{Faults, Options},
     verdict::{self, Verdict},
+    whole,
 };
 
 /// Simulates clusters of arc-relay under faults, and holds what happens against its promises.
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
     let clock = Instant::now();
     let sound = match &args.seeds {
         Some(seeds) => many(&args, seeds.clone(), clock),
-        None => one(&args, clock),
+        None if args.core => one(&args, clock),
+        None => one_of_whole_nodes(&args, clock),
     };
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -80,6 +82,23 @@ fn one(args: &Args, clock: Instant) -> bool {
         say(&explanation);
     }
     verdict.breaches.is_empty()
+}
+
+/// Runs one seed of whole nodes; says whether it keeps the promises.
+fn one_of_whole_nodes(args: &Args, clock: Instant) -> bool {
+    let report = whole::run(args.seed, &args.options(args.seed));
+    let took = clock.elapsed();
+    if let Some(agent) = args.agent {
+        let from = Duration::from_secs(args.from);
+        let story = report.story(&[agent], &args.messages, from, Duration::MAX);
+        say(&story.join("\n"));
+    }
+    say(&report.text());
+    say(&format!("  took       {:.0} ms", took.as_secs_f64() * 1e3));
+    if let Some(explanation) = report.explanation() {
+        say(&explanation);
+    }
+    report.breaches.is_empty()
 }
 
 /// Runs many seeds; says whether all keep the promises.
@@ -101,9 +120,7 @@ fn many(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
         }
     }
     let took = clock.elapsed();
-    let rate = Duration::from_secs(60).as_secs_f64()
-        * f64::from(u32::try_from(ran).unwrap_or(u32::MAX))
-        / took.as_secs_f64();
+    let rate = 60.0 * f64::from(u32::try_from(ran).unwrap_or(u32::MAX)) / took.as_secs_f64();
     say(&format!(
         "{ran} seeds in {:.1} s ({rate:.0} a minute), {messages} messages, {} failed {failed:?}",
         took.as_secs_f64(),

@@ -16,24 +16,30 @@
 mod binary;
 mod client;
 pub mod cluster;
+mod exchange;
 pub mod frame;
 pub mod http;
 mod json;
 mod log;
 mod metrics;
+pub mod netns;
 pub mod process;
 mod relay;
 pub mod scripts;
+mod skip;
+pub mod wan;
 
 use std::time::{Duration, Instant};
 
 pub use binary::{arc_relay, repository, target_dir};
 pub use client::{Client, Closed};
 pub use cluster::Cluster;
+pub use exchange::{drink, drink_each, every_pair, flood};
 pub use json::{field, fields};
 pub use log::Log;
 pub use metrics::Metrics;
 pub use relay::Relay;
+pub use skip::{measured, skip};
 
 /// How long a test waits for what must happen; generous, for a busy machine with two cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

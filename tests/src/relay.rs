@@ -176,6 +176,14 @@ impl Relay {
         http::send(self.ops, request, "").await
     }
 
+    /// Waits until it takes agents.
+    pub async fn is_ready(&self) {
+        eventually("the node takes agents", || async {
+            http::get(self.ops, "/ready").await.status == 200
+        })
+        .await;
+    }
+
     /// Waits until this many sessions are open.
     pub async fn wait_for_connections(&self, count: u64) {
         eventually(&format!("{count} sessions are open"), || async {

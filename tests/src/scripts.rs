@@ -2,13 +2,12 @@
 
 use std::{
     fs::File,
-    io::Write,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
 };
 
-use crate::{repository, target_dir};
+use crate::{repository, skip, target_dir};
 
 /// A command that runs Python with `websockets` and `biscuit-python` at hand; none, and said so,
 /// where they cannot be had.
@@ -53,9 +52,6 @@ fn install(language: &str) -> Option<PathBuf> {
         return Some(folder);
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{language} client: {reason}");
-    // Past libtest's capture, which would hide it: a test that did not run must not look like one
-    // that passed.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: no {language} client: {reason}");
+    skip(&format!("no {language} client: {reason}"));
     None
 }

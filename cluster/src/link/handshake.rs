@@ -205,7 +205,7 @@ pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(
 
 /// Two nodes have one name.
 pub(super) fn name_taken(name: &str) -> String {
-    format!("two nodes are called {name:?}: give one of them another name")
+    format!("two nodes are called {name:?}: give one of them another NODE_NAME")
 }
 
 async fn magic(from: &mut (impl AsyncRead + Unpin)) -> Result<(), Fault> {

@@ -79,7 +79,7 @@ pub enum QuicError {
     #[error("cannot use TLS for QUIC: {0}")]
     Tls(#[from] NoInitialCipherSuite),
     /// The port cannot be bound.
-    #[error("cannot listen on UDP {address}: {source}")]
+    #[error("cannot listen on UDP {address}")]
     Bind {
         /// Where.
         address: SocketAddr,

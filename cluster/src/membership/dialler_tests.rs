@@ -54,13 +54,13 @@ fn live(nodes: impl IntoIterator<Item = u64>) -> Vec<Heard> {
 }
 
 fn seeds(of: &[u64]) -> Seeds {
-    let seed = |node: &u64| SeedAddress::parse(&at(*node).to_string(), 7946).unwrap();
+    let seed = |node: &u64| SeedAddress::of(&at(*node).to_string());
     Seeds::new(of.iter().map(seed).collect())
 }
 
 /// One name that stands for these addresses.
 fn name(of: &[u64]) -> Seeds {
-    let name = SeedAddress::parse("mesh", 7946).unwrap();
+    let name = SeedAddress::of("mesh");
     let mut seeds = Seeds::new(vec![name.clone()]);
     seeds.due(|_| false, ms(0));
     seeds.resolved(&name, Some(of.iter().map(|node| at(*node)).collect()), ms(0));

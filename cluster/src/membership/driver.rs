@@ -144,6 +144,10 @@ impl<P: Peers, R: Resolve> Running<P, R> {
     async fn step(&mut self) {
         self.shared.apply(Event::Gossip(self.gossip.heard().await));
         self.speak().await;
+        if self.said == Says::Left {
+            // Its links are closed for good: who is not linked now need not be.
+            return;
+        }
         self.greet();
         self.resolve();
         self.dial();

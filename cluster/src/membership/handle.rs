@@ -149,8 +149,12 @@ impl Shared {
         let mut state = self.state.lock();
         let changes = state.view.apply(event, now);
         self.publish(&mut state, now);
+        // A node that has said goodbye loses all the others, which is no news of them.
+        let is_news = state.view.says() != Says::Left;
         drop(state);
-        changes.iter().for_each(log);
+        if is_news {
+            changes.iter().for_each(log);
+        }
     }
 
     fn apply_and_wake(&self, event: Event) {

@@ -44,7 +44,7 @@ fn view(linked: &[u64], heard: &[Heard]) -> View {
 }
 
 fn seeds(of: &[u64]) -> Seeds {
-    let seed = |node: &u64| SeedAddress::parse(&at(*node).to_string(), 7946).unwrap();
+    let seed = |node: &u64| SeedAddress::of(&at(*node).to_string());
     Seeds::new(of.iter().map(seed).collect())
 }
 
@@ -83,7 +83,7 @@ fn a_node_whose_seeds_are_silent_serves_alone_after_two_seconds() {
 
 #[test]
 fn a_name_that_is_not_resolved_is_a_silent_seed() {
-    let name = Seeds::new(vec![SeedAddress::parse("mesh", 7946).unwrap()]);
+    let name = Seeds::new(vec![SeedAddress::of("mesh")]);
     let view = view(&[], &[]);
     let dialler = Dialler::new(NodeId(5), at(5));
     let joined = |millis| has_joined(&view, &name, &dialler, Duration::from_millis(millis));

@@ -23,7 +23,7 @@ pub use dialler::{DialError, Dialled};
 pub use driver::{Driver, Peers};
 pub use gossip::GossipError;
 pub use handle::{Membership, Monotonic};
-pub use seeds::{Dns, InvalidSeed, Resolve, SeedAddress};
+pub use seeds::{Dns, Resolve, SeedAddress};
 pub use view::{Change, Event, Heard, Says, View};
 
 /// A link on which nothing was heard for so long makes its peer [`MemberState::Suspect`]. With the

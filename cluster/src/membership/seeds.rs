@@ -29,11 +29,6 @@ pub struct SeedAddress {
     pub port: u16,
 }
 
-/// The text is no seed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no seed: write host:port, or [address]:port for IPv6")]
-pub struct InvalidSeed(String);
-
 /// Asks DNS, or whatever takes its place in a test.
 pub trait Resolve: Send + Sync + 'static {
     /// All addresses of the seed.
@@ -53,26 +48,14 @@ impl Resolve for Dns {
     }
 }
 
+#[cfg(test)]
 impl SeedAddress {
-    /// Reads `host`, `host:port`, an IP address, or `[IPv6 address]:port`.
-    pub fn parse(text: &str, default_port: u16) -> Result<Self, InvalidSeed> {
-        let invalid = || InvalidSeed(text.to_owned());
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Self::new(&address.ip().to_string(), address.port()).ok_or_else(invalid);
-        }
-        if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Self::new(&address.to_string(), default_port).ok_or_else(invalid);
-        }
-        let (host, port) = match text.split_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
-            None => (text, default_port),
-        };
-        let named = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if named { Self::new(host, port).ok_or_else(invalid) } else { Err(invalid()) }
-    }
-
-    fn new(host: &str, port: u16) -> Option<Self> {
-        (!host.is_empty() && port != 0).then(|| Self { host: host.to_owned(), port })
+    /// Of a name or an IP address, or the latter with a port.
+    pub(super) fn of(text: &str) -> Self {
+        let address = text.parse::<SocketAddr>();
+        let (host, port) =
+            address.map_or((text.into(), 7946), |at| (at.ip().to_string(), at.port()));
+        Self { host, port }
     }
 }
 
@@ -208,8 +191,6 @@ impl Seed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
     fn address(last: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, last], 7946))
     }
@@ -223,42 +204,7 @@ mod tests {
     }
 
     fn parsed(text: &str) -> SeedAddress {
-        SeedAddress::parse(text, 7946).unwrap()
-    }
-
-    #[test]
-    fn seeds_are_read_as_operators_write_them() {
-        for (text, host, port) in [
-            ("a", "a", 7946),
-            ("a:1", "a", 1),
-            ("relay-0.relay.svc:7946", "relay-0.relay.svc", 7946),
-            ("10.0.0.1", "10.0.0.1", 7946),
-            ("10.0.0.1:80", "10.0.0.1", 80),
-            ("::1", "::1", 7946),
-            ("[::1]", "::1", 7946),
-            ("[fd00::2]:9", "fd00::2", 9),
-        ] {
-            let seed = parsed(text);
-            assert_eq!((seed.host.as_str(), seed.port), (host, port), "{text}");
-        }
-        for text in ["", ":1", "a:", "a:b", "a:65536", "a:0", "a b", "a/b", "http://a", "a:1:2"] {
-            assert!(SeedAddress::parse(text, 7946).is_err(), "{text:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_shown_reads_back(host in "[a-z0-9.-]{1,20}", port in 1u16..) {
-            let seed = SeedAddress { host, port };
-            prop_assert_eq!(SeedAddress::parse(&seed.to_string(), 1), Ok(seed));
-        }
-
-        #[test]
-        fn any_text_is_read_without_a_panic(text in ".{0,40}") {
-            if let Ok(seed) = SeedAddress::parse(&text, 7946) {
-                prop_assert_eq!(SeedAddress::parse(&seed.to_string(), 1), Ok(seed));
-            }
-        }
+        SeedAddress::of(text)
     }
 
     #[test]

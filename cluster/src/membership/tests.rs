@@ -183,7 +183,7 @@ impl Cluster {
         };
         self.unlink(NodeId(node), Down::Lost); // QUIC's stateless reset, of a former life
         let start = self.net.start;
-        let seeds = seeds.iter().map(|seed| SeedAddress::parse(seed, 7946).unwrap()).collect();
+        let seeds = seeds.iter().map(|seed| SeedAddress::of(seed)).collect();
         let clock: Monotonic = Arc::new(move || start.elapsed());
         let (membership, driver) =
             Membership::new(introduction.clone(), "test".to_owned(), seeds, clock);

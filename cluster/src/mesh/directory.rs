@@ -134,16 +134,14 @@ impl Directory {
         self.forget_the_gone();
     }
 
-    /// A record outlives the ownership, for those who ask the former owner; it does not outlive the
-    /// next one, under which its home tells anew.
+    /// A record outlives the ownership, for those who ask the former owner. If the agent is owned here
+    /// again, the record is in doubt until its home tells anew: the agent may have moved meanwhile, but
+    /// a home that has not seen the rings change and change back tells only in its turn.
     fn change_rings(&mut self, rings: Rings) {
         if rings.version_of(&self.region) != self.rings.version_of(&self.region) {
-            self.records.retain(|agent, record| {
-                let is_mine = rings.owner(&self.region, agent.as_str()) == Some(self.me);
-                let stays = !(is_mine && record.is_former);
-                record.is_former = !is_mine;
-                stays
-            });
+            for (agent, record) in &mut self.records {
+                record.is_former |= rings.owner(&self.region, agent.as_str()) != Some(self.me);
+            }
         }
         self.rings = rings;
     }
@@ -216,7 +214,10 @@ impl Directory {
             }
             None if arrival => {
                 let departed = self.departed.get(agent).filter(|departed| departed.home != home);
-                departed.into_iter().flat_map(|departed| departed.watchers.iter().copied()).collect()
+                departed
+                    .into_iter()
+                    .flat_map(|departed| departed.watchers.iter().copied())
+                    .collect()
             }
             _ => BTreeSet::new(),
         };
@@ -251,19 +252,22 @@ impl Directory {
         let known = self.records.get(agent).map(|record| record.session);
         match is {
             None if known.is_some() && known == was => self.end(agent),
-            Some(session) if known < Some(session) && self.may_learn(agent, session) => {
+            Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
                 let notified = self.to_notify(agent, known, session, false);
                 self.enter(agent, session, now);
-                notified.iter().for_each(|node| self.watch(agent.as_str(), *node));
+                for node in &notified {
+                    self.watch(agent.as_str(), *node);
+                }
                 moved(agent, &notified, known, Some(session))
             }
             _ => Vec::new(),
         }
     }
 
-    fn may_learn(&self, agent: &AgentId, session: SessionId) -> bool {
+    /// Another's agent is of no concern here, unless there is a record that it proves wrong.
+    fn may_learn(&self, agent: &AgentId, session: SessionId, known: Option<SessionId>) -> bool {
         let is_mine = self.rings.owner(&self.region, agent.as_str()) == Some(self.me);
-        is_mine && self.peers.contains_key(&session.node)
+        (is_mine || known.is_some()) && self.peers.contains_key(&session.node)
     }
 
     /// Where the agent is. Who is told becomes a watcher, unless only what is sure is asked for.
@@ -271,8 +275,13 @@ impl Directory {
         if !home_only && self.is_linked(asker) {
             self.watch(agent, asker);
         }
+        let is_mine = self.rings.owner(&self.region, agent) == Some(self.me);
         if let Some(record) = self.records.get(agent) {
-            return Located::At(record.session);
+            return match (record.is_former && is_mine, home_only) {
+                (false, _) => Located::At(record.session),
+                (true, false) => Located::Unsettled,
+                (true, true) => Located::Nobody,
+            };
         }
         if home_only || self.is_settled(agent) { Located::Nobody } else { Located::Unsettled }
     }
@@ -313,8 +322,13 @@ impl Directory {
         }
         link.is_swept = true;
         let up = millis(link.up);
-        let is_over = |record: &Record| record.session.node == from && record.renewed < up;
-        let over = self.records.iter().filter(|(_, record)| is_over(record));
+        let is_over = |agent: &AgentId, record: &Record| {
+            record.session.node == from
+                && record.renewed < up
+                // Of others' agents it tells others.
+                && self.rings.owner(&self.region, agent.as_str()) == Some(self.me)
+        };
+        let over = self.records.iter().filter(|(agent, record)| is_over(agent, record));
         let over: Vec<AgentId> = over.map(|(agent, _)| agent.clone()).collect();
         over.iter().flat_map(|agent| self.end(agent)).collect()
     }

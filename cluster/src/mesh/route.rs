@@ -29,9 +29,14 @@ pub(super) const OWNER_PATIENCE: Duration = Duration::from_millis(250);
 /// How long any later question may take before the next is asked.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
-/// How many messages wait for one agent: at 64 KiB each 64 MiB, so the bytes of all routes together
-/// are bounded beside it.
-pub(super) const WAITING_MAX: usize = 1024;
+/// How long a former home is waited for to give back what it could not deliver: as long as for one
+/// that is not heard. What it gives back later is too late.
+pub(super) const FENCE_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How many messages wait for one agent: what a node gives at 20,000 a second until all others have
+/// been asked, because the owner has just crashed. A small one is charged 0.6 KB, so that 5 MB wait
+/// for one agent at the most; the bytes of all routes together are bounded beside it.
+pub(super) const WAITING_MAX: usize = 8_192;
 
 /// When a session was named so often although its home gave messages for it back, it is believed:
 /// whoever names it has had time to learn of its end.
@@ -98,6 +103,8 @@ enum Standing {
     Refused(u32),
     /// It has ended.
     Ended,
+    /// The link to its home is lost: it may have ended with it.
+    Gone,
 }
 
 /// A session whose home may still hold messages of this route.
@@ -106,11 +113,13 @@ struct Fence {
     session: SessionId,
     epoch: u64,
     lanes: [FenceLane; LANES],
+    /// Since when it is waited for, as far as time was looked at.
+    since: Option<Duration>,
 }
 
 impl Fence {
     fn new(session: SessionId, epoch: u64) -> Self {
-        Self { session, epoch, lanes: [FenceLane::Due; LANES] }
+        Self { session, epoch, lanes: [FenceLane::Due; LANES], since: None }
     }
 
     fn node(&self) -> NodeId {
@@ -242,7 +251,7 @@ impl<C> Route<C> {
 
     /// Pushes the fence's frames that are due: node, lane, epoch.
     pub(super) fn push_fences(&mut self, mut push: impl FnMut(NodeId, u8, u64) -> Pushed) {
-        let Some(Fence { session, epoch, lanes }) = &mut self.fence else { return };
+        let Some(Fence { session, epoch, lanes, .. }) = &mut self.fence else { return };
         for (lane, state) in (0..).zip(lanes) {
             if *state == FenceLane::Due {
                 *state = match push(session.node, lane, *epoch) {
@@ -276,12 +285,14 @@ impl<C> Route<C> {
         match self.newest {
             None => true,
             Some((newest, standing)) if newest == session => match standing {
-                Standing::Live => true,
+                Standing::Live | Standing::Gone => true,
                 Standing::Refused(named) => named >= BELIEVED_AFTER,
                 Standing::Ended => false,
             },
             // An older session may outlive a newer one whose owner it had not reached in time.
-            Some((newest, Standing::Ended)) => session > newest || vouched.is_some(),
+            Some((newest, Standing::Ended | Standing::Gone)) => {
+                session > newest || vouched.is_some()
+            }
             Some((newest, _)) => session > newest,
         }
     }
@@ -353,14 +364,27 @@ impl<C> Route<C> {
     pub(super) fn link_lost(&mut self, node: NodeId) {
         self.was = self.was.filter(|was| was.node != node);
         self.silent(node);
+        if let Some((_, standing)) = self.newest.as_mut().filter(|(newest, _)| newest.node == node)
+        {
+            *standing = match *standing {
+                Standing::Ended => Standing::Ended,
+                Standing::Live | Standing::Refused(_) | Standing::Gone => Standing::Gone,
+            };
+        }
         if self.place.is_some_and(|place| place.session.node == node) {
             self.place = None;
             self.hope();
         }
     }
 
-    /// Takes the messages that have waited too long.
+    /// Takes the messages that have waited too long, and waits no longer for a fence that a node does
+    /// not echo although it is heard.
     pub(super) fn expire(&mut self, now: Duration) -> Vec<Waiting<C>> {
+        if let Some(fence) = &mut self.fence
+            && now.saturating_sub(*fence.since.get_or_insert(now)) >= FENCE_PATIENCE
+        {
+            fence.lanes = [FenceLane::Done; LANES];
+        }
         self.take_where(|message| now.saturating_sub(message.since) >= RESOLVE_DEADLINE)
     }
 

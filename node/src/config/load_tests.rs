@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::SettingsFile;
+use crate::config::{SettingsFile, mesh::seed};
 
 /// A cluster's secret, for ever the same.
 const SECRET: &str = "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o";
@@ -118,7 +118,7 @@ fn with_every_setting_changed() -> Config {
         subscribe_scope: crate::config::SubscribeScope::All,
         subscription_ttl: Duration::from_secs(3),
         mesh: crate::config::MeshConfig {
-            seeds: vec!["node-1:7946".parse().unwrap(), "10.0.0.2:1".parse().unwrap()],
+            seeds: ["node-1:7946", "10.0.0.2:1"].map(|text| seed(text).unwrap()).into(),
             secret: Some(SECRET.parse().unwrap()),
             host: "10.0.0.3".parse().unwrap(),
             port: 15,

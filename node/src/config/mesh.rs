@@ -7,6 +7,7 @@ use std::{
     str::FromStr,
 };
 
+use cluster::membership::SeedAddress;
 use tls::mesh::{MeshFiles, Secret};
 
 /// The mesh's port, if none is named.
@@ -43,15 +44,6 @@ pub enum Credentials {
     Secret(Secret),
     /// Files that the operator gave to this one.
     Files(MeshFiles),
-}
-
-/// Where a node can be asked for the others.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeedAddress {
-    /// A name in small letters, or an IP address, without brackets.
-    pub host: String,
-    /// Its mesh port.
-    pub port: u16,
 }
 
 /// Where other nodes reach this one.
@@ -100,19 +92,10 @@ impl Default for MeshConfig {
     }
 }
 
-impl FromStr for SeedAddress {
-    type Err = InvalidAddress;
-
-    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        let (host, port) = place(text).ok_or(InvalidAddress)?;
-        Ok(Self { host, port: port.unwrap_or(MESH_PORT) })
-    }
-}
-
-impl fmt::Display for SeedAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_place(f, &self.host, Some(self.port))
-    }
+/// Reads where a node can be asked for the others.
+pub(super) fn seed(text: &str) -> Result<SeedAddress, InvalidAddress> {
+    let (host, port) = place(text).ok_or(InvalidAddress)?;
+    Ok(SeedAddress { host, port: port.unwrap_or(MESH_PORT) })
 }
 
 impl FromStr for Advertise {
@@ -196,9 +179,9 @@ mod tests {
             ("[FD00::1]", "[fd00::1]:7946"),
             ("[fd00::1]:9", "[fd00::1]:9"),
         ] {
-            let seed: SeedAddress = text.parse().expect(text);
-            assert_eq!(seed.to_string(), shown);
-            assert_eq!(shown.parse(), Ok(seed));
+            let read = seed(text).expect(text);
+            assert_eq!(read.to_string(), shown);
+            assert_eq!(seed(shown), Ok(read));
         }
     }
 
@@ -249,7 +232,7 @@ mod tests {
             "1",
             &"a".repeat(254),
         ] {
-            assert_eq!(text.parse::<SeedAddress>(), Err(InvalidAddress), "{text}");
+            assert_eq!(seed(text), Err(InvalidAddress), "{text}");
             assert_eq!(text.parse::<Advertise>(), Err(InvalidAddress), "{text}");
         }
     }

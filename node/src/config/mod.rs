@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 pub use self::{
     load::{Chosen, Loaded, check, load},
-    mesh::{Advertise, Credentials, InvalidAddress, MESH_PORT, MeshConfig, SeedAddress},
+    mesh::{Advertise, Credentials, InvalidAddress, MESH_PORT, MeshConfig},
     problem::{Notice, Problem, Problems},
     secret::Secret,
     settings::{Group, Setting, markdown_table, settings},

@@ -14,7 +14,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Advertise, LogFormat, Secret, SeedAddress, SubscribeScope};
+use cluster::membership::SeedAddress;
+
+use super::{Advertise, LogFormat, Secret, SubscribeScope, mesh::seed};
 use crate::logging;
 
 /// How values of type `T` are written.
@@ -269,7 +271,7 @@ pub(super) fn file() -> Rule<Option<PathBuf>> {
 pub(super) fn seeds() -> Rule<Vec<SeedAddress>> {
     let read_all = |text: &str| {
         let seeds: Option<Vec<SeedAddress>> =
-            text.split(',').map(|part| part.trim().parse().ok()).collect();
+            text.split(',').map(|part| seed(part.trim()).ok()).collect();
         seeds.filter(|seeds| seeds.iter().collect::<HashSet<_>>().len() == seeds.len())
     };
     Rule::new(

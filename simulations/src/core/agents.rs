@@ -223,8 +223,13 @@ impl World {
         self.trace.agent(now, agent, Some(number), || {
             format!("node-{place} accepts message {number} of agent-{agent} for {to:?}")
         });
-        let record =
-            MessageRecord { session, accepted: now, to: to.clone(), held_back: Vec::new() };
+        let record = MessageRecord {
+            session,
+            accepted: now,
+            to: to.clone(),
+            held_back: Vec::new(),
+            certain: true,
+        };
         self.history.messages.push(record);
         let Some(sessions) = self.running(place).map(|running| running.sessions.clone()) else {
             return;

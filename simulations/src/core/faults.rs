@@ -78,11 +78,11 @@ impl FromStr for Faults {
             "none" => return Ok(Self::default()),
             _ => {}
         }
-        let kind = |word: &str| {
+        let named = |word: &str| {
             let found = KINDS.iter().find(|(_, name)| *name == word);
             found.map(|(kind, _)| *kind).ok_or_else(|| UnknownFault(word.to_owned()))
         };
-        text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
+        text.split(',').map(named).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -91,8 +91,8 @@ impl std::fmt::Display for Faults {
         if *self == Self::all() {
             return f.write_str("all");
         }
-        let named = KINDS.iter().filter(|(kind, _)| self.has(*kind));
-        let names: Vec<&str> = named.map(|(_, name)| *name).collect();
+        let chosen = KINDS.iter().filter(|(kind, _)| self.has(*kind));
+        let names: Vec<&str> = chosen.map(|(_, name)| *name).collect();
         f.write_str(if names.is_empty() { "none" } else { "" })?;
         f.write_str(&names.join(","))
     }
@@ -100,7 +100,7 @@ impl std::fmt::Display for Faults {
 
 /// A fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub at: Duration,
     pub until: Duration,
     pub what: What,
@@ -108,7 +108,7 @@ pub(super) struct Fault {
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// One packet in so many is lost.
     Loss {
         one_in: u32,
@@ -127,7 +127,7 @@ pub(super) enum What {
 const SKEW_MAX_MS: i64 = 14_500;
 
 /// The faults of a run, between `from` and `until`.
-pub(super) fn plan(
+pub(crate) fn plan(
     kinds: &Faults,
     nodes: usize,
     from: Duration,
@@ -145,7 +145,7 @@ pub(super) fn plan(
     }
     let count = rng.random_range(1..=7);
     let draw = |_| {
-        let at = from + (until - from).mul_f64(rng.random());
+        let at = from + until.saturating_sub(from).mul_f64(rng.random());
         // Short ones are as interesting as long ones.
         let lasts = Duration::from_secs_f64(9.0 * rng.random::<f64>().powi(2) + 0.05);
         let what = at_moments.choose(rng).map(|kind| draw(*kind, nodes, rng));
@@ -176,13 +176,13 @@ fn draw(kind: FaultKind, nodes: usize, rng: &mut SmallRng) -> What {
 }
 
 /// How far each node's clock is from the true time, in milliseconds.
-pub(super) fn skews(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
+pub(crate) fn skews(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
     let range = if kinds.has(FaultKind::Skew) { -SKEW_MAX_MS..=SKEW_MAX_MS } else { 0..=0 };
     (0..nodes).map(|_| rng.random_range(range.clone())).collect()
 }
 
 /// The node that comes late, if one does.
-pub(super) fn late(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Option<usize> {
+pub(crate) fn late(kinds: &Faults, nodes: usize, rng: &mut SmallRng) -> Option<usize> {
     let comes_late = kinds.has(FaultKind::Join) && nodes > 2 && rng.random_ratio(1, 3);
     comes_late.then(|| rng.random_range(0..nodes))
 }

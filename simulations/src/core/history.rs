@@ -121,6 +121,9 @@ pub struct MessageRecord {
     pub to: Recipients,
     /// Of a message to all: to whom it goes as a direct one, behind others that wait.
     pub held_back: Vec<usize>,
+    /// Whether its sender knows that a node accepted it: what is under way when a session ends may
+    /// never have reached one.
+    pub certain: bool,
 }
 
 /// To whom a message is.

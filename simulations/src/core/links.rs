@@ -68,7 +68,7 @@ struct Lane {
 /// All links there ever were, and the ways between nodes.
 #[derive(Debug)]
 pub(super) struct Links {
-    links: Vec<Link>,
+    made: Vec<Link>,
     /// `current[node][peer]`: the link that the node uses.
     current: Vec<Vec<Option<Side>>>,
     /// How many faults block the way from one node to another.
@@ -82,6 +82,9 @@ pub(super) struct Links {
 
 /// How long a lost frame is missed before it is sent again, at most.
 const RETRANSMISSION_MAX: Duration = Duration::from_millis(200);
+
+/// By how much a frame may be late on the shortest way.
+const JITTER_MIN: Duration = Duration::from_micros(50);
 
 impl Links {
     /// Ways between nodes of these regions, with latencies drawn from `rng`.
@@ -97,7 +100,7 @@ impl Links {
             }
         }
         Self {
-            links: Vec::new(),
+            made: Vec::new(),
             current: vec![vec![None; nodes]; nodes],
             blocked: vec![vec![0; nodes]; nodes],
             latency,
@@ -138,7 +141,7 @@ impl Links {
 
     /// The lanes to a side that have frames and no arrival awaited; awaited from now on.
     pub(super) fn movable(&mut self, to: Side, at: Duration) -> Vec<(Side, usize, Duration)> {
-        let lanes = self.links[to.link].lanes[to.end].iter_mut().enumerate();
+        let lanes = self.made[to.link].lanes[to.end].iter_mut().enumerate();
         let waiting = lanes.filter(|(_, lane)| !lane.awaited && !lane.frames.is_empty());
         let started = waiting.map(|(index, lane)| {
             lane.awaited = true;
@@ -156,13 +159,13 @@ impl Links {
             suspect: false,
             graceful: false,
         };
-        self.links.push(Link { ends: [end(by), end(to)], lanes: Default::default() });
-        Side { link: self.links.len() - 1, end: 1 }
+        self.made.push(Link { ends: [end(by), end(to)], lanes: Default::default() });
+        Side { link: self.made.len() - 1, end: 1 }
     }
 
     /// Whether a handshake between the two is under way.
     pub(super) fn is_dialling(&self, a: Life, b: Life) -> bool {
-        let recent = self.links.iter().rev().take(4 * self.latency.len());
+        let recent = self.made.iter().rev().take(4 * self.latency.len());
         recent.into_iter().any(|link| {
             let lives = [link.ends[0].life, link.ends[1].life];
             let waits = link.ends.iter().any(|end| end.state == EndState::Waiting);
@@ -171,23 +174,23 @@ impl Links {
     }
 
     pub(super) fn end(&mut self, side: Side) -> &mut End {
-        &mut self.links[side.link].ends[side.end]
+        &mut self.made[side.link].ends[side.end]
     }
 
     pub(super) fn life(&self, side: Side) -> Life {
-        self.links[side.link].ends[side.end].life
+        self.made[side.link].ends[side.end].life
     }
 
     pub(super) fn state(&self, side: Side) -> EndState {
-        self.links[side.link].ends[side.end].state
+        self.made[side.link].ends[side.end].state
     }
 
     pub(super) fn is_suspect(&self, side: Side) -> bool {
-        self.links[side.link].ends[side.end].suspect
+        self.made[side.link].ends[side.end].suspect
     }
 
     pub(super) fn said_goodbye(&self, side: Side) -> bool {
-        self.links[side.link].ends[side.end].graceful
+        self.made[side.link].ends[side.end].graceful
     }
 
     /// The link that a node uses to a peer, as its own side.
@@ -223,7 +226,7 @@ impl Links {
         }
         let other_is_down = self.state(side.other()) == EndState::Down;
         let mut vanished = Vec::new();
-        let [to_first, to_second] = &mut self.links[side.link].lanes;
+        let [to_first, to_second] = &mut self.made[side.link].lanes;
         let (to_it, from_it) =
             if side.end == 0 { (to_first, to_second) } else { (to_second, to_first) };
         for lane in to_it {
@@ -249,15 +252,14 @@ impl Links {
         let to = from.other();
         let (sender, receiver) = (self.life(from).node, self.life(to).node);
         let base = self.latency[sender][receiver];
-        let jitter =
-            Duration::from_nanos(rng.random_range(0..=base.as_nanos() as u64 / 2 + 50_000));
+        let jitter = (base / 2 + JITTER_MIN).mul_f64(rng.random());
         let again = if self.loss_one_in > 0 && rng.random_ratio(1, self.loss_one_in) {
             base * 2 + RETRANSMISSION_MAX.mul_f64(rng.random())
         } else {
             Duration::ZERO
         };
         let slow = self.slowness[receiver] + self.slowness[sender];
-        let lane = &mut self.links[to.link].lanes[to.end][lane];
+        let lane = &mut self.made[to.link].lanes[to.end][lane];
         lane.last_due = lane.last_due.max(now + base + jitter + again + slow);
         lane.frames.push_back((lane.last_due, frame));
         if lane.awaited {
@@ -277,7 +279,7 @@ impl Links {
     ) -> (Vec<Frame>, Option<Duration>) {
         let way = (self.life(to.other()).node, self.life(to).node);
         let stands = self.is_blocked(way.0, way.1) || self.state(to) != EndState::Up;
-        let lane = &mut self.links[to.link].lanes[to.end][lane];
+        let lane = &mut self.made[to.link].lanes[to.end][lane];
         lane.awaited = false;
         if stands {
             return (Vec::new(), None);
@@ -293,7 +295,7 @@ impl Links {
     pub(super) fn is_flushed(&self, node: usize) -> bool {
         self.all_of(node).iter().all(|(_, side)| {
             let to = side.other();
-            self.links[to.link].lanes[to.end].iter().all(|lane| lane.frames.is_empty())
+            self.made[to.link].lanes[to.end].iter().all(|lane| lane.frames.is_empty())
         })
     }
 }

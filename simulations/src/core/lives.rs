@@ -128,10 +128,11 @@ impl World {
             Some(Draining::Sessions) if wave.is_empty() => {
                 running.draining = Some(Draining::Empty { since: now });
             }
-            Some(Draining::Empty { since }) if now >= since + FLUSH => {
-                if self.links.is_flushed(life.node) || now >= since + FLUSH_MAX {
-                    return self.stop(life);
-                }
+            Some(Draining::Empty { since })
+                if now >= since + FLUSH_MAX
+                    || (now >= since + FLUSH && self.links.is_flushed(life.node)) =>
+            {
+                return self.stop(life);
             }
             _ => {}
         }

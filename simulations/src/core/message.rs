@@ -8,12 +8,12 @@ const PREFIX: &str = "agent-";
 ///
 /// # Panics
 /// Never: the id is well formed.
-pub(super) fn agent_id(number: usize) -> AgentId {
+pub(crate) fn agent_id(number: usize) -> AgentId {
     format!("{PREFIX}{number}").parse().expect("the id is well formed")
 }
 
 /// The number of the agent of that id.
-pub(super) fn agent_number(id: &str) -> Option<usize> {
+pub(crate) fn agent_number(id: &str) -> Option<usize> {
     id.strip_prefix(PREFIX)?.parse().ok()
 }
 

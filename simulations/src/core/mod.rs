@@ -5,12 +5,12 @@
 
 mod agents;
 mod event;
-mod faults;
+pub(crate) mod faults;
 mod gossip;
 pub mod history;
 mod links;
 mod lives;
-mod message;
+pub(crate) mod message;
 mod node;
 mod outbox;
 mod sessions;

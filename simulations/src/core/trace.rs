@@ -33,7 +33,7 @@ impl Trace {
     }
 
     /// Something that belongs to the run's identity.
-    pub(super) fn digest(&mut self, what: impl Hash) {
+    pub(super) fn digest(&mut self, what: &impl Hash) {
         what.hash(&mut self.digest);
     }
 
@@ -50,7 +50,7 @@ impl Trace {
     /// Something that concerns the whole cluster.
     pub(super) fn all(&mut self, now: Duration, line: impl FnOnce() -> String) {
         if self.about.as_ref().is_some_and(|about| about.spans(now)) {
-            self.write(now, line());
+            self.write(now, &line());
         }
     }
 
@@ -67,7 +67,7 @@ impl Trace {
             None => about.spans(now) && about.agents.contains(&agent),
         };
         if self.about.as_ref().is_some_and(wanted) {
-            self.write(now, line());
+            self.write(now, &line());
         }
     }
 
@@ -79,11 +79,11 @@ impl Trace {
             None => number_after(text, "agent-").any(|agent| about.agents.contains(&agent)),
         };
         if wanted {
-            self.write(now, text.to_owned());
+            self.write(now, text);
         }
     }
 
-    fn write(&mut self, now: Duration, line: String) {
+    fn write(&mut self, now: Duration, line: &str) {
         self.lines.push(format!("{:>10.6} s  {line}", now.as_secs_f64()));
     }
 }

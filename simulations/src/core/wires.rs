@@ -33,7 +33,7 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(1_500);
 
 impl World {
     pub(super) fn tick(&mut self, life: Life) {
-        self.engine(life.node, |mesh, now| mesh.tick(now));
+        self.engine(life.node, cluster::mesh::Mesh::tick);
         for (peer, side) in self.links.all_of(life.node) {
             let silent = self.now.saturating_sub(self.links.end(side).heard);
             if silent > self.silence_max {
@@ -265,7 +265,7 @@ impl World {
             return;
         }
         self.history.frames += frames.len() as u64;
-        self.trace.digest((self.now, node, peer.node, lane, frames.len()));
+        self.trace.digest(&(self.now, node, peer.node, lane, frames.len()));
         self.links.end(to).heard = self.now;
         if self.links.end(to).suspect {
             self.suspect(node, peer.node, to, false);

@@ -78,7 +78,7 @@ impl World {
     fn plan_the_run(&mut self, heal: Duration, late: Option<usize>) {
         for place in 0..self.nodes.len() {
             let at = if late == Some(place) {
-                CALM_UNTIL + (heal - CALM_UNTIL).mul_f64(self.rng.random())
+                CALM_UNTIL + heal.saturating_sub(CALM_UNTIL).mul_f64(self.rng.random())
             } else {
                 Duration::from_millis(self.rng.random_range(0..200))
             };
@@ -210,7 +210,7 @@ impl World {
     fn note(&mut self, life: Life, said: Said) {
         match said {
             Said::Delivered { agent, session, message } => {
-                self.note_delivery(agent, session, message)
+                self.note_delivery(agent, session, message);
             }
             Said::Admitted { agent, session } => {
                 let now = self.now;
@@ -247,7 +247,7 @@ impl World {
 
     fn note_delivery(&mut self, agent: usize, session: cluster::SessionId, message: usize) {
         let now = self.now;
-        self.trace.digest((now, agent, session, message));
+        self.trace.digest(&(now, agent, session, message));
         self.trace.agent(now, agent, Some(message), || {
             format!("agent-{agent} gets message {message} in session {session}")
         });

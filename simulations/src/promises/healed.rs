@@ -22,7 +22,10 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
         let got: HashSet<usize> = session.received.iter().copied().collect();
         for (number, message) in history.messages.iter().enumerate().skip(first) {
             let sender = history.sessions[message.session].agent;
-            if message.to.include(session.agent, sender) && !got.contains(&number) {
+            if message.certain
+                && message.to.include(session.agent, sender)
+                && !got.contains(&number)
+            {
                 breaches.push(not_got(NAME, history, Due { message: number, session: index }));
             }
         }

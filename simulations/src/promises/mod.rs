@@ -71,6 +71,7 @@ struct Due {
 /// Every message with every session that was to get it and did not.
 ///
 /// A session was to get a message that is for its agent if
+/// - it was accepted for certain;
 /// - its welcome was out when the message was accepted, and it lived on while the message may have
 ///   been under way;
 /// - its agent had no newer session by then (opened later, or of a higher id): what goes to that one
@@ -92,7 +93,8 @@ fn missing(history: &History, wanted: impl Fn(&Due) -> bool) -> Vec<Due> {
         for (index, session) in history.sessions.iter().enumerate() {
             let due = Due { message: number, session: index };
             let (here, there) = (session.home, sender.home);
-            if message.to.include(session.agent, sender.agent)
+            if message.certain
+                && message.to.include(session.agent, sender.agent)
                 && session.lived_through(message.accepted, until)
                 && !got[index].contains(&number)
                 && wanted(&due)
@@ -165,7 +167,7 @@ pub(crate) mod example {
     pub(crate) fn three() -> History {
         History {
             sessions: (0..3).map(|agent| session(agent, agent, 0)).collect(),
-            ended: Duration::from_secs(60),
+            ended: Duration::from_mins(1),
             probed: (Duration::from_secs(50), usize::MAX),
             healed: Duration::from_secs(40),
             ..History::default()
@@ -182,7 +184,13 @@ pub(crate) mod example {
     ) {
         let number = history.messages.len();
         let accepted = Duration::from_millis(at_ms);
-        history.messages.push(MessageRecord { session, accepted, to, held_back: Vec::new() });
+        history.messages.push(MessageRecord {
+            session,
+            accepted,
+            to,
+            held_back: Vec::new(),
+            certain: true,
+        });
         for index in reached {
             history.sessions[*index].received.push(number);
         }

@@ -92,6 +92,7 @@ async fn seeds_without_a_secret_and_useless_addresses_are_refused_at_the_start()
     ];
     for (settings, names) in cases {
         let mut command = Relay::command(folder.path());
+        command.env("MESH_HOST", loopback_address().to_string());
         command.envs(settings.iter().copied());
         let finished = process::run(command).await;
         assert!(finished.code == Some(1) || finished.code == Some(2), "{finished:?}");

@@ -71,6 +71,7 @@ async fn without_the_first_seed_all_goes_on_but_new_names() {
     // A node that starts meanwhile knows the tokens from its last run.
     cluster.nodes[2].kill9();
     cluster.nodes[2].start_again();
+    cluster.nodes[2].is_ready().await;
     let mut other = Client::connect(&cluster.nodes[2], &before).await;
     other.send(json!({"to": ["known"], "payload": 2})).await;
     assert_eq!(known.next().await["payload"], 2);

@@ -1,7 +1,7 @@
 //! What goes from agent to agent, whichever nodes they are on: PROTOCOL sections 4 to 6.
 
 use serde_json::json;
-use tests::{Client, Cluster, eventually, http};
+use tests::{Client, Cluster, eventually, every_pair, http};
 
 /// One agent on each node, in the order of the nodes.
 pub(crate) async fn one_each(cluster: &Cluster, prefix: &str) -> Vec<Client> {
@@ -10,28 +10,6 @@ pub(crate) async fn one_each(cluster: &Cluster, prefix: &str) -> Vec<Client> {
         agents.push(node.agent(&format!("{prefix}-{n}")).await);
     }
     agents
-}
-
-/// Every agent sends to every agent, itself included; each gets each message once and in order.
-async fn every_pair(agents: &mut [Client]) {
-    let ids: Vec<String> = agents.iter().map(|agent| agent.id.clone()).collect();
-    for sender in agents.iter_mut() {
-        for id in &ids {
-            for n in 0..5 {
-                sender.send(json!({"to": [id], "payload": n, "type": "pair"})).await;
-            }
-        }
-    }
-    for receiver in agents.iter_mut() {
-        let mut expected = vec![0; ids.len()];
-        for _ in 0..5 * ids.len() {
-            let message = receiver.next().await;
-            let from = ids.iter().position(|id| message["from"] == *id).expect("a known sender");
-            assert_eq!(message["payload"], expected[from], "in order from {from}: {message}");
-            expected[from] += 1;
-        }
-        receiver.fence().await;
-    }
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ impl Routes {
         let cx = Cx { out, now };
         match (was, is) {
             (_, Some(session)) => {
-                let vouched = Vouched::by(from, agent.as_str(), ring);
+                let vouched = self.vouched(from, agent, session, ring);
                 self.found_at(agent, Place { session, vouched }, &cx).1
             }
             (Some(was), None) => self.ended(agent, was, &cx),
@@ -155,7 +155,7 @@ impl Routes {
         let mut shard = self.lock(agent.as_str());
         match (shard.open.get_mut(agent), place) {
             (Some(route), Located::At(session)) => {
-                let vouched = Vouched::by(from, agent.as_str(), ring);
+                let vouched = self.vouched(from, agent, session, ring);
                 route.answered(ask, Place { session, vouched }, self.next_epoch(), now);
             }
             (Some(route), Located::Nobody) => cx.lose(Lost::Offline, &route.nobody(ask)),
@@ -167,6 +167,20 @@ impl Routes {
             (None, _) => {}
         }
         self.advance(&mut shard, agent, &cx).into_iter().collect()
+    }
+
+    /// Whether `from` will tell when the session is no more. Not of one whose home this node does not
+    /// hear: the owner may lose sight of it as well, and then forgets whom it has told.
+    fn vouched(
+        &self,
+        from: NodeId,
+        agent: &AgentId,
+        session: SessionId,
+        ring: &impl RingView,
+    ) -> Option<Vouched> {
+        let home = session.node;
+        let is_heard = home == self.me || self.heard.read().contains(&home);
+        Vouched::by(from, agent.as_str(), ring).filter(|_| is_heard)
     }
 
     /// There is a link to the node, or it is heard of again.

@@ -7,6 +7,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
+mod wires;
+
+use self::wires::{Frame, Local, Out, Wires};
 use super::*;
 use crate::{
     SessionId,
@@ -52,33 +55,6 @@ pub(super) enum Op {
     Cut { a: usize, b: usize },
 }
 
-#[derive(Clone, Debug)]
-enum Frame {
-    Direct { from: String, resent: bool, targets: Vec<String>, body: Bytes },
-    Bounced { from: String, resent: bool, targets: Vec<String>, body: Bytes },
-    Broadcast { from: String, except: Vec<String>, body: Bytes },
-    Fence { agent: String, epoch: u64 },
-    Fenced { agent: String, epoch: u64 },
-    Barrier { agent: String, session: SessionId },
-    Publish { agent: String, session: SessionId },
-    Published { agent: String, session: SessionId, notified: Option<Vec<usize>> },
-    Withdraw { agent: String, session: SessionId },
-    Lookup { ask: u64, agent: String, home_only: bool },
-    Located { ask: u64, agent: String, place: Located },
-    Moved { agent: String, was: Option<SessionId>, is: Option<SessionId> },
-}
-
-/// A session of an agent, on its node.
-#[derive(Clone, Debug)]
-struct Local {
-    session: SessionId,
-    fenced: bool,
-    admitted: bool,
-    /// Whose barriers are awaited, on which lanes; none before the owner has answered.
-    awaits: Option<BTreeSet<(usize, u8)>>,
-    barriers: BTreeSet<(usize, u8)>,
-}
-
 /// How a message came: broadcasts may come twice to an agent, in two sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum How {
@@ -99,18 +75,6 @@ pub(super) struct Accepted {
     pub(super) text: String,
     pub(super) agent: String,
     pub(super) broadcast: bool,
-}
-
-/// All but the routes, so that these can be called while it changes.
-#[derive(Default)]
-struct Wires {
-    lanes: BTreeMap<(usize, usize, u8), VecDeque<Frame>>,
-    cut: BTreeSet<(usize, usize)>,
-    sessions: BTreeMap<(usize, String), Local>,
-    got: BTreeMap<(String, SessionId), Vec<Got>>,
-    lost: BTreeMap<String, u64>,
-    /// Messages that were in a link when it was lost.
-    cut_off: u64,
 }
 
 /// The owner's records: the same for every owner, as if they were handed over at once.
@@ -143,71 +107,6 @@ fn node_id(node: usize) -> NodeId {
 
 fn node_of(id: NodeId) -> usize {
     usize::try_from(id.0 - 1).unwrap()
-}
-
-struct Out<'a> {
-    me: usize,
-    wires: &'a RefCell<Wires>,
-}
-
-impl RouteOut for Out<'_> {
-    fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
-        let names = |names: &Names<'_>| names.iter().map(str::to_owned).collect();
-        let frame = match frame {
-            Data::Direct(direct) => Frame::Direct {
-                from: direct.from.to_owned(),
-                resent: direct.resent,
-                targets: names(&direct.targets),
-                body: direct.body.to_shared(),
-            },
-            Data::Fence { agent, epoch } => {
-                Frame::Fence { agent: (*agent).to_owned(), epoch: *epoch }
-            }
-            other => panic!("routes push no {other:?}"),
-        };
-        self.wires.borrow_mut().push(self.me, node_of(to), lane, frame)
-    }
-
-    fn here(&self, agent: &AgentId, _from: &AgentId, _followed: bool, body: &Body<'_>) -> bool {
-        self.wires.borrow_mut().give(self.me, agent.as_str(), body.as_slice(), How::Direct)
-    }
-
-    fn unfenced(&self, agent: &AgentId) {
-        if let Some(local) = self.wires.borrow_mut().session(self.me, agent.as_str()) {
-            local.fenced = false;
-        }
-    }
-
-    fn lost(&self, why: Lost, messages: u64) {
-        *self.wires.borrow_mut().lost.entry(format!("{why:?}")).or_default() += messages;
-    }
-}
-
-impl Wires {
-    fn push(&mut self, from: usize, to: usize, lane: u8, frame: Frame) -> Pushed {
-        if self.is_cut(from, to) {
-            return Pushed::NoLink;
-        }
-        self.lanes.entry((from, to, lane)).or_default().push_back(frame);
-        Pushed::Queued
-    }
-
-    fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.cut.contains(&(a.min(b), a.max(b)))
-    }
-
-    fn session(&mut self, node: usize, agent: &str) -> Option<&mut Local> {
-        self.sessions.get_mut(&(node, agent.to_owned()))
-    }
-
-    fn give(&mut self, node: usize, agent: &str, body: &[u8], how: How) -> bool {
-        let Some(session) = self.session(node, agent).map(|local| local.session) else {
-            return false;
-        };
-        let text = String::from_utf8(body.to_vec()).unwrap();
-        self.got.entry((agent.to_owned(), session)).or_default().push(Got { text, how });
-        true
-    }
 }
 
 /// The whole network.
@@ -319,11 +218,8 @@ impl Network {
         let push = |except: &[AgentId]| {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();
             for peer in (0..NODES).filter(|peer| *peer != node) {
-                let frame = Frame::Broadcast {
-                    from: name.to_owned(),
-                    except: except.clone(),
-                    body: message.body.to_shared(),
-                };
+                let frame =
+                    Frame::Broadcast { except: except.clone(), body: message.body.to_shared() };
                 self.wires.borrow_mut().push(node, peer, message.lane, frame);
             }
         };
@@ -444,7 +340,7 @@ impl Network {
                 let needs = self.routes[to].bounced(node_id(from), lane, &direct, &out, now);
                 self.ask(to, needs);
             }
-            Frame::Broadcast { from: _, except, body } => {
+            Frame::Broadcast { except, body } => {
                 let except: Vec<_> = except.iter().map(String::as_str).collect();
                 self.fan_out(to, &except, &body);
             }
