@@ -100,7 +100,8 @@ fn lose(world: &mut World, detected: &[Duration]) -> anyhow::Result<Change> {
     let lost = last_of_region(world, 0)?;
     world.crash(lost);
     let first = detected.first().copied().unwrap_or_default();
-    let times = noticed(world, detected).map(|(at, place)| (at - first, place)).collect();
+    let times =
+        noticed(world, detected).map(|(at, place)| (at.saturating_sub(first), place)).collect();
     let but = BTreeMap::from([(lost, MemberState::Dead)]);
     let change = change(world, &News { times, but, unlinked: Some(lost) })?;
     connect_elsewhere(world, lost);
@@ -195,7 +196,9 @@ fn change(world: &mut World, news: &News) -> anyhow::Result<Change> {
     }
     let mut told = world.take_watched().map(|watched| watched.times).unwrap_or_default();
     ensure!(told.len() == told_to_others, "{} of {told_to_others} were told of", told.len());
-    told.iter_mut().for_each(|time| *time -= start);
+    for time in &mut told {
+        *time = time.saturating_sub(start);
+    }
     let since =
         |at: Option<&Duration>| at.map_or(Duration::ZERO, |at| at.saturating_sub(start + spread));
     Ok(Change {
@@ -328,7 +331,7 @@ fn until_settled(world: &mut World, owners: &[usize]) -> anyhow::Result<Vec<Dura
             settled.sort_unstable();
             return Ok(settled);
         }
-        let passed = world.now - start;
+        let passed = world.now.saturating_sub(start);
         ensure!(passed < PATIENCE, "{} of {} are settled", settled.len(), owners.len());
         world.pass(LOOK);
     }

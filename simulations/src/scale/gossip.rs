@@ -80,7 +80,7 @@ pub(super) fn run(nodes: usize, regions: usize) -> anyhow::Result<Gossip> {
 
 async fn measure(nodes: usize, regions: usize) -> anyhow::Result<Gossip> {
     let mut cluster = Cluster::start(nodes, regions);
-    let converged = cluster.until(|net| net.all_alive()).await.context("no convergence")?;
+    let converged = cluster.until(Net::all_alive).await.context("no convergence")?;
     cluster.pass(SETTLE).await?;
     let (messages, bytes) = cluster.net.wires.lock().sent;
     cluster.pass(COUNTED).await?;
@@ -160,13 +160,11 @@ impl Peers for Port {
 
     async fn dial(&self, address: SocketAddr) -> Result<Dialled, DialError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        match self.meet(address) {
-            Some(outcome) => outcome,
-            None => {
-                tokio::time::sleep(IDLE_TIMEOUT).await;
-                Err(DialError::Unreachable("silence".to_owned()))
-            }
+        if let Some(outcome) = self.meet(address) {
+            return outcome;
         }
+        tokio::time::sleep(IDLE_TIMEOUT).await;
+        Err(DialError::Unreachable("silence".to_owned()))
     }
 }
 
@@ -282,10 +280,14 @@ impl Cluster {
             self.pass(LOOK).await?;
             let passed = start.elapsed();
             if !std::mem::replace(&mut silent, passed >= SUSPECT_AFTER) && silent {
-                others.iter().for_each(|(other, _)| other.silent(life, true));
+                for (other, _) in &others {
+                    other.silent(life, true);
+                }
             }
             if !std::mem::replace(&mut down, passed >= IDLE_TIMEOUT) && down {
-                others.iter().for_each(|(other, _)| other.down(life, Down::Lost));
+                for (other, _) in &others {
+                    other.down(life, Down::Lost);
+                }
             }
             for (number, (_, members)) in others.iter().enumerate() {
                 let members = members.borrow();

@@ -52,9 +52,9 @@ impl Steady {
         row("renewal and its answers, mean", per(self.all.frames), per(self.all.bytes));
         let (frames, bytes) = (ratio(self.most.frames, 1_u64), ratio(self.most.bytes, 1_u64));
         row("renewal and its answers, busiest node", frames / seconds, bytes / seconds);
-        let (ping, pong) = pings();
+        let both = pings();
         let peers = plan.nodes() - 1;
-        let (frames, bytes) = (2 * peers * PINGS, (ping + pong) * peers * PINGS);
+        let (frames, bytes) = (2 * peers * PINGS, both * peers * PINGS);
         row("pings and pongs", ratio(frames, 1_usize), ratio(bytes, 1_usize));
         let text = format!(
             "Homes publish all their sessions anew every 30 s, spread over that time: the price of \
@@ -65,8 +65,8 @@ impl Steady {
     }
 }
 
-/// The bytes of a ping and of a pong in a mesh that runs for a while.
-fn pings() -> (usize, usize) {
+/// The bytes of a ping and its pong in a mesh that runs for a while.
+fn pings() -> usize {
     let (number, time) = (100_000, UnixMillis(1_800_000_000_000));
     let bytes = |frame: &Control| {
         let mut bytes = Vec::new();
@@ -74,5 +74,5 @@ fn pings() -> (usize, usize) {
         bytes.len()
     };
     let ping = Control::Ping { number, time, broadcasts: [100_000; LANES] };
-    (bytes(&ping), bytes(&Control::Pong { number, time }))
+    bytes(&ping) + bytes(&Control::Pong { number, time })
 }
