@@ -4,26 +4,21 @@
 //! Owns the tasks of the mesh: the links', the membership's, pings, and the engine's ticks. What peers say
 //! to the node itself (its registry, its subscriptions) is handed to its [`Application`] as it is.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod questions;
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::Semaphore,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::questions::Questions;
 use crate::{
     Incarnation, NodeId, UnixMillis,
     link::{
@@ -102,9 +97,9 @@ pub struct Peering {
     application: Arc<dyn Application>,
     clock: Monotonic,
     wall: Wall,
-    asks: AtomicU64,
-    unanswered: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
-    questions: Arc<Semaphore>,
+    asked: Questions,
+    /// How many questions of peers may be worked on still.
+    answerable: Arc<Semaphore>,
     answering: TaskTracker,
     silent: Mutex<BTreeSet<NodeId>>,
 }
@@ -149,9 +144,8 @@ impl Peering {
             application: parts.application,
             clock: clock.clone(),
             wall: parts.wall,
-            asks: AtomicU64::new(0),
-            unanswered: Mutex::default(),
-            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            asked: Questions::default(),
+            answerable: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             answering: TaskTracker::new(),
             silent: Mutex::default(),
         });
@@ -204,16 +198,12 @@ impl Peering {
 
     /// Asks a peer; `None` if it is not linked or does not answer in time.
     pub async fn ask(&self, to: NodeId, body: Vec<u8>) -> Option<Vec<u8>> {
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
-        self.unanswered.lock().insert(ask, sender);
-        let answer = if self.outward.control(to, &Control::Ask { ask, body }) {
-            timeout(ANSWER_DEADLINE, answer).await.ok().and_then(Result::ok)
-        } else {
-            None
-        };
-        self.unanswered.lock().remove(&ask);
-        answer
+        let mut question = self.asked.ask(to);
+        let frame = Control::Ask { ask: question.number, body };
+        if !self.outward.control(to, &frame) {
+            return None;
+        }
+        timeout(ANSWER_DEADLINE, question.answer()).await.ok().flatten()
     }
 
     /// The node stops soon: it owns nothing from now on, and others take no more agents for it.
@@ -278,7 +268,7 @@ impl Peering {
 
     /// Answers a peer's question by a task of its own; one too many is not answered.
     fn answer(self: &Arc<Self>, from: Incarnation, ask: u64, body: Vec<u8>) {
-        let Ok(permit) = Arc::clone(&self.questions).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.answerable).try_acquire_owned() else { return };
         let peering = Arc::clone(self);
         self.answering.spawn(async move {
             let body = peering.application.asked(from, body).await;
@@ -392,12 +382,7 @@ impl LinkEvents for Arc<Peering> {
             Control::Pong { time, .. } => self.learn_time(time),
             Control::Leaving => self.membership.peer_leaves(from),
             Control::Ask { ask, body } => self.answer(from, ask, body),
-            Control::Answer { ask, body } => {
-                if let Some(asker) = self.unanswered.lock().remove(&ask) {
-                    // An error means that it waits no more.
-                    let _ = asker.send(body);
-                }
-            }
+            Control::Answer { ask, body } => self.asked.answered(from.node, ask, body),
             Control::Tell { body } => {
                 self.tell_each(from.node, self.application.told(from, &body));
             }
@@ -429,5 +414,67 @@ impl Outlet for Outward {
 
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
         self.0.load().as_ref().map_or(Pushed::NoLink, |links| links.data(to, lane, frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::{link::memory::MemoryNetwork, mesh::engine_tests::Sessions};
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Application for Nothing {
+        fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+
+        fn living(&self, _: &BTreeSet<Incarnation>) {}
+
+        fn told(&self, _: Incarnation, _: &[u8]) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+
+        async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
+            body
+        }
+    }
+
+    impl Resolve for Nothing {
+        async fn resolve(&self, _: &SeedAddress) -> io::Result<Vec<SocketAddr>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mesh_whose_tasks_are_given_up_leaves_nothing_behind() {
+        let (node, address) = (NodeId(1), ([10, 0, 0, 1], 1).into());
+        let (peering, tasks) = Peering::new(Parts {
+            introduction: Introduction {
+                incarnation: Incarnation { node, generation: crate::Generation(1) },
+                name: "one".to_owned(),
+                region: "r".to_owned(),
+                version: "1".to_owned(),
+                address,
+            },
+            cluster: "c".to_owned(),
+            seeds: Vec::new(),
+            transport: Arc::new(MemoryNetwork::new().host(address, node, "secret")),
+            resolver: Arc::new(Nothing),
+            deliver: Arc::new(Sessions::default()),
+            application: Arc::new(Nothing),
+            clock: Arc::new(|| Duration::ZERO),
+            wall: Arc::new(|| UnixMillis(0)),
+        });
+        let (mesh, links) = (Arc::downgrade(peering.mesh()), Arc::downgrade(&tasks.links));
+        let mut run = Box::pin(tasks.run(CancellationToken::new()));
+        assert!(futures_util::poll!(&mut run).is_pending());
+        drop((run, peering));
+        // The task of gossip is dropped at its next turn.
+        tokio::task::yield_now().await;
+        assert!(mesh.upgrade().is_none() && links.upgrade().is_none());
     }
 }

@@ -1,7 +1,8 @@
 //! The engine: turns events into the calls of those that decide, and does what they ask for.
 //!
-//! Owns the locks. In their order: the receptions of a lane, the core, the broadcasts of a lane, what
-//! [`Routes`] locks, and then what [`Outlet`] and [`Deliver`] take. Decides nothing itself.
+//! Owns the locks. In their order: the receptions of a lane, the core, what [`Routes`] locks, the
+//! broadcasts of a lane (pushed through the routes' gate), whom broadcasts pass by, and then what
+//! [`Outlet`] and [`Deliver`] take. Decides nothing itself.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -311,10 +312,10 @@ impl Mesh {
 
     /// Nothing was heard on the link for a while, or something was again.
     pub fn link_suspect(&self, peer: NodeId, suspect: bool, now: Duration) {
-        if let Some(known) = self.peers.load().get(&peer) {
-            known.suspect.store(suspect, Ordering::Relaxed);
-        }
         let mut core = self.core.lock();
+        // Whoever watches the links may tell of one that is gone by now.
+        let Some(known) = self.peers.load().get(&peer).cloned() else { return };
+        known.suspect.store(suspect, Ordering::Relaxed);
         let needs = if suspect {
             self.routes.silent(peer, &self.out(), now)
         } else {
@@ -364,6 +365,9 @@ impl Mesh {
     /// A frame came on the control lane of a peer. `Ping`, `Pong`, `Ask`, `Answer`, `Tell` and
     /// `Leaving` are the caller's own.
     pub fn control(&self, from: NodeId, frame: Control, now: Duration) {
+        if let Control::Resend { lane, from: first, to } = frame {
+            return self.resend(from, lane, first, to);
+        }
         let mut core = self.core.lock();
         let (actions, needs) = self.handle(&mut core, from, frame, now);
         self.perform(&mut core, actions, now);
@@ -651,17 +655,12 @@ impl Mesh {
             Control::Moved { agent, was, now: is } => {
                 return self.moved(core, from, &agent, was, is, now);
             }
-            Control::Resend { lane, from: first, to } => {
-                self.resend(from, lane, first, to);
-                Vec::new()
-            }
             Control::Park { agent, session, spent } => {
                 core.parking.park(&agent, session, spent, now)
             }
             Control::Unpark { agent, session } => core.parking.unpark(&agent, session, now),
-            Control::Spent { agent, spent } => {
-                self.deliver.spent(&agent, spent);
-                Vec::new()
+            Control::Spent { agent, session, spent } => {
+                self.spent(core, agent, session, spent).into_iter().collect()
             }
             _ => Vec::new(),
         };
@@ -713,6 +712,23 @@ impl Mesh {
         }
         let frame = Control::Moved { agent: agent.clone(), was, now: Some(session) };
         Some(Action::Send { to: owner, frame })
+    }
+
+    /// What the agent has spent goes on with its session here. If that has ended meanwhile, it is
+    /// given back: the next session takes it.
+    fn spent(
+        &self,
+        core: &Core,
+        agent: AgentId,
+        session: SessionId,
+        spent: Spent,
+    ) -> Option<Action> {
+        if core.presence.session_of(agent.as_str()).is_some() {
+            self.deliver.spent(&agent, spent);
+            return None;
+        }
+        let to = core.rings.global_owner(agent.as_str())?;
+        Some(Action::Send { to, frame: Control::Park { agent, session, spent } })
     }
 
     fn resend(&self, to: NodeId, number: u8, first: u64, last: u64) {

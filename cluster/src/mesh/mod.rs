@@ -13,6 +13,8 @@ pub mod broadcast;
 pub mod clock;
 pub mod directory;
 mod engine;
+#[cfg(test)]
+pub(crate) mod engine_tests;
 pub mod parking;
 pub mod presence;
 pub mod ring;

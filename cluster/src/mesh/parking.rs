@@ -170,7 +170,8 @@ impl Parking {
 }
 
 fn give(agent: &AgentId, to: SessionId, spent: Spent) -> Action {
-    Action::Send { to: to.node, frame: Control::Spent { agent: agent.clone(), spent } }
+    let frame = Control::Spent { agent: agent.clone(), session: to, spent };
+    Action::Send { to: to.node, frame }
 }
 
 /// How long a debt is one.

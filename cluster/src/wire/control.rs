@@ -116,6 +116,8 @@ pub enum Control {
     Spent {
         /// Whose limit.
         agent: AgentId,
+        /// The session that asked for it.
+        session: SessionId,
         /// What it has spent.
         spent: Spent,
     },

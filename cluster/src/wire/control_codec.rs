@@ -57,7 +57,7 @@ kinds! {
     11 => Resend { lane, from, to }
     12 => Park { agent, session, spent }
     13 => Unpark { agent, session }
-    14 => Spent { agent, spent }
+    14 => Spent { agent, session, spent }
     15 => Ask { ask, body as Binary }
     16 => Answer { ask, body as Binary }
     17 => Tell { body as Binary }

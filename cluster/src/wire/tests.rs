@@ -71,7 +71,10 @@ fn control_frames() -> Vec<(Control, &'static str)> {
             Control::Unpark { agent: agent.clone(), session },
             "11000000 0d 92 a3616263 92 cf0102030405060708 09",
         ),
-        (Control::Spent { agent, spent: SPENT }, "0b000000 0e 92 a3616263 93 01 ccc8 03"),
+        (
+            Control::Spent { agent, session, spent: SPENT },
+            "16000000 0e 93 a3616263 92 cf0102030405060708 09 93 01 ccc8 03",
+        ),
         (Control::Ask { ask: 1, body: body.clone() }, "08000000 0f 92 01 c403007fff"),
         (Control::Answer { ask: 1, body: body.clone() }, "08000000 10 92 01 c403007fff"),
         (Control::Tell { body }, "07000000 11 91 c403007fff"),

@@ -30,6 +30,9 @@ const ASKED_MAX: u64 = 256;
 /// News of missing broadcasts within this time counts as one, so that a list of it has an end.
 const NEWS_GRAIN: Duration = Duration::from_millis(10);
 
+/// No broadcast has a higher number, whatever a peer says: there is always one to wait for next.
+const NUMBER_MAX: u64 = u64::MAX - 1;
+
 /// What is to be done with a frame that came. Whatever it is, what
 /// [`released`](Reception::released) then gives is to be delivered next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ impl Reception {
     /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
     /// one says that those above it are for this node.
     pub fn start(&mut self, seq: u64, now: Duration) {
+        let seq = seq.min(NUMBER_MAX);
         self.linked = true;
         if self.next.is_none() {
             self.next = Some(seq.saturating_add(1));
@@ -134,7 +138,7 @@ impl Reception {
     /// The origin's ping says which was its last broadcast on this lane. Pings overtake the lane, so
     /// this counts only when the next ping comes.
     pub fn pinged(&mut self, last: u64, now: Duration) {
-        let due = std::mem::replace(&mut self.pinged, last);
+        let due = std::mem::replace(&mut self.pinged, last.min(NUMBER_MAX));
         self.learn(due, now);
     }
 
@@ -178,6 +182,7 @@ impl Reception {
 
     /// The lane says that the broadcasts up to `seq` come before what follows.
     fn place(&mut self, seq: u64, now: Duration) {
+        let seq = seq.min(NUMBER_MAX);
         if seq > self.placed {
             self.placed = seq;
             self.learn(seq, now);
@@ -199,7 +204,8 @@ impl Reception {
 
     fn take(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
         let seq = broadcast.seq;
-        if self.next.is_some_and(|next| seq < next) || self.early.contains_key(&seq) {
+        let is_seen = self.next.is_some_and(|next| seq < next) || self.early.contains_key(&seq);
+        if is_seen || seq > NUMBER_MAX {
             return Verdict::Seen;
         }
         if self.next == Some(seq) && self.has_its_place(seq) && self.ready.is_empty() {
@@ -441,6 +447,30 @@ mod tests {
         assert_eq!(reception.relayed(&message(4, b""), Duration::ZERO), Verdict::Held);
         reception.start(4, Duration::ZERO);
         assert_eq!(released(&mut reception), [4]);
+    }
+
+    #[test]
+    fn numbers_that_no_origin_reaches_end_nothing() {
+        for seq in [u64::MAX - 1, u64::MAX] {
+            for wait in [Duration::ZERO, HELD_FOR_MAX] {
+                let mut reception = started(0);
+                reception.pinged(seq, Duration::ZERO);
+                reception.pinged(seq, Duration::ZERO);
+                reception.relayed(&message(seq, b""), Duration::ZERO);
+                reception.start(seq, Duration::ZERO);
+                reception.follow(&FENCE);
+                reception.poll(wait);
+                reception.broadcast(&message(seq, b""), wait);
+                reception.poll(wait + HELD_FOR_MAX);
+                assert_eq!(released(&mut reception).last(), Some(&0), "the fence");
+                assert_eq!(reception.held_bytes(), 0);
+                assert_eq!(reception.broadcast(&message(seq, b""), wait), Verdict::Seen);
+            }
+            let mut reception = Reception::default();
+            reception.start(seq, Duration::ZERO);
+            reception.poll(HELD_FOR_MAX);
+            assert_eq!(reception.follow(&FENCE), Verdict::Deliver);
+        }
     }
 
     proptest! {
