@@ -370,6 +370,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tokens_are_checked_one_after_the_other() {
+        let (network, arriving) = mpsc::channel(1);
+        let (node, _folder) = start(None, Some(arriving));
+        let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
+        let agent = async {
+            let turn = relay.token_checks.acquire().await.unwrap();
+            let token = relay.registry.register(None).await.unwrap().token;
+            let (stream, theirs) = duplex(4_096);
+            network.send(theirs).await.unwrap();
+            let operator = async {
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                assert!(relay.sessions.is_empty(), "another token is being checked");
+                drop(turn);
+                while relay.sessions.is_empty() {
+                    yield_now().await;
+                }
+                stop.drain();
+            };
+            tokio::join!(connect(stream, &token, "retry_ms"), operator);
+        };
+        let (ended, ()) = tokio::join!(node.run(stop.clone()), agent);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_node_does_not_go_on_without_its_mesh() {
         let (node, _folder) = start(Some(join(&Arc::default(), async {})), None);
         let error = node.run(Stop::default()).await.unwrap_err();
