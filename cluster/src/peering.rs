@@ -351,15 +351,17 @@ impl Peers for Dialling {
         match self.links.dial(address).await {
             Ok(peer) => Ok(Dialled::Peer(peer.incarnation)),
             Err(LinkError::Myself(_)) => Ok(Dialled::Oneself),
-            Err(error) => Err(match error.reason() {
-                Reason::Broken
-                | Reason::Deadline
-                | Reason::Duplicate
-                | Reason::Leaving
-                | Reason::Busy => DialError::Unreachable(error.to_string()),
-                _ => DialError::Refused(error.to_string()),
-            }),
+            Err(error) => Err(failure(&error)),
         }
+    }
+}
+
+fn failure(error: &LinkError) -> DialError {
+    let text = error.to_string();
+    match error.reason() {
+        Reason::Broken | Reason::Deadline => DialError::Unreachable(text),
+        Reason::Duplicate | Reason::Leaving | Reason::Busy => DialError::NotNow(text),
+        _ => DialError::Refused(text),
     }
 }
 
@@ -429,5 +431,17 @@ impl Outlet for Outward {
 
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
         self.0.load().as_ref().map_or(Pushed::NoLink, |links| links.data(to, lane, frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_being_linked_by_the_other_side_is_not_out_of_reach() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
+        assert!(matches!(failure(&LinkError::Underway(address)), DialError::NotNow(_)));
+        assert!(matches!(failure(&LinkError::Deadline(address)), DialError::Unreachable(_)));
     }
 }
