@@ -76,6 +76,13 @@ pub enum LifeError {
     /// A part that the node cannot do without ended.
     #[error("{0} ended by itself: this is a bug")]
     Essential(String),
+    /// The others take a process that was started later for this node: what goes on here would be cut
+    /// off from them.
+    #[error(
+        "another process has this node's id, and its place in the cluster: the data directory was \
+         copied; empty one of the two"
+    )]
+    Displaced,
 }
 
 /// A node that has started.
@@ -149,6 +156,7 @@ impl Node {
         let ended = tokio::select! {
             () = stop.drain.cancelled() => Ok(()),
             error = self.essential.first_end() => Err(error),
+            () = displaced(&self.relay) => Err(LifeError::Displaced),
             never = serve_when_joined(&self.relay) => match never {},
         };
         tokio::select! {
@@ -171,6 +179,13 @@ async fn serve_when_joined(relay: &Relay) -> Infallible {
         tracing::info!(nodes = peers.nodes().len(), "joined: taking agents");
     }
     pending().await
+}
+
+async fn displaced(relay: &Relay) {
+    match relay.peers() {
+        Some(peers) => peers.displaced().await,
+        None => pending().await,
+    }
 }
 
 /// The tasks without which the node is no relay.
@@ -248,6 +263,7 @@ mod tests {
     #[derive(Default)]
     struct Others {
         found: Notify,
+        displaced: Notify,
         told: Mutex<Vec<&'static str>>,
     }
 
@@ -265,6 +281,10 @@ mod tests {
 
         async fn joined(&self) {
             self.found.notified().await;
+        }
+
+        async fn displaced(&self) {
+            self.displaced.notified().await;
         }
 
         fn leave(&self) {
@@ -394,6 +414,17 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(node.run(stop.clone()), agent);
         ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_place_another_process_has_drains_and_stops() {
+        let others = Arc::new(Others::default());
+        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let relay = Arc::clone(node.relay());
+        others.displaced.notify_one();
+        let error = node.run(Stop::default()).await.unwrap_err();
+        assert!(matches!(error, LifeError::Displaced), "{error}");
+        assert_eq!(relay.phase(), Phase::Draining);
     }
 
     #[tokio::test]
