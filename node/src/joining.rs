@@ -554,6 +554,14 @@ impl Peers for Cluster {
         }
     }
 
+    async fn displaced(&self) {
+        let mut displaced = self.peering.membership().displaced();
+        if displaced.wait_for(|displaced| *displaced).await.is_err() {
+            // The mesh has ended, which stops the node.
+            std::future::pending().await
+        }
+    }
+
     fn leave(&self) {
         self.peering.leave();
     }

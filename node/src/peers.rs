@@ -45,6 +45,9 @@ pub trait Peers: Send + Sync + 'static {
     /// Returns when the node may take agents: it has found the others, or waited long enough.
     async fn joined(&self);
 
+    /// Returns when another process has this node's place: a copy of its data directory was started.
+    async fn displaced(&self);
+
     /// Tells the others that this node stops soon, and returns at once.
     fn leave(&self);
 
@@ -110,6 +113,10 @@ pub(crate) mod testing {
         fn carry(&self, _: Load) {}
 
         async fn joined(&self) {}
+
+        async fn displaced(&self) {
+            std::future::pending().await
+        }
 
         fn leave(&self) {}
 

@@ -228,6 +228,10 @@ mod tests {
 
         async fn joined(&self) {}
 
+        async fn displaced(&self) {
+            std::future::pending().await
+        }
+
         fn leave(&self) {}
 
         async fn goodbye(&self) {}

@@ -38,7 +38,10 @@ impl MemberCounters {
         match change {
             Change::State { now, .. } => self.changes[*now as usize].fetch_add(1, Relaxed),
             Change::Restarted { .. } => self.restarts.fetch_add(1, Relaxed),
-            Change::Forgotten { .. } | Change::NameConflict { .. } | Change::OwnIdTaken { .. } => 0,
+            Change::Forgotten { .. }
+            | Change::NameConflict { .. }
+            | Change::OwnIdTaken { .. }
+            | Change::OwnAddressTaken { .. } => 0,
         };
     }
 

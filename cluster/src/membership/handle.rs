@@ -37,6 +37,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     members: watch::Sender<Arc<[Member]>>,
     joined: watch::Sender<bool>,
+    displaced: watch::Sender<bool>,
     inlet: mpsc::Sender<(SocketAddr, Bytes)>,
     pub(super) counters: MemberCounters,
     woken: Notify,
@@ -63,6 +64,7 @@ impl Membership {
             members: watch::Sender::new(Arc::from(view.members())),
             state: Mutex::new(State { view, load_told: None }),
             joined: watch::Sender::new(false),
+            displaced: watch::Sender::new(false),
             inlet,
             counters: MemberCounters::default(),
             woken: Notify::new(),
@@ -81,6 +83,12 @@ impl Membership {
     /// it stays so.
     pub fn joined(&self) -> watch::Receiver<bool> {
         self.shared.joined.subscribe()
+    }
+
+    /// Whether a process that was started later has this node's id: it has this node's place, for all
+    /// others refuse an older life. Once `true`, it stays so.
+    pub fn displaced(&self) -> watch::Receiver<bool> {
+        self.shared.displaced.subscribe()
     }
 
     /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
@@ -159,6 +167,9 @@ impl Shared {
         // A node that has said goodbye loses all the others, which is no news of them.
         let is_news = state.view.says() != Says::Left;
         drop(state);
+        if changes.iter().any(|change| matches!(change, Change::OwnIdTaken { .. })) {
+            self.displaced.send_replace(true);
+        }
         if is_news {
             changes.iter().for_each(|change| {
                 self.counters.changed(change);
@@ -233,6 +244,12 @@ fn log(change: &Change) {
             %generation,
             "another process has this node's id: its data directory was copied, or runs twice; \
              stop one of them and empty its data directory"
+        ),
+        Change::OwnAddressTaken { name, address } => tracing::error!(
+            name,
+            %address,
+            "another node says that it is reached at this node's address: give each an ADVERTISE of \
+             its own"
         ),
     }
 }
