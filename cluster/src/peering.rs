@@ -115,11 +115,22 @@ pub struct Tasks<R> {
     links: Arc<Links>,
     driver: Driver,
     resolver: Arc<R>,
+    circle: Circle,
 }
 
 /// The links, once there are some: the engine is made before them.
 #[derive(Default)]
 struct Outward(ArcSwapOption<Links>);
+
+/// The engine and the links hold each other until this is dropped, whether the tasks have come to
+/// their end or not.
+struct Circle(Arc<Outward>);
+
+impl Drop for Circle {
+    fn drop(&mut self) {
+        self.0.0.store(None);
+    }
+}
 
 impl Peering {
     /// The node's part in the mesh, and the tasks that bring it to life.
@@ -147,7 +158,8 @@ impl Peering {
         let events: Arc<dyn LinkEvents> = Arc::new(Arc::clone(&peering));
         let links = Links::new(introduction, cluster, transport, events, clock);
         outward.0.store(Some(Arc::clone(&links)));
-        let tasks = Tasks { peering: Arc::clone(&peering), links, driver, resolver };
+        let circle = Circle(outward);
+        let tasks = Tasks { peering: Arc::clone(&peering), links, driver, resolver, circle };
         (peering, tasks)
     }
 
@@ -282,7 +294,7 @@ impl<R: Resolve> Tasks<R> {
     /// # Errors
     /// Gossip ended by itself: the node cannot know who is there any more.
     pub async fn run(self, stop: CancellationToken) -> Result<(), GossipError> {
-        let Self { peering, links, driver, resolver } = self;
+        let Self { peering, links, driver, resolver, circle } = self;
         let dialling = Arc::new(Dialling { links: Arc::clone(&links) });
         let outcome = tokio::select! {
             outcome = driver.run(dialling, resolver, stop.clone()) => outcome,
@@ -291,8 +303,7 @@ impl<R: Resolve> Tasks<R> {
             () = links.run(stop.clone()) => Ok(()),
         };
         peering.answering.close();
-        // The engine and the links hold each other until here.
-        peering.outward.0.store(None);
+        drop(circle);
         outcome
     }
 }

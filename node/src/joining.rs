@@ -527,3 +527,42 @@ impl Peers for Cluster {
         self.peering.say_goodbye(GOODBYE).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Generation, link::memory::MemoryNetwork};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::{deliver::Sink, relay::testing::relay};
+
+    #[tokio::test]
+    async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {
+        let (relay, clock, _folder) = relay();
+        let address = SocketAddr::from(([127, 0, 0, 1], 7_946));
+        let incarnation = Incarnation { node: relay.node, generation: Generation(1) };
+        let transport = Arc::new(MemoryNetwork::new().host(address, relay.node, "secret"));
+        let (name, region, version) = ("node".into(), "default".into(), VERSION.into());
+        let network = Network {
+            introduction: Introduction { incarnation, name, region, version, address },
+            cluster: "cluster".into(),
+            seeds: Vec::new(),
+            transport: Arc::clone(&transport) as Arc<dyn Transport>,
+            resolver: Arc::new(Dns),
+        };
+        let Joined { mesh, peers, driver } =
+            join(network, &clock)(&relay, Arc::new(Sink::new(&relay)));
+        relay.join(mesh, peers);
+        tokio::select! {
+            biased;
+            () = driver => unreachable!("nobody stops it"),
+            () = yield_now() => {}
+        }
+        drop(relay);
+        // Gossip's task sees its end when it runs next.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&transport), 1);
+    }
+}

@@ -128,7 +128,8 @@ impl Nodes {
 
     /// A node is gone, with all that it knew. Its present life, if it was in one.
     pub(super) fn forget(&self, node: usize) -> Option<Life> {
-        self.places[node].state.lock().running.take().map(|_| self.life(node))
+        let was_running = self.places[node].state.lock().running.take().is_some();
+        was_running.then(|| self.life(node))
     }
 
     pub(super) fn is_running(&self, node: usize) -> bool {

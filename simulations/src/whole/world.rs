@@ -196,7 +196,16 @@ impl World<'_> {
                 self.look();
             }
         }
+        self.end();
         self.seen.close()
+    }
+
+    /// Hosts can end only within the world.
+    fn end(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.nodes.forget(node);
+            self.sim.crash(host_name(node));
+        }
     }
 
     /// The next event of those that are due, in the order in which they were planned.

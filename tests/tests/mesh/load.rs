@@ -1,12 +1,11 @@
 //! Order and loss while the cluster is busy and changes.
 
-use tests::{Cluster, drink, flood};
+use serde_json::json;
+use tests::{Client, Cluster};
 
 /// Messages of each sender.
 const COUNT: u64 = 2_000;
 
-<<<<<<< HEAD
-=======
 /// So often, and at last, one of them is to all.
 const BROADCAST_EVERY: u64 = 50;
 
@@ -14,7 +13,11 @@ const BROADCAST_EVERY: u64 = 50;
 fn flood(mut sender: Client, to: Vec<String>) -> tokio::task::JoinHandle<Client> {
     tokio::spawn(async move {
         for n in 0..COUNT {
-            let to = if n % BROADCAST_EVERY == BROADCAST_EVERY - 1 { vec!["*".to_owned()] } else { to.clone() };
+            let to = if n % BROADCAST_EVERY == BROADCAST_EVERY - 1 {
+                vec!["*".to_owned()]
+            } else {
+                to.clone()
+            };
             sender.send(json!({"to": to, "payload": n})).await;
         }
         sender
@@ -37,7 +40,6 @@ fn drink(mut receiver: Client, senders: Vec<String>, step: u64) -> tokio::task::
     })
 }
 
->>>>>>> faults
 #[tokio::test]
 async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
     let mut cluster = Cluster::start(4).await;
@@ -45,18 +47,14 @@ async fn order_is_kept_under_load_while_a_node_joins_and_another_crashes() {
     let senders: Vec<String> = (0..3).map(|n| format!("from-{n}")).collect();
     let receivers: Vec<String> = (0..3).map(|n| format!("to-{n}")).collect();
     for (n, id) in receivers.iter().enumerate() {
-<<<<<<< HEAD
-        drinks.push(drink(cluster.nodes[n].agent(id).await, senders.clone(), COUNT));
-=======
         drinks.push(drink(cluster.nodes[n].agent(id).await, senders.clone(), 1));
->>>>>>> faults
     }
     let mut sources = Vec::new();
     for (n, id) in senders.iter().enumerate() {
         sources.push(cluster.nodes[(n + 1) % 3].agent(id).await);
     }
     for source in sources {
-        floods.push(flood(source, receivers.clone(), COUNT, 50));
+        floods.push(flood(source, receivers.clone()));
     }
     // The fourth node carries no agent of theirs.
     cluster.nodes[3].kill9();

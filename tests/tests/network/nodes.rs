@@ -20,7 +20,13 @@ pub(crate) async fn start(
     let mut cluster = Cluster::unstarted(&addresses, &[]);
     for (host, address) in addresses.iter().enumerate() {
         let own = network.address(host).to_string();
-        let settings = [("HOST", own.as_str()), ("STATS_HOST", &own), ("REGION", regions[host])];
+        let settings = [
+            ("HOST", own.as_str()),
+            ("STATS_HOST", &own),
+            ("REGION", regions[host]),
+            // Gossip's own words fill the log.
+            ("LOG_LEVEL", "info"),
+        ];
         network.host(host).run(|| cluster.add_at(*address, &settings));
     }
     cluster.is_whole().await;
@@ -32,19 +38,19 @@ pub(crate) async fn on_bridge(network: &Network) -> Cluster {
     start(network, |host| network.address(host), &vec!["default"; network.len()]).await
 }
 
-/// Waits until the node sees exactly these alive, and all others in that state.
-pub(crate) async fn sees(node: &Relay, names: &[&str], others: &str) {
-    eventually(
-        &format!("exactly {names:?} are seen alive, and no others but {others}"),
-        || async {
-            let view = view(node).await;
-            let mut alive = in_state(&view, "alive");
-            alive.sort();
-            let nodes = view["nodes"].as_array().map_or(0, Vec::len);
-            alive == names && in_state(&view, others).len() + names.len() == nodes
-        },
-    )
+/// Waits until the node sees exactly these alive, and all others in one of those states.
+pub(crate) async fn sees(node: &Relay, alive: &[&str], others: &[&str]) {
+    let start = Instant::now();
+    eventually(&format!("exactly {alive:?} are alive, and the others {others:?}"), || async {
+        let view = view(node).await;
+        let mut seen = in_state(&view, "alive");
+        seen.sort();
+        let nodes = view["nodes"].as_array().map_or(0, Vec::len);
+        let gone: usize = others.iter().map(|state| in_state(&view, state).len()).sum();
+        seen == alive && gone + alive.len() == nodes
+    })
     .await;
+    measured(&format!("{alive:?} alive, the others {others:?}: after {:.1?}", start.elapsed()));
 }
 
 /// Mends the network, and waits until the cluster is one again.

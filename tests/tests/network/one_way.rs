@@ -22,9 +22,9 @@ fn a_node_that_hears_but_is_not_heard_goes_on_and_is_taken_back() {
         network.cut(0, 2);
         let mut older = admitted(mute, &token, "unnoticed, from the mute node").await;
         let newer = admitted(one, &token, "unnoticed, from a heard node").await;
-        sees(mute, &["node-0"], "dead").await;
-        sees(one, &["node-1", "node-2"], "dead").await;
-        sees(other, &["node-1", "node-2"], "dead").await;
+        sees(mute, &["node-0"], &["dead"]).await;
+        sees(one, &["node-1", "node-2"], &["dead"]).await;
+        sees(other, &["node-1", "node-2"], &["dead"]).await;
         heal(&network, &cluster, "one node that was not heard").await;
         older.expect_close(4009).await;
         let mut agents = vec![newer];

@@ -31,9 +31,9 @@ fn both_sides_of_a_partition_go_on_and_become_one_again_by_themselves() {
         let mut old_down = admitted(far_right, &down, "unnoticed partition, right").await;
         let mut down = admitted(left, &down, "unnoticed partition, left").await;
         let cut = Instant::now();
-        sees(left, &["node-0"], "dead").await;
-        sees(right, &["node-1", "node-2"], "dead").await;
-        sees(far_right, &["node-1", "node-2"], "dead").await;
+        sees(left, &["node-0"], &["dead"]).await;
+        sees(right, &["node-1", "node-2"], &["dead"]).await;
+        sees(far_right, &["node-1", "node-2"], &["dead"]).await;
         measured(&format!("both sides know of the partition {:.1?} later", cut.elapsed()));
         let mut new_left = admitted(left, &new_left, "noticed partition, left").await;
         let mut new_right = admitted(far_right, &new_right, "noticed partition, right").await;

@@ -10,7 +10,10 @@ use tests::{
     wan::{Path, Wan},
 };
 
-use crate::nodes::start;
+use crate::{
+    nodes::{admitted, count_sessions, sees, start},
+    talk::Talk,
+};
 
 const NORTH: [usize; 2] = [0, 1];
 const SOUTH: [usize; 2] = [2, 3];
@@ -25,6 +28,9 @@ const OCEAN: Path = Path {
 
 /// A way on which nothing is sent twice, where bytes are counted.
 const CALM: Path = Path { loss: 0.0, ..OCEAN };
+
+/// No way at all.
+const NO_WAY: Path = Path { cut: true, ..OCEAN };
 
 /// A payload that makes a message large enough to be recognized by its bytes.
 const LARGE: usize = 30_000;
@@ -61,15 +67,17 @@ fn agents_of_two_regions_get_each_message_once_and_in_order() {
         let started = Instant::now();
         let drinks: Vec<_> =
             receivers.into_iter().map(|agent| drink(agent, from.clone(), 500)).collect();
-        for sender in senders {
-            drop(flood(sender, to.clone(), 500, 3));
-        }
+        let floods: Vec<_> =
+            senders.into_iter().map(|agent| flood(agent, to.clone(), 500, 3)).collect();
         for drink in drinks {
             drink.await.expect("a receiver gets all").fence().await;
         }
         measured(&format!("500 messages of 4 to 4, two regions: {:.1?}", started.elapsed()));
-        let lost = wan.carried(&NORTH, &SOUTH).lost;
-        assert!(lost > 0, "the ocean was rough");
+        // Until here they have stayed connected.
+        for flood in floods {
+            flood.await.expect("a sender goes on");
+        }
+        assert!(wan.carried(&NORTH, &SOUTH).lost > 0, "the ocean was rough");
     });
 }
 
@@ -112,9 +120,9 @@ fn an_agent_that_hops_between_regions_has_one_session_and_gets_what_is_sent_to_i
             for sender in &senders {
                 let id = json!(sender.id);
                 assert!(during.iter().filter(|from| **from == id).count() <= 1, "once: {during:?}");
-                let order: Vec<bool> =
+                let kinds: Vec<bool> =
                     after.iter().filter(|(from, _)| *from == id).map(|(_, all)| *all).collect();
-                assert_eq!(order, [false, true], "each once and in order: {after:?}");
+                assert_eq!(kinds, [false, true], "each once and in order: {after:?}");
             }
             let [north, south] = &mut senders;
             for (sender, other) in [(north, "south"), (south, "north")] {
@@ -124,6 +132,40 @@ fn an_agent_that_hops_between_regions_has_one_session_and_gets_what_is_sent_to_i
         }
         hopper.fence().await;
         measured(&format!("12 hops between regions, slowest welcome {slowest:.1?}"));
+    });
+}
+
+#[test]
+fn regions_that_are_cut_off_from_each_other_go_on_and_become_one_again() {
+    let Some(network) = Network::with(4) else { return };
+    let wan = Wan::between(&network, 6);
+    network.run(async || {
+        let cluster = two_regions(&network, &wan, OCEAN).await;
+        let token = cluster.nodes[0].register("traveller").await;
+        let mut older = Client::connect(&cluster.nodes[1], &token).await;
+        let mut agents = Vec::new();
+        let mut talks = Vec::new();
+        for [from, to] in [NORTH, SOUTH] {
+            let sender = cluster.nodes[from].agent(&format!("from-{from}")).await;
+            talks.push(Talk::between(sender, cluster.nodes[to].agent(&format!("to-{to}")).await));
+        }
+        wan.set(&NORTH, &SOUTH, NO_WAY);
+        sees(&cluster.nodes[0], &["node-0", "node-1"], &["dead"]).await;
+        sees(&cluster.nodes[3], &["node-2", "node-3"], &["dead"]).await;
+        let newer = admitted(&cluster.nodes[2], &token, "regions cut off").await;
+        wan.set(&NORTH, &SOUTH, OCEAN);
+        let healed = Instant::now();
+        cluster.is_whole().await;
+        measured(&format!("two regions: one cluster again after {:.1?}", healed.elapsed()));
+        older.expect_close(4009).await;
+        for talk in talks {
+            agents.extend(talk.end().await);
+        }
+        agents.push(newer);
+        count_sessions(&cluster, agents.len()).await;
+        every_pair(&mut agents).await;
+        let (sender, receivers) = agents.split_first_mut().expect("many agents");
+        broadcast(sender, receivers, 5).await;
     });
 }
 
@@ -209,7 +251,7 @@ fn nothing_is_lost_between_the_others_when_the_gateway_between_regions_crashes()
 
 #[test]
 fn no_lookup_leaves_the_region() {
-    const COUNT: usize = 2_000;
+    const COUNT: u64 = 2_000;
     let Some(network) = Network::with(4) else { return };
     let wan = Wan::between(&network, 5);
     network.run(async || {
@@ -217,7 +259,7 @@ fn no_lookup_leaves_the_region() {
         let mut sender = cluster.nodes[2].agent("southern").await;
         let mut neighbour = cluster.nodes[3].agent("neighbour").await;
         sender.fence_to(&mut neighbour).await;
-        let bytes = |from: &[usize], to: &[usize]| wan.carried(from, to).bytes as usize;
+        let bytes = |from: &[usize], to: &[usize]| wan.carried(from, to).bytes;
         let (over, within) = (bytes(&SOUTH, &NORTH), bytes(&[2], &[3]));
         // Each of them has to be looked up; the name alone takes 40 bytes.
         for n in 0..COUNT {
@@ -226,8 +268,7 @@ fn no_lookup_leaves_the_region() {
         }
         tests::eventually("all turned out to be offline", || async {
             let dropped = [("reason", "offline")];
-            cluster.nodes[2].metrics().await.count("arc_messages_dropped_total", &dropped)
-                == COUNT as u64
+            cluster.nodes[2].metrics().await.count("arc_messages_dropped_total", &dropped) == COUNT
         })
         .await;
         let (over, within) = (bytes(&SOUTH, &NORTH) - over, bytes(&[2], &[3]) - within);

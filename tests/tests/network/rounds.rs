@@ -9,8 +9,11 @@ use crate::{
 };
 
 /// The two parts of each round, and what each has to think of the other before they meet again.
-const ROUNDS: [([usize; 2], [usize; 3], &str); 3] =
-    [([0, 1], [2, 3, 4], "suspect"), ([1, 2], [0, 3, 4], "dead"), ([0, 4], [1, 2, 3], "dead")];
+const ROUNDS: [([usize; 2], [usize; 3], &[&str]); 3] = [
+    ([0, 1], [2, 3, 4], &["suspect", "dead"]),
+    ([1, 2], [0, 3, 4], &["dead"]),
+    ([0, 4], [1, 2, 3], &["dead"]),
+];
 
 /// Agents that hop.
 const HOPPERS: usize = 3;
