@@ -183,16 +183,18 @@ impl Directory {
         self.departed.remove(agent);
         self.enter(agent, session, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
-        for node in &notified {
+        let reached = self.reached(&notified);
+        for node in &reached {
             self.watch(agent.as_str(), *node);
         }
-        let mut actions = moved(agent, &notified, known, Some(session));
+        let mut actions = moved(agent, &reached, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions
     }
 
     /// Who must hear of a session before it may greet its agent: all that may still send to an older
-    /// one, or hold it, or answer for this owner.
+    /// one, or hold it, or answer for this owner. Those that this owner does not reach are for the
+    /// home to tell.
     fn to_notify(
         &self,
         agent: &AgentId,
@@ -221,7 +223,11 @@ impl Directory {
             }
             _ => BTreeSet::new(),
         };
-        nodes.into_iter().filter(|node| *node != home && self.is_linked(*node)).collect()
+        nodes.into_iter().filter(|node| *node != home).collect()
+    }
+
+    fn reached(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        nodes.iter().copied().filter(|node| self.is_linked(*node)).collect()
     }
 
     /// A home says that a session is no more. Changes nothing if the record is of another one.
@@ -234,9 +240,8 @@ impl Directory {
         }
         // Whoever was told of it when it came: see `to_notify`.
         self.records.remove(agent);
-        let all: Vec<NodeId> =
-            self.peers.keys().copied().filter(|node| self.is_linked(*node)).collect();
-        moved(agent, &all, Some(session), None)
+        let all: Vec<NodeId> = self.peers.keys().copied().collect();
+        moved(agent, &self.reached(&all), Some(session), None)
     }
 
     /// Another owner, or the home in an owner's stead, says that the agent has this session, or has
@@ -254,6 +259,7 @@ impl Directory {
             None if known.is_some() && known == was => self.end(agent),
             Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
                 let notified = self.to_notify(agent, known, session, false);
+                let notified = self.reached(&notified);
                 self.enter(agent, session, now);
                 for node in &notified {
                     self.watch(agent.as_str(), *node);
@@ -400,8 +406,7 @@ impl Directory {
     fn end(&mut self, agent: &AgentId) -> Vec<Action> {
         let Some(record) = self.records.remove(agent) else { return Vec::new() };
         self.departs(agent, &record);
-        let linked = |node: &NodeId| self.is_linked(*node);
-        let watchers: Vec<NodeId> = record.watchers.into_iter().filter(linked).collect();
+        let watchers = self.reached(&record.watchers);
         moved(agent, &watchers, Some(record.session), None)
     }
 
