@@ -185,6 +185,7 @@ impl Presence {
     /// The link is gone: nobody waits for the node any more.
     pub fn link_down(&mut self, node: NodeId, now: Duration) -> Vec<Action> {
         self.links.peers.remove(&node);
+        self.pending.values_mut().for_each(|admission| admission.link_lost(node));
         self.advance_all(now)
     }
 
@@ -333,6 +334,12 @@ impl Admission {
         self.told_all = true;
         self.unanswered.retain(|owner| *owner == links.me);
         self.awaited.extend(links.peers.keys());
+    }
+
+    /// What was said on the link counts no more, should there be another one.
+    fn link_lost(&mut self, node: NodeId) {
+        self.told.remove(&node);
+        self.heard.remove(&node);
     }
 
     /// Silent nodes hear of the session late, whatever it is that they do not know.
