@@ -74,7 +74,7 @@ pub enum LifeError {
     #[error("cannot open the subscriptions")]
     Subscriptions(#[from] subscription_store::OpenError),
     /// A part that the node cannot do without ended.
-    #[error("{0} ended by itself: this is a bug")]
+    #[error("{0} ended by itself: if the log does not say why, this is a bug")]
     Essential(String),
 }
 
@@ -212,7 +212,7 @@ mod tests {
     use async_trait::async_trait;
     use cluster::{
         Generation, NodeId, UnixMillis,
-        link::LinkStatus,
+        link::{LinkCounters, LinkStatus},
         membership::Load,
         registry::{LocalRegistry, Options},
     };
@@ -260,6 +260,8 @@ mod tests {
         fn links(&self) -> Vec<LinkStatus> {
             Vec::new()
         }
+
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters)) {}
 
         fn carry(&self, _: Load) {}
 

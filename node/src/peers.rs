@@ -7,7 +7,7 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use cluster::{
-    link::LinkStatus,
+    link::{LinkCounters, LinkStatus},
     membership::{Load, Member},
     mesh::{Deliver, Mesh},
 };
@@ -35,6 +35,9 @@ pub trait Peers: Send + Sync + 'static {
 
     /// The links of this node, in no order.
     fn links(&self) -> Vec<LinkStatus>;
+
+    /// Lets `look` see what the links have counted since the start.
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters));
 
     /// What this node carries, to be told to the others. Called once a second.
     fn carry(&self, load: Load);
@@ -98,6 +101,10 @@ pub(crate) mod testing {
 
         fn links(&self) -> Vec<LinkStatus> {
             Vec::new()
+        }
+
+        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters)) {
+            look(&LinkCounters::default());
         }
 
         fn carry(&self, _: Load) {}

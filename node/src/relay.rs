@@ -288,6 +288,13 @@ impl Relay {
         metrics.subscriptions_unsaved.set(float(subscriptions.unsaved() as u64));
         drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
+        if let Some(Cluster { mesh, peers }) = self.cluster.get() {
+            let nodes = peers.nodes();
+            metrics.mesh.set_members(nodes.iter().map(|node| &node.member));
+            metrics.mesh.set_links(&peers.links());
+            peers.with_counters(&mut |counted| metrics.mesh.set_link_counters(counted));
+            metrics.mesh.set_presence(mesh);
+        }
     }
 
     /// Forgets the limits of agents that could send at their full rate again, and the

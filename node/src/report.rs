@@ -186,7 +186,12 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use async_trait::async_trait;
-    use cluster::{Generation, Incarnation, link::Introduction, membership::Member, mesh::Deliver};
+    use cluster::{
+        Generation, Incarnation,
+        link::{Introduction, LinkCounters},
+        membership::Member,
+        mesh::Deliver,
+    };
 
     use super::*;
     use crate::{
@@ -216,6 +221,8 @@ mod tests {
             let (rtt, silent_for) = (Duration::from_micros(1_500), Duration::from_millis(40));
             vec![LinkStatus { peer, rtt, queue_bytes: 9, silent_for }]
         }
+
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters)) {}
 
         fn carry(&self, _: Load) {}
 

@@ -57,10 +57,9 @@ impl Steady {
         let (frames, bytes) = (2 * peers * PINGS, (ping + pong) * peers * PINGS);
         row("pings and pongs", ratio(frames, 1_usize), ratio(bytes, 1_usize));
         let text = format!(
-            "Homes publish all their sessions anew every 30 s, spread over that time. A bound of \
-             {} frames on average is the price of soft state: a record that is wrong for whatever \
-             reason is right half a minute later.\n\n{table}",
-            format_args!("{:.0}", per(self.all.frames))
+            "Homes publish all their sessions anew every 30 s, spread over that time: the price of \
+             records that are right again half a minute after they were wrong, for whatever \
+             reason.\n\n{table}"
         );
         Section::new("The quiet mesh", text)
     }
