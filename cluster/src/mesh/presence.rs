@@ -81,7 +81,10 @@ impl Presence {
         let linked = owners.iter().filter(|owner| self.links.has(**owner));
         let mut actions: Vec<Action> =
             linked.map(|owner| publish(*owner, agent, session, true)).collect();
-        self.pending.insert(agent.clone(), Admission::new(session, now, owners));
+        let mut admission = Admission::new(session, now, owners);
+        // Whoever was to know of the one before it, here too, may not: to the owners it was known.
+        admission.must_tell_all |= self.pending.contains_key(agent);
+        self.pending.insert(agent.clone(), admission);
         actions.extend(self.advance(agent, now));
         actions
     }

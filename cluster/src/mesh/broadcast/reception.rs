@@ -347,6 +347,20 @@ mod tests {
     }
 
     #[test]
+    fn a_direct_message_that_a_broadcast_overtook_is_dropped_and_counted() {
+        let mut reception = started(0);
+        assert_eq!(reception.relayed(&message(1, b"{}"), Duration::ZERO), Verdict::Held);
+        reception.poll(HELD_FOR_MAX);
+        assert_eq!(released(&mut reception), [1], "its place was given up");
+        reception.take_missed();
+        assert_eq!(reception.follow(&direct()), Verdict::Seen);
+        assert_eq!(reception.take_missed(), 1);
+        assert_eq!(reception.follow(&FENCE), Verdict::Deliver, "only messages can be late");
+        reception.start(1, HELD_FOR_MAX);
+        assert_eq!(reception.follow(&direct()), Verdict::Deliver, "sent after it");
+    }
+
+    #[test]
     fn what_comes_in_order_is_never_kept() {
         let (mut reception, now) = (started(0), Duration::ZERO);
         for seq in 1..100 {
