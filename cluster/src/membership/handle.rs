@@ -160,10 +160,10 @@ impl Shared {
         let is_news = state.view.says() != Says::Left;
         drop(state);
         if is_news {
-            changes.iter().for_each(|change| {
+            for change in &changes {
                 self.counters.changed(change);
                 log(change);
-            });
+            }
         }
     }
 
