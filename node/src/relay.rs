@@ -293,8 +293,7 @@ impl Relay {
         drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
         if let Some(Cluster { mesh, peers }) = self.cluster.get() {
-            let nodes = peers.nodes();
-            metrics.mesh.set_members(nodes.iter().map(|node| &node.member));
+            metrics.mesh.set_members(&peers.nodes());
             metrics.mesh.set_links(&peers.links());
             peers.with_counters(&mut |links, members| metrics.mesh.set_counters(links, members));
             metrics.mesh.set_presence(mesh);

@@ -171,10 +171,10 @@ impl Shared {
             self.displaced.send_replace(true);
         }
         if is_news {
-            changes.iter().for_each(|change| {
+            for change in &changes {
                 self.counters.changed(change);
                 log(change);
-            });
+            }
         }
     }
 

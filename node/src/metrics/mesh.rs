@@ -5,10 +5,12 @@
 
 use cluster::{
     link::{Down, LaneKind, LinkCounters, LinkStatus, Reason},
-    membership::{Member, MemberCounters, MemberState},
+    membership::{MemberCounters, MemberState},
     mesh::Mesh,
 };
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+
+use crate::peers::NodeStatus;
 
 /// Handles of what the mesh counts.
 #[derive(Debug)]
@@ -66,10 +68,10 @@ impl MeshMetrics {
     }
 
     /// The members as they are.
-    pub fn set_members<'a>(&self, members: impl Iterator<Item = &'a Member>) {
-        let states: Vec<_> = members.map(|member| member.state).collect();
+    pub fn set_members(&self, nodes: &[NodeStatus]) {
         for (state, gauge) in &self.members {
-            gauge.set(float(states.iter().filter(|other| *other == state).count()));
+            let members = nodes.iter().filter(|node| node.member.state == *state);
+            gauge.set(float(members.count()));
         }
     }
 
