@@ -1,9 +1,9 @@
 //! What comes from peers, and what comes with time: each frame to the part that it is for.
 
 use super::{
-    Action, AgentId, Arc, Batch, Body, Broadcast, Control, Core, Data, Deliver, Direct, Duration, Frames,
-    Incarnation, LANES, Located, Lost, Mesh, Mutex, Names, Need, Needs, NodeId, Out, Outlet, Pushed, Reception,
-    Receptions, Relayed, RingView, RouteOut, SessionId, SmallVec, Spent, VecDeque, Verdict, Whom,
+    Arc, Batch, Broadcast, Control, Data, Deliver, Direct, Duration, Frames, Incarnation, LANES,
+    Lost, Mesh, Mutex, Names, NodeId, Outlet, Pushed, Reception, Receptions, Relayed, RingView,
+    RouteOut, SmallVec, Verdict,
 };
 
 /// What comes from peers, and time.

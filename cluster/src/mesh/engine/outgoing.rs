@@ -1,7 +1,11 @@
 //! What the deciding parts ask for, done: frames to peers and to this node itself, words to sessions,
 //! questions about agents.
 
-use super::*;
+use super::{
+    Action, AgentId, Batch, Body, Control, Core, Data, Deliver, Duration, LANES, Located, Lost,
+    Mesh, Need, Needs, NodeId, Out, Outlet, Pushed, RingView, RouteOut, SessionId, Spent, VecDeque,
+    Whom,
+};
 
 /// What the deciding parts ask for.
 impl Mesh {
