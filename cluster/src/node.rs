@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct NodeId(pub u64);
 
-/// Grows at each start of a node: tells a restart from a delay.
+/// Grows at each start of a node: tells a restart from a delay. The Unix ms of the start, if clocks only go on.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

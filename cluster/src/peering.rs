@@ -341,15 +341,17 @@ impl Peers for Dialling {
         match self.links.dial(address).await {
             Ok(peer) => Ok(Dialled::Peer(peer.incarnation)),
             Err(LinkError::Myself(_)) => Ok(Dialled::Oneself),
-            Err(error) => Err(match error.reason() {
-                Reason::Broken
-                | Reason::Deadline
-                | Reason::Duplicate
-                | Reason::Leaving
-                | Reason::Busy => DialError::Unreachable(error.to_string()),
-                _ => DialError::Refused(error.to_string()),
-            }),
+            Err(error) => Err(failure(&error)),
         }
+    }
+}
+
+fn failure(error: &LinkError) -> DialError {
+    let text = error.to_string();
+    match error.reason() {
+        Reason::Broken | Reason::Deadline => DialError::Unreachable(text),
+        Reason::Duplicate | Reason::Leaving | Reason::Busy => DialError::NotNow(text),
+        _ => DialError::Refused(text),
     }
 }
 
@@ -476,5 +478,12 @@ mod tests {
         // The task of gossip is dropped at its next turn.
         tokio::task::yield_now().await;
         assert!(mesh.upgrade().is_none() && links.upgrade().is_none());
+    }
+
+    #[test]
+    fn who_is_being_linked_by_the_other_side_is_not_out_of_reach() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
+        assert!(matches!(failure(&LinkError::Underway(address)), DialError::NotNow(_)));
+        assert!(matches!(failure(&LinkError::Deadline(address)), DialError::Unreachable(_)));
     }
 }

@@ -17,17 +17,20 @@ use async_trait::async_trait;
 use cluster::{
     Incarnation, NodeId,
     link::{
-        Introduction, LinkStatus, NodeKey,
+        Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
-    membership::{Dns, Load, Resolve, SeedAddress},
+    membership::{Dns, Load, MemberCounters, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
 use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
-use tokio::{net::lookup_host, time::interval};
+use tokio::{
+    net::lookup_host,
+    time::{interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,6 +52,9 @@ mod news {
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A node that knows no names yet, and does not hear of any for so long, says for whom it waits.
+const VOTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -185,8 +191,12 @@ fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -
     let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
     Box::new(move |relay, deliver| {
-        let office =
-            Arc::new(Office { part, relay: Arc::downgrade(relay), living: Mutex::default() });
+        let office = Arc::new(Office {
+            part,
+            relay: Arc::downgrade(relay),
+            living: Mutex::default(),
+            gives_way: CancellationToken::new(),
+        });
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
@@ -286,7 +296,8 @@ impl Part {
             let voter = first.to_string();
             return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
         }
-        let way = Arc::new(WayToVoter::default());
+        let first = format!("{}:{}", first.host, first.port);
+        let way = Arc::new(WayToVoter { first, ..WayToVoter::default() });
         let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
         Ok(Self::Observer(Arc::new(observer), way))
     }
@@ -305,6 +316,8 @@ async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: Sock
 /// The way to the node that keeps the names: whoever tells of them.
 #[derive(Default)]
 struct WayToVoter {
+    /// The seed that it should be.
+    first: String,
     peering: OnceLock<Weak<Peering>>,
     voter: Mutex<Option<NodeId>>,
 }
@@ -323,10 +336,13 @@ struct Office {
     part: Option<Part>,
     relay: Weak<Relay>,
     living: Mutex<BTreeSet<Incarnation>>,
+    /// Cancelled when there is another voter, and this node is the one to stop.
+    gives_way: CancellationToken,
 }
 
 impl Office {
-    /// Tells the others what is new, and saves what was learned, until it is dropped.
+    /// Tells the others what is new, and saves what was learned, until it is dropped or has to give way
+    /// to another voter.
     async fn keep_up(&self, peering: &Peering) {
         let registry = async {
             match &self.part {
@@ -335,7 +351,8 @@ impl Office {
                 None => pending().await,
             }
         };
-        tokio::join!(registry, self.tell_subscriptions(peering));
+        let both = async { tokio::join!(registry, self.tell_subscriptions(peering)) };
+        let _ = self.gives_way.run_until_cancelled(both).await;
     }
 
     async fn tell_subscriptions(&self, peering: &Peering) {
@@ -465,11 +482,17 @@ impl Application for Office {
                     observer.learn_count(u64::from_be_bytes(names));
                 }
             }
-            (Some(Part::Voter(_)), Some((&news::REGISTRY, _))) => tracing::error!(
-                from = %from,
-                "two nodes think that they are the first of SEEDS: give all nodes the same list, and \
-                 each an ADVERTISE of its own"
-            ),
+            (Some(Part::Voter(voter)), Some((&news::REGISTRY, news))) => {
+                let stops = voter.gives_way(from.node, news);
+                tracing::error!(
+                    from = %from, this_node_stops = stops,
+                    "two nodes think that they are the first of SEEDS, and names could be given twice: \
+                     give all nodes the same list, and each an ADVERTISE of its own"
+                );
+                if stops {
+                    self.gives_way.cancel();
+                }
+            }
             _ => {}
         }
         Vec::new()
@@ -506,6 +529,11 @@ impl Peers for Cluster {
         self.peering.links()
     }
 
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+        let members = self.peering.membership().counters();
+        self.peering.with_counters(|links| look(links, members));
+    }
+
     fn carry(&self, load: Load) {
         self.peering.set_load(load);
     }
@@ -514,8 +542,23 @@ impl Peers for Cluster {
         let mut joined = self.peering.membership().joined();
         // An error means that the mesh has ended, which stops the node.
         let _ = joined.wait_for(|joined| *joined).await;
-        if let Some(Part::Observer(observer, _)) = &self.office.part {
+        if let Some(Part::Observer(observer, way)) = &self.office.part
+            && timeout(VOTER_PATIENCE, observer.informed()).await.is_err()
+        {
+            tracing::warn!(
+                first_seed = way.first,
+                "this node has never heard from the node that keeps the names, and takes no agents \
+                 before it has: start the first of SEEDS"
+            );
             observer.informed().await;
+        }
+    }
+
+    async fn displaced(&self) {
+        let mut displaced = self.peering.membership().displaced();
+        if displaced.wait_for(|displaced| *displaced).await.is_err() {
+            // The mesh has ended, which stops the node.
+            std::future::pending().await
         }
     }
 

@@ -74,8 +74,15 @@ pub enum LifeError {
     #[error("cannot open the subscriptions")]
     Subscriptions(#[from] subscription_store::OpenError),
     /// A part that the node cannot do without ended.
-    #[error("{0} ended by itself: this is a bug")]
+    #[error("{0} ended by itself: if the log does not say why, this is a bug")]
     Essential(String),
+    /// The others take a process that was started later for this node: what goes on here would be cut
+    /// off from them.
+    #[error(
+        "another process has this node's id, and its place in the cluster: the data directory was \
+         copied; empty one of the two"
+    )]
+    Displaced,
 }
 
 /// A node that has started.
@@ -149,6 +156,7 @@ impl Node {
         let ended = tokio::select! {
             () = stop.drain.cancelled() => Ok(()),
             error = self.essential.first_end() => Err(error),
+            () = displaced(&self.relay) => Err(LifeError::Displaced),
             never = serve_when_joined(&self.relay) => match never {},
         };
         tokio::select! {
@@ -171,6 +179,13 @@ async fn serve_when_joined(relay: &Relay) -> Infallible {
         tracing::info!(nodes = peers.nodes().len(), "joined: taking agents");
     }
     pending().await
+}
+
+async fn displaced(relay: &Relay) {
+    match relay.peers() {
+        Some(peers) => peers.displaced().await,
+        None => pending().await,
+    }
 }
 
 /// The tasks without which the node is no relay.
@@ -212,8 +227,8 @@ mod tests {
     use async_trait::async_trait;
     use cluster::{
         Generation, NodeId, UnixMillis,
-        link::LinkStatus,
-        membership::Load,
+        link::{LinkCounters, LinkStatus},
+        membership::{Load, MemberCounters},
         registry::{LocalRegistry, Options},
     };
     use parking_lot::Mutex;
@@ -248,6 +263,7 @@ mod tests {
     #[derive(Default)]
     struct Others {
         found: Notify,
+        displaced: Notify,
         told: Mutex<Vec<&'static str>>,
     }
 
@@ -261,10 +277,16 @@ mod tests {
             Vec::new()
         }
 
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
+
         fn carry(&self, _: Load) {}
 
         async fn joined(&self) {
             self.found.notified().await;
+        }
+
+        async fn displaced(&self) {
+            self.displaced.notified().await;
         }
 
         fn leave(&self) {
@@ -367,6 +389,44 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(node.run(stop.clone()), agent);
         ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn tokens_are_checked_one_after_the_other() {
+        let (network, arriving) = mpsc::channel(1);
+        let (node, _folder) = start(None, Some(arriving));
+        let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
+        let agent = async {
+            let turn = relay.token_checks.acquire().await.unwrap();
+            let token = relay.registry.register(None).await.unwrap().token;
+            let (stream, theirs) = duplex(4_096);
+            network.send(theirs).await.unwrap();
+            let operator = async {
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                assert!(relay.sessions.is_empty(), "another token is being checked");
+                drop(turn);
+                while relay.sessions.is_empty() {
+                    yield_now().await;
+                }
+                stop.drain();
+            };
+            tokio::join!(connect(stream, &token, "retry_ms"), operator);
+        };
+        let (ended, ()) = tokio::join!(node.run(stop.clone()), agent);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_place_another_process_has_drains_and_stops() {
+        let others = Arc::new(Others::default());
+        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let relay = Arc::clone(node.relay());
+        others.displaced.notify_one();
+        let error = node.run(Stop::default()).await.unwrap_err();
+        assert!(matches!(error, LifeError::Displaced), "{error}");
+        assert_eq!(relay.phase(), Phase::Draining);
     }
 
     #[tokio::test]

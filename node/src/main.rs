@@ -15,12 +15,16 @@ use node::{
     agent,
     cli::{Cli, Command},
     config::{self, Loaded, Problems, Sources},
-    files, logging,
+    files,
+    life::LifeError,
+    logging,
+    run::RunError,
 };
 use tls::mesh::Secret;
 use tracing::{info, warn};
 
-/// Exit code for a configuration that may not be used; clap uses it for bad flags too.
+/// Exit code for what an operator must mend, so that starting again is no use: a configuration that may
+/// not be used, or a data directory that runs twice. clap uses it for bad flags too.
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
@@ -37,9 +41,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing can be done if stderr is closed, too.
             let _ = writeln!(io::stderr(), "arc-relay: {error:#}");
-            match error.downcast_ref::<Problems>() {
-                Some(_) => ExitCode::from(BAD_CONFIGURATION),
-                None => ExitCode::FAILURE,
+            let displaced =
+                |error: &RunError| matches!(error, RunError::Life(LifeError::Displaced));
+            if error.is::<Problems>() || error.downcast_ref().is_some_and(displaced) {
+                ExitCode::from(BAD_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
             }
         }
     }

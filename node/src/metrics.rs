@@ -3,8 +3,12 @@
 //! All handles are made once, at start: counting is one addition on the hot path. Nothing here has
 //! a label per agent, so the size of `/metrics` does not grow with the number of agents.
 
+mod mesh;
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+pub use mesh::MeshMetrics;
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[
@@ -54,6 +58,8 @@ pub struct Metrics {
     /// From reading messages off a socket to having written them, or left them to their readers'
     /// own tasks; of one read in 64.
     pub relay_seconds: Histogram,
+    /// Other nodes, and the links to them.
+    pub mesh: MeshMetrics,
     handle: PrometheusHandle,
 }
 
@@ -231,6 +237,7 @@ impl Metrics {
             handshake_seconds: histogram!("arc_handshake_seconds"),
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
+            mesh: MeshMetrics::registered(),
             handle,
         }
     }

@@ -7,8 +7,8 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use cluster::{
-    link::LinkStatus,
-    membership::{Load, Member},
+    link::{LinkCounters, LinkStatus},
+    membership::{Load, Member, MemberCounters},
     mesh::{Deliver, Mesh},
 };
 
@@ -36,11 +36,17 @@ pub trait Peers: Send + Sync + 'static {
     /// The links of this node, in no order.
     fn links(&self) -> Vec<LinkStatus>;
 
+    /// Lets `look` see what the links and the membership have counted since the start.
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters));
+
     /// What this node carries, to be told to the others. Called once a second.
     fn carry(&self, load: Load);
 
     /// Returns when the node may take agents: it has found the others, or waited long enough.
     async fn joined(&self);
+
+    /// Returns when another process has this node's place: a copy of its data directory was started.
+    async fn displaced(&self);
 
     /// Tells the others that this node stops soon, and returns at once.
     fn leave(&self);
@@ -100,9 +106,17 @@ pub(crate) mod testing {
             Vec::new()
         }
 
+        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+            look(&LinkCounters::default(), &MemberCounters::default());
+        }
+
         fn carry(&self, _: Load) {}
 
         async fn joined(&self) {}
+
+        async fn displaced(&self) {
+            std::future::pending().await
+        }
 
         fn leave(&self) {}
 

@@ -63,6 +63,9 @@ pub struct Relay {
     pub tasks: Tasks,
     /// One permit per session.
     pub permits: Arc<Semaphore>,
+    /// Held while a token is checked, which takes as long as a hundred messages: when many agents come
+    /// back at once, the messages of others go between two checks, not after all of them.
+    pub token_checks: Semaphore,
     /// The relay as the author of messages.
     pub author: Author,
     /// Payload of `welcome`, as JSON.
@@ -113,6 +116,7 @@ impl Relay {
             addresses: AddressLimits::new(&config.limits, &clock),
             tasks: Tasks::new(metrics.panics.clone()),
             permits: Arc::new(Semaphore::new(config.limits.max_connections)),
+            token_checks: Semaphore::new(1),
             author: Author::relay(),
             welcome: welcome(&config),
             limiters: Mutex::default(),
@@ -295,6 +299,13 @@ impl Relay {
         metrics.subscriptions_unsaved.set(float(subscriptions.unsaved() as u64));
         drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
+        if let Some(Cluster { mesh, peers }) = self.cluster.get() {
+            let nodes = peers.nodes();
+            metrics.mesh.set_members(nodes.iter().map(|node| &node.member));
+            metrics.mesh.set_links(&peers.links());
+            peers.with_counters(&mut |links, members| metrics.mesh.set_counters(links, members));
+            metrics.mesh.set_presence(mesh);
+        }
     }
 
     /// Forgets the limits of agents that could send at their full rate again, and the

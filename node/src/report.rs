@@ -186,7 +186,12 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use async_trait::async_trait;
-    use cluster::{Generation, Incarnation, link::Introduction, membership::Member, mesh::Deliver};
+    use cluster::{
+        Generation, Incarnation,
+        link::{Introduction, LinkCounters},
+        membership::{Member, MemberCounters},
+        mesh::Deliver,
+    };
 
     use super::*;
     use crate::{
@@ -217,9 +222,15 @@ mod tests {
             vec![LinkStatus { peer, rtt, queue_bytes: 9, silent_for }]
         }
 
+        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
+
         fn carry(&self, _: Load) {}
 
         async fn joined(&self) {}
+
+        async fn displaced(&self) {
+            std::future::pending().await
+        }
 
         fn leave(&self) {}
 

@@ -59,6 +59,15 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // What the nodes themselves log, for who looks into a run: RUST_LOG=node=debug,cluster=trace.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .without_time()
+            .with_writer(std::io::stderr)
+            .init();
+    }
     #[allow(clippy::disallowed_methods)] // how long runs take is no part of them
     let clock = Instant::now();
     let sound = match &args.seeds {

@@ -90,13 +90,16 @@ impl Cluster {
 
 /// Waits until these nodes are ready, and each is linked to all others and sees exactly them alive.
 pub async fn are_one(nodes: &[&Relay]) {
+    // Before a restarted node is ready, others may still see its former life.
     for node in nodes {
-        eventually("the node is ready and sees all others", || async {
-            let ready = http::get(node.ops, "/ready").await.status == 200;
+        node.is_ready().await;
+    }
+    for node in nodes {
+        eventually("the node sees all others", || async {
             let cluster = view(node).await;
             let alive = in_state(&cluster, "alive").len();
             let links = cluster["links"].as_array().map_or(0, Vec::len);
-            ready && alive == nodes.len() && links + 1 >= nodes.len()
+            alive == nodes.len() && links + 1 >= nodes.len()
         })
         .await;
     }

@@ -49,15 +49,25 @@ pub fn flood(
 
 /// Lets `receiver` take the `count` messages of each of `senders`, which must come once and in order,
 /// and with none of anybody else between them.
-pub fn drink(mut receiver: Client, senders: Vec<String>, count: u64) -> JoinHandle<Client> {
+pub fn drink(receiver: Client, senders: Vec<String>, count: u64) -> JoinHandle<Client> {
+    drink_each(receiver, senders, count, 1)
+}
+
+/// The same for a receiver that gets the broadcasts alone, the last of each `every` messages.
+pub fn drink_each(
+    mut receiver: Client,
+    senders: Vec<String>,
+    count: u64,
+    every: u64,
+) -> JoinHandle<Client> {
     tokio::spawn(async move {
-        let mut next = vec![0; senders.len()];
+        let mut next = vec![every - 1; senders.len()];
         while next.iter().any(|next| *next < count) {
             let message = receiver.next().await;
             let from = senders.iter().position(|id| message["from"] == id.as_str());
             let from = from.unwrap_or_else(|| panic!("nobody else sends: {message}"));
             assert_eq!(message["payload"], next[from], "in order, none lost: {message}");
-            next[from] += 1;
+            next[from] += every;
         }
         receiver
     })

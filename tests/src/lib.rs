@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub use binary::{arc_relay, repository, target_dir};
 pub use client::{Client, Closed};
 pub use cluster::Cluster;
-pub use exchange::{drink, every_pair, flood};
+pub use exchange::{drink, drink_each, every_pair, flood};
 pub use json::{field, fields};
 pub use log::Log;
 pub use metrics::Metrics;

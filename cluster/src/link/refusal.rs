@@ -88,9 +88,13 @@ impl Reason {
         }
     }
 
-    /// Whether it belongs to the ordinary coming and going of nodes, and needs nobody's attention.
+    /// Whether it belongs to the ordinary coming and going of nodes, and needs nobody's attention: of
+    /// seeds that do not answer and members that are gone, the membership tells.
     pub(super) fn is_ordinary(self) -> bool {
-        matches!(self, Self::Myself | Self::Duplicate | Self::Leaving | Self::Broken)
+        matches!(
+            self,
+            Self::Myself | Self::Duplicate | Self::Leaving | Self::Broken | Self::Deadline
+        )
     }
 }
 

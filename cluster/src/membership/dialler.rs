@@ -43,8 +43,12 @@ pub enum DialError {
     /// Nobody answered.
     #[error("no answer: {0}")]
     Unreachable(String),
+    /// Somebody answered who is linked by another connection just now, is busy, or stops: nothing that
+    /// an operator should mend.
+    #[error("not now: {0}")]
+    NotNow(String),
     /// Somebody answered, and one of both will not be linked before an operator mends something.
-    /// Whoever dialled has logged it. A peer that is merely busy, or stops, is unreachable.
+    /// Whoever dialled has logged it.
     #[error("refused: {0}")]
     Refused(String),
 }

@@ -251,7 +251,7 @@ impl<P: Peers, R: Resolve> Running<P, R> {
             let mut others = seed.found().iter().filter(|other| !self.dialler.is_own(**other));
             others.all(|other| self.dialler.has_failed(*other))
         });
-        if !all_failed || matches!(error, DialError::Refused(_)) {
+        if !all_failed || !matches!(error, DialError::Unreachable(_)) {
             return;
         }
         if let Some(seed) = self.seeds.unreachable(address, self.shared.now()) {

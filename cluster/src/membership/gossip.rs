@@ -60,6 +60,9 @@ mod key {
 pub(super) trait GossipOut: Send + Sync + 'static {
     /// Sends a message to the node at the address, at once or never; `false` if it was dropped.
     fn gossip(&self, to: SocketAddr, message: &[u8]) -> bool;
+
+    /// A message came that is none.
+    fn malformed(&self);
 }
 
 /// Messages that came, each with the address that its sender is reached at.
@@ -260,7 +263,7 @@ impl Socket for OpenLane {
             match ChitchatMessage::deserialize(&mut &bytes[..]) {
                 Ok(message) => return Ok((from, message)),
                 Err(error) => {
-                    metrics::counter!("arc_gossip_malformed_total").increment(1);
+                    self.out.malformed();
                     tracing::debug!(%from, error = format!("{error:#}"), "malformed gossip");
                 }
             }
@@ -291,6 +294,8 @@ mod tests {
         fn gossip(&self, _: SocketAddr, _: &[u8]) -> bool {
             false
         }
+
+        fn malformed(&self) {}
     }
 
     fn own() -> Introduction {

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
-    Change, Driver, Event, Load, Member, MemberState, Says, SeedAddress, View, gossip,
-    gossip::GossipOut,
+    Change, Driver, Event, Load, Member, MemberCounters, MemberState, Says, SeedAddress, View,
+    gossip, gossip::GossipOut,
 };
 use crate::{
     Incarnation, NodeId,
@@ -37,7 +37,9 @@ pub(super) struct Shared {
     state: Mutex<State>,
     members: watch::Sender<Arc<[Member]>>,
     joined: watch::Sender<bool>,
+    displaced: watch::Sender<bool>,
     inlet: mpsc::Sender<(SocketAddr, Bytes)>,
+    pub(super) counters: MemberCounters,
     woken: Notify,
 }
 
@@ -62,7 +64,9 @@ impl Membership {
             members: watch::Sender::new(Arc::from(view.members())),
             state: Mutex::new(State { view, load_told: None }),
             joined: watch::Sender::new(false),
+            displaced: watch::Sender::new(false),
             inlet,
+            counters: MemberCounters::default(),
             woken: Notify::new(),
         });
         let driver = Driver::new(Arc::clone(&shared), own, cluster, seeds, inbox);
@@ -79,6 +83,12 @@ impl Membership {
     /// it stays so.
     pub fn joined(&self) -> watch::Receiver<bool> {
         self.shared.joined.subscribe()
+    }
+
+    /// Whether a process that was started later has this node's id: it has this node's place, for all
+    /// others refuse an older life. Once `true`, it stays so.
+    pub fn displaced(&self) -> watch::Receiver<bool> {
+        self.shared.displaced.subscribe()
     }
 
     /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
@@ -113,8 +123,13 @@ impl Membership {
     pub fn gossip(&self, from: Incarnation, message: Bytes) {
         let Some(address) = self.shared.view(|view| view.address_of(from)) else { return };
         if self.shared.inlet.try_send((address, message)).is_err() {
-            metrics::counter!("arc_gossip_dropped_total").increment(1);
+            self.shared.counters.dropped_gossip();
         }
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &MemberCounters {
+        &self.shared.counters
     }
 
     /// How much this node carries. Others hear of it every 2 s at most.
@@ -152,8 +167,14 @@ impl Shared {
         // A node that has said goodbye loses all the others, which is no news of them.
         let is_news = state.view.says() != Says::Left;
         drop(state);
+        if changes.iter().any(|change| matches!(change, Change::OwnIdTaken { .. })) {
+            self.displaced.send_replace(true);
+        }
         if is_news {
-            changes.iter().for_each(log);
+            changes.iter().for_each(|change| {
+                self.counters.changed(change);
+                log(change);
+            });
         }
     }
 
@@ -199,7 +220,6 @@ fn differ_in_load_only(before: &[Member], now: &[Member]) -> bool {
 fn log(change: &Change) {
     match change {
         Change::State { member, name, was, now } => {
-            metrics::counter!("arc_member_changes_total", "to" => now.as_str()).increment(1);
             let was = was.map_or("unknown", MemberState::as_str);
             let now = now.as_str();
             if matches!(now, "suspect" | "dead") {
@@ -209,7 +229,6 @@ fn log(change: &Change) {
             }
         }
         Change::Restarted { member, name } => {
-            metrics::counter!("arc_member_changes_total", "to" => "restarted").increment(1);
             tracing::info!(node = %member, name, "a member was started again");
         }
         Change::Forgotten { member, name } => {
@@ -225,6 +244,12 @@ fn log(change: &Change) {
             %generation,
             "another process has this node's id: its data directory was copied, or runs twice; \
              stop one of them and empty its data directory"
+        ),
+        Change::OwnAddressTaken { name, address } => tracing::error!(
+            name,
+            %address,
+            "another node says that it is reached at this node's address: give each an ADVERTISE of \
+             its own"
         ),
     }
 }
@@ -257,5 +282,9 @@ impl<P: super::Peers> GossipOut for OverLinks<P> {
             there.map(|peer| peer.incarnation.node).collect()
         });
         nodes.into_iter().fold(false, |sent, node| self.peers.gossip(node, message) | sent)
+    }
+
+    fn malformed(&self) {
+        self.shared.counters.malformed_gossip();
     }
 }

@@ -5,6 +5,7 @@
 //! rest of the node holds, and [`Driver`] the one task that does the I/O. It knows nothing of agents,
 //! and carries no message of theirs.
 
+mod counters;
 mod dialler;
 mod driver;
 mod gossip;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 
 use crate::{Incarnation, NodeId};
 
+pub use counters::MemberCounters;
 pub use dialler::{DialError, Dialled};
 pub use driver::{Driver, Peers};
 pub use gossip::GossipError;
@@ -74,6 +76,9 @@ pub struct Load {
 }
 
 impl MemberState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Alive, Self::Suspect, Self::Leaving, Self::Left, Self::Dead];
+
     /// Whether there is a process that may do anything still.
     pub fn lives(self) -> bool {
         !matches!(self, Self::Left | Self::Dead)

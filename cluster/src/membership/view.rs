@@ -125,6 +125,13 @@ pub enum Change {
         /// The other's generation.
         generation: Generation,
     },
+    /// A node that is there tells others to reach it where this one is reached.
+    OwnAddressTaken {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+    },
 }
 
 /// The members as this node sees them.
@@ -136,6 +143,7 @@ pub struct View {
     members: Vec<Member>,
     conflicts: BTreeSet<(NodeId, NodeId)>,
     own_id_taken: Option<Generation>,
+    own_address_taken: BTreeSet<NodeId>,
     looked_at: Option<Duration>,
     stalled_until: Duration,
 }
@@ -179,6 +187,7 @@ impl View {
             peers: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             own_id_taken: None,
+            own_address_taken: BTreeSet::new(),
             looked_at: None,
             stalled_until: Duration::ZERO,
         }
@@ -366,6 +375,7 @@ impl View {
         changes.extend(before.iter().filter_map(|old| self.lost(old)));
         changes.extend(self.members.iter().filter_map(|new| changed(&before, new)));
         self.find_conflicts(changes);
+        self.find_own_address(changes);
     }
 
     /// What happened to a member of before, if it is none any more.
@@ -379,6 +389,24 @@ impl View {
         } else {
             Change::Forgotten { member, name }
         })
+    }
+
+    /// Tells once of each node that has this one's address: nobody could dial both.
+    fn find_own_address(&mut self, changes: &mut Vec<Change>) {
+        let others = self.members.iter().filter(|member| {
+            member.node() != self.own.node()
+                && member.address == self.own.address
+                && is_there(member.state)
+        });
+        let mut taken = BTreeSet::new();
+        for other in others {
+            taken.insert(other.node());
+            if !self.own_address_taken.contains(&other.node()) {
+                let (name, address) = (other.name.clone(), other.address);
+                changes.push(Change::OwnAddressTaken { name, address });
+            }
+        }
+        self.own_address_taken = taken;
     }
 
     fn find_conflicts(&mut self, changes: &mut Vec<Change>) {

@@ -402,6 +402,18 @@ fn two_live_nodes_of_one_name_are_told_of_once() {
 }
 
 #[test]
+fn a_node_that_advertises_this_nodes_address_is_told_of_once() {
+    let mut view = view();
+    let other = Heard { address: view.own().address, ..heard(5, 1) };
+    let told = |changes: &[Change]| {
+        changes.iter().filter(|c| matches!(c, Change::OwnAddressTaken { .. })).count()
+    };
+    assert_eq!(told(&view.apply(gossip(&[heard(4, 1)]), ms(0))), 0, "it has its own");
+    assert_eq!(told(&view.apply(gossip(&[heard(4, 1), other.clone()]), ms(300))), 1);
+    assert_eq!(told(&view.apply(gossip(&[heard(4, 1), other]), ms(600))), 0);
+}
+
+#[test]
 fn a_second_process_with_this_nodes_id_is_told_of_once() {
     let mut view = view();
     let own = |generation| gossip(&[heard(ME, generation)]);
@@ -481,7 +493,9 @@ proptest! {
                     Change::Restarted { member, .. } | Change::Forgotten { member, .. } => {
                         prop_assert!(told.remove(&member).is_some());
                     }
-                    Change::NameConflict { .. } | Change::OwnIdTaken { .. } => {}
+                    Change::NameConflict { .. }
+                    | Change::OwnIdTaken { .. }
+                    | Change::OwnAddressTaken { .. } => {}
                 }
             }
             let members = view.members();

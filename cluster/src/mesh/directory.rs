@@ -85,6 +85,8 @@ struct Link {
     synced: Option<u64>,
     /// Whether records of what it had before this link, and has not told of on it, were ended.
     is_swept: bool,
+    /// Nothing was heard on it for a while: what its node has told since has not come.
+    is_silent: bool,
 }
 
 /// For metrics.
@@ -100,7 +102,7 @@ impl Directory {
     /// An owner that knows of nobody but itself.
     pub fn new(home: &Home) -> Self {
         let Incarnation { node, generation } = home.me;
-        let link = Some(Link { up: Duration::ZERO, synced: None, is_swept: true });
+        let link = Some(Link { up: Duration::ZERO, synced: None, is_swept: true, is_silent: false });
         Self {
             me: node,
             region: home.region.clone(),
@@ -150,7 +152,7 @@ impl Directory {
     /// all, then say [`synced`](Self::synced).
     pub fn link_up(&mut self, peer: Incarnation, now: Duration) {
         if let Some(peer) = self.meet(peer) {
-            peer.link = Some(Link { up: now, synced: None, is_swept: false });
+            peer.link = Some(Link { up: now, synced: None, is_swept: false, is_silent: false });
         }
     }
 
@@ -161,6 +163,13 @@ impl Directory {
             known.link = None;
         }
         self.forget_the_gone();
+    }
+
+    /// Nothing was heard on the link for a while, or something was again.
+    pub fn link_suspect(&mut self, peer: NodeId, is_silent: bool) {
+        if let Some(link) = self.peers.get_mut(&peer).and_then(|peer| peer.link.as_mut()) {
+            link.is_silent = is_silent;
+        }
     }
 
     /// A home says that it has the agent's session. The last action is the answer to it.
@@ -183,16 +192,18 @@ impl Directory {
         self.departed.remove(agent);
         self.enter(agent, session, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
-        for node in &notified {
+        let reached = self.reached(&notified);
+        for node in &reached {
             self.watch(agent.as_str(), *node);
         }
-        let mut actions = moved(agent, &notified, known, Some(session));
+        let mut actions = moved(agent, &reached, known, Some(session));
         actions.push(published(agent, session, Published::Accepted { notified }));
         actions
     }
 
     /// Who must hear of a session before it may greet its agent: all that may still send to an older
-    /// one, or hold it, or answer for this owner.
+    /// one, or hold it, or answer for this owner. Those that this owner does not reach are for the
+    /// home to tell.
     fn to_notify(
         &self,
         agent: &AgentId,
@@ -221,7 +232,11 @@ impl Directory {
             }
             _ => BTreeSet::new(),
         };
-        nodes.into_iter().filter(|node| *node != home && self.is_linked(*node)).collect()
+        nodes.into_iter().filter(|node| *node != home).collect()
+    }
+
+    fn reached(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        nodes.iter().copied().filter(|node| self.is_linked(*node)).collect()
     }
 
     /// A home says that a session is no more. Changes nothing if the record is of another one.
@@ -234,9 +249,8 @@ impl Directory {
         }
         // Whoever was told of it when it came: see `to_notify`.
         self.records.remove(agent);
-        let all: Vec<NodeId> =
-            self.peers.keys().copied().filter(|node| self.is_linked(*node)).collect();
-        moved(agent, &all, Some(session), None)
+        let all: Vec<NodeId> = self.peers.keys().copied().collect();
+        moved(agent, &self.reached(&all), Some(session), None)
     }
 
     /// Another owner, or the home in an owner's stead, says that the agent has this session, or has
@@ -254,6 +268,7 @@ impl Directory {
             None if known.is_some() && known == was => self.end(agent),
             Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
                 let notified = self.to_notify(agent, known, session, false);
+                let notified = self.reached(&notified);
                 self.enter(agent, session, now);
                 for node in &notified {
                     self.watch(agent.as_str(), *node);
@@ -287,16 +302,18 @@ impl Directory {
     }
 
     /// Whether the want of a record means that the agent has no session: it is this node's to know,
-    /// and every node that may hold a session has told all under the very ring that says so.
+    /// and every node that may hold a session has told all under the very ring that says so, and is
+    /// heard of still.
     pub fn is_settled(&self, agent: &str) -> bool {
         self.rings.owner(&self.region, agent) == Some(self.me) && self.awaited().next().is_none()
     }
 
-    /// Who has not told all yet.
+    /// Who has not told all yet, or may have something to tell that does not come.
     fn awaited(&self) -> impl Iterator<Item = NodeId> + '_ {
         let present = Some(self.rings.version_of(&self.region));
-        let told_all =
-            move |peer: &Peer| peer.link.as_ref().is_some_and(|link| link.synced == present);
+        let told_all = move |peer: &Peer| {
+            peer.link.as_ref().is_some_and(|link| link.synced == present && !link.is_silent)
+        };
         self.peers.iter().filter(move |(_, peer)| !told_all(peer)).map(|(node, _)| *node)
     }
 
@@ -400,8 +417,7 @@ impl Directory {
     fn end(&mut self, agent: &AgentId) -> Vec<Action> {
         let Some(record) = self.records.remove(agent) else { return Vec::new() };
         self.departs(agent, &record);
-        let linked = |node: &NodeId| self.is_linked(*node);
-        let watchers: Vec<NodeId> = record.watchers.into_iter().filter(linked).collect();
+        let watchers = self.reached(&record.watchers);
         moved(agent, &watchers, Some(record.session), None)
     }
 

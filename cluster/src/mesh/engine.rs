@@ -321,6 +321,7 @@ impl Mesh {
         } else {
             self.routes.heard(peer, &self.out(), now)
         };
+        core.directory.link_suspect(peer, suspect);
         let actions = core.presence.link_suspect(peer, suspect, now);
         self.perform(&mut core, actions, now);
         drop(core);

@@ -81,7 +81,10 @@ impl Presence {
         let linked = owners.iter().filter(|owner| self.links.has(**owner));
         let mut actions: Vec<Action> =
             linked.map(|owner| publish(*owner, agent, session, true)).collect();
-        self.pending.insert(agent.clone(), Admission::new(session, now, owners));
+        let mut admission = Admission::new(session, now, owners);
+        // Whoever was to know of the one before it, here too, may not: to the owners it was known.
+        admission.must_tell_all |= self.pending.contains_key(agent);
+        self.pending.insert(agent.clone(), admission);
         actions.extend(self.advance(agent, now));
         actions
     }
@@ -185,6 +188,7 @@ impl Presence {
     /// The link is gone: nobody waits for the node any more.
     pub fn link_down(&mut self, node: NodeId, now: Duration) -> Vec<Action> {
         self.links.peers.remove(&node);
+        self.pending.values_mut().for_each(|admission| admission.link_lost(node));
         self.advance_all(now)
     }
 
@@ -265,18 +269,21 @@ impl Presence {
         let session = admission.session;
         let mut actions = Vec::new();
         if admission.must_tell_all(&self.links, now) {
-            admission.tell_all(&self.links);
-            let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
-            let tell = |to: &NodeId| Action::Send { to: *to, frame: frame.clone() };
-            actions.extend(self.links.peers.keys().map(tell));
+            admission.await_all(&self.links);
         }
-        if admission.is_over(&self.links, now) {
-            for (node, heard) in admission.not_heard(&self.links) {
-                // Whoever was to tell it may not have reached it.
-                let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
-                actions.push(Action::Send { to: node, frame });
-                actions.push(Action::PassBy { agent: agent.clone(), session, node, heard });
-            }
+        let is_over = admission.is_over(&self.links, now);
+        if is_over {
+            admission.await_silent(&self.links);
+        }
+        if is_over || admission.told_all || now >= admission.opened + OWNER_PATIENCE {
+            let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
+            let tell = |to: NodeId| Action::Send { to, frame: frame.clone() };
+            actions.extend(admission.untold(&self.links).into_iter().map(tell));
+        }
+        if is_over {
+            let pass_by =
+                |(node, heard)| Action::PassBy { agent: agent.clone(), session, node, heard };
+            actions.extend(admission.not_heard(&self.links).map(pass_by));
             self.pending.remove(agent);
             actions.push(Action::Admit { agent: agent.clone(), session });
         }
@@ -297,6 +304,8 @@ struct Admission {
     heard: BTreeMap<NodeId, u8>,
     must_tell_all: bool,
     told_all: bool,
+    /// Whom this node has told itself.
+    told: BTreeSet<NodeId>,
 }
 
 impl Admission {
@@ -309,6 +318,7 @@ impl Admission {
             // Without an owner nobody would tell the others.
             must_tell_all: owners.is_empty(),
             told_all: false,
+            told: BTreeSet::new(),
             unanswered: owners,
         }
     }
@@ -323,10 +333,29 @@ impl Admission {
     }
 
     /// From here on every node's own word is waited for, and no owner's but this node's.
-    fn tell_all(&mut self, links: &Links) {
+    fn await_all(&mut self, links: &Links) {
         self.told_all = true;
         self.unanswered.retain(|owner| *owner == links.me);
         self.awaited.extend(links.peers.keys());
+    }
+
+    /// What was said on the link counts no more, should there be another one.
+    fn link_lost(&mut self, node: NodeId) {
+        self.told.remove(&node);
+        self.heard.remove(&node);
+    }
+
+    /// Silent nodes hear of the session late, whatever it is that they do not know.
+    fn await_silent(&mut self, links: &Links) {
+        self.awaited.extend(links.peers.keys().filter(|node| !links.hears(**node)));
+    }
+
+    /// Whoever was to be told and has not said so on every lane, once: no owner may have reached it.
+    fn untold(&mut self, links: &Links) -> Vec<NodeId> {
+        let not_heard = self.not_heard(links).map(|(node, _)| node);
+        let untold: Vec<NodeId> = not_heard.filter(|node| !self.told.contains(node)).collect();
+        self.told.extend(&untold);
+        untold
     }
 
     fn is_over(&self, links: &Links, now: Duration) -> bool {

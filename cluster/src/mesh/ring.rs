@@ -154,19 +154,27 @@ impl Rings {
         for member in members.iter().filter(|member| member.is_owner()) {
             regions.entry(&member.region).or_default().push(member.node());
         }
-        let all = Ring::new(regions.values().flatten().copied());
-        let ring = |(region, nodes): (&str, Vec<NodeId>)| {
-            let ring = Ring::new(nodes);
-            let same = self.present.regions.get(region).filter(|old| old.version == ring.version);
-            (region.to_owned(), same.cloned().unwrap_or_else(|| Arc::new(ring)))
+        for nodes in regions.values_mut() {
+            nodes.sort_unstable();
+            nodes.dedup();
+        }
+        // Members change whenever their loads do, every other second; a ring of a hundred nodes is not
+        // built for that.
+        let same = |region: &str, nodes: &[NodeId]| {
+            let ring = self.present.regions.get(region);
+            ring.filter(|ring| ring.nodes().eq(nodes.iter().copied())).cloned()
         };
-        let regions: BTreeMap<String, Arc<Ring>> = regions.into_iter().map(ring).collect();
-        let versions = |regions: &BTreeMap<String, Arc<Ring>>| {
-            regions.iter().map(|(region, ring)| (region.clone(), ring.version)).collect::<Vec<_>>()
-        };
-        if versions(&regions) == versions(&self.present.regions) {
+        let is_same = regions.len() == self.present.regions.len()
+            && regions.iter().all(|(region, nodes)| same(region, nodes).is_some());
+        if is_same {
             return None;
         }
+        let all = Ring::new(regions.values().flatten().copied());
+        let ring = |(region, nodes): (&str, Vec<NodeId>)| {
+            let ring = same(region, &nodes).unwrap_or_else(|| Arc::new(Ring::new(nodes)));
+            (region.to_owned(), ring)
+        };
+        let regions: BTreeMap<String, Arc<Ring>> = regions.into_iter().map(ring).collect();
         let present = Arc::new(Placement { regions, global: Arc::new(all) });
         Some(Self { present, former: self.present.clone(), changed: Some(now) })
     }
@@ -325,6 +333,14 @@ mod tests {
         let at = Duration::from_secs;
         let one = Rings::default().changed(&[alive(1, "near")], at(1)).expect("it is new");
         assert_eq!(one.changed(&[alive(1, "near")], at(2)).map(|_| ()), None);
+        let busier = Member {
+            load: Load { sessions: 9, messages_per_minute: 9 },
+            ..member(1, "near", MemberState::Suspect)
+        };
+        assert_eq!(one.changed(&[busier], at(2)).map(|_| ()), None, "the same nodes own");
+        let far = one.changed(&[alive(1, "near"), alive(2, "far")], at(2)).expect("it is another");
+        assert!(Arc::ptr_eq(&one.present.regions["near"], &far.present.regions["near"]));
+        assert!(far.changed(&[alive(1, "near")], at(2)).is_some(), "a region is gone");
         assert_eq!(one.former_owner("near", "abc"), None);
         let two = one.changed(&[alive(2, "near")], at(3)).expect("it is another");
         assert_eq!(two.owner("near", "abc"), Some(NodeId(2)));

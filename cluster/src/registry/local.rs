@@ -91,7 +91,7 @@ impl LocalRegistry {
         Ok(Self { node, generation, verifier, standing, jobs: Some(jobs), writer: Some(writer) })
     }
 
-    /// This node's name for ever, and how often it has started, this start included.
+    /// This node's name for ever, and which of its lives this is.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation { node: self.node, generation: self.generation }
     }

@@ -35,7 +35,7 @@ pub(super) const REVOKED_AGENTS: TableDefinition<'_, &str, &[u8]> =
 
 /// This node's id, `u64`.
 const META_NODE: &str = "node";
-/// How often this file was opened by a starting node, `u64`.
+/// The [`Generation`] of the node that opened this file last, `u64`.
 const META_GENERATION: &str = "generation";
 /// The ed25519 private key that signs tokens, 32 bytes.
 const META_SIGNING_KEY: &str = "signing_key";
@@ -142,7 +142,8 @@ pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
     })
 }
 
-/// Makes the file a registry if it is empty, counts this start, and forgets what may be forgotten.
+/// Makes the file a registry if it is empty, begins a new life of the node, and forgets what may be
+/// forgotten.
 ///
 /// Where there was one before, none is founded: names would be given twice.
 pub(super) fn start(
@@ -158,7 +159,7 @@ pub(super) fn start(
         Content::Schema(found) => return Err(StoreError::Schema(found)),
         Content::Foreign => return Err(StoreError::Foreign),
     }
-    let identity = count_start(&transaction)?;
+    let identity = begin_life(&transaction, now)?;
     forget(&transaction, now)?;
     transaction.commit()?;
     Ok(identity)
@@ -206,10 +207,13 @@ fn found(transaction: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn count_start(transaction: &WriteTransaction) -> Result<Identity, StoreError> {
+/// The generation is the time of the start, so that it is a new and the highest one also where the file
+/// is an older copy of itself: others would refuse a life that they take for a former one. Where the
+/// clock was set back, it is the next number.
+fn begin_life(transaction: &WriteTransaction, now: UnixMillis) -> Result<Identity, StoreError> {
     let mut meta = transaction.open_table(META)?;
     let node = NodeId(number(&meta, META_NODE)?);
-    let generation = number(&meta, META_GENERATION)?.saturating_add(1);
+    let generation = number(&meta, META_GENERATION)?.saturating_add(1).max(now.0);
     meta.insert(META_GENERATION, generation.to_be_bytes().as_slice())?;
     let stored = meta.get(META_SIGNING_KEY)?.ok_or(StoreError::Damaged(META_SIGNING_KEY))?;
     let secret = Zeroizing::new(stored.value().to_vec());

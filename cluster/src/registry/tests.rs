@@ -112,6 +112,26 @@ async fn of_many_claims_to_one_name_one_wins() {
     assert_eq!(registry.registered_agents(), 1);
 }
 
+#[test]
+fn a_life_is_newer_than_all_before_even_if_the_directory_is_an_older_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let (file, backup) = (dir.path().join("registry.redb"), dir.path().join("backup"));
+    let live = || {
+        let options = clock.options(None);
+        LocalRegistry::open(dir.path(), options).unwrap().incarnation().generation
+    };
+    let first = live();
+    fs::copy(&file, &backup).unwrap();
+    assert!(live() > first, "two starts within one tick of the clock");
+    clock.advance(Duration::from_secs(1));
+    let last = live();
+    clock.advance(Duration::from_secs(1));
+    fs::copy(&backup, &file).unwrap();
+    let restored = live();
+    assert!(restored > last, "peers would take {restored} for a life before {last}");
+}
+
 #[tokio::test]
 async fn a_restart_forgets_nothing() {
     let dir = tempfile::tempdir().unwrap();

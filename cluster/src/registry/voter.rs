@@ -1,8 +1,9 @@
 //! The node that keeps the mesh's book of names, as the other nodes reach it.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use super::{LocalRegistry, Registry, remote};
+use crate::NodeId;
 
 /// Answers observers, and has news for them. The mesh has one voter: the first of the seeds.
 #[derive(Clone, Debug)]
@@ -32,6 +33,15 @@ impl Voter {
         remote::to_bytes(&remote::View::of(&self.registry))
     }
 
+    /// Whether this node is the one to stop, if `other` tells news of its own: two voters would give
+    /// one name twice. The one with fewer names does, or, with as many, the one with the higher id.
+    pub fn gives_way(&self, other: NodeId, news: &[u8]) -> bool {
+        let own = self.registry.incarnation().node;
+        remote::from_bytes::<remote::View>(news).is_some_and(|theirs| {
+            (self.registered_agents(), Reverse(own)) < (theirs.registered, Reverse(other))
+        })
+    }
+
     /// Changes whenever something was revoked, which observers are to know at once.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.registry.revocations()
@@ -40,5 +50,29 @@ impl Voter {
     /// How many names there are; observers learn it now and then.
     pub fn registered_agents(&self) -> u64 {
         self.registry.registered_agents()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use crate::{UnixMillis, registry::Options};
+
+    #[tokio::test]
+    async fn of_two_voters_one_gives_way() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let voter = |dir: &tempfile::TempDir| {
+            let options = Options { token_ttl: None, now: Arc::new(|| UnixMillis(1)) };
+            let registry = LocalRegistry::open(dir.path(), options).unwrap();
+            (registry.incarnation().node, Voter::new(Arc::new(registry)))
+        };
+        let ((a, one), (b, other)) = (voter(&dirs[0]), voter(&dirs[1]));
+        assert_eq!(one.gives_way(b, &other.news()), a > b);
+        assert_eq!(other.gives_way(a, &one.news()), b > a);
+        one.registry.register(None).await.unwrap();
+        assert!(!one.gives_way(b, &other.news()), "it has given a name");
+        assert!(other.gives_way(a, &one.news()));
+        assert!(!one.gives_way(b, b"junk"));
     }
 }

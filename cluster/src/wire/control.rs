@@ -145,9 +145,9 @@ pub enum Control {
 /// What became of a `Publish`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Published {
-    /// The record says so now; these nodes were told and will send their barriers to the home.
+    /// The record says so now; these nodes must know and will send their barriers to the home.
     Accepted {
-        /// Who was told.
+        /// Who was told, or is to be told by the home, since the owner has no link to it.
         notified: Vec<NodeId>,
     },
     /// The owner knows this newer session.

@@ -70,7 +70,11 @@ pub(super) async fn upgrade(
 ) -> Response {
     let started = relay.clock.elapsed();
     let upgraded = hyper::upgrade::on(&mut request);
-    let admitted = match judge(&relay, &request) {
+    let judged = {
+        let _turn = relay.token_checks.acquire().await;
+        judge(&relay, &request)
+    };
+    let admitted = match judged {
         Ok((key, grant)) => take_permits_from_older(&relay, &grant, address)
             .await
             .map_err(|no_room| no_room.refusal(&relay))

@@ -106,8 +106,8 @@ impl Broadcasts {
         let saved = ratio(self.naive.0.bytes, far.bytes);
         let text = format!(
             "{BROADCASTS} broadcasts of {BODY} bytes among {:.0} nodes in {} regions; each of the \
-             other nodes got each once. A body crosses to another region once: {} of {} regions. \
-             Across regions go {} times fewer bytes than if every node were sent to.\n\n{table}",
+             other nodes got each once. Bodies that crossed regions: {} a broadcast, with {} other \
+             regions. Across regions go {} times fewer bytes than if every node were sent to.\n\n{table}",
             self.nodes,
             self.regions,
             tenths(ratio(self.first_hand.0.frames, BROADCASTS)),

@@ -100,16 +100,11 @@ fn lose(world: &mut World, detected: &[Duration]) -> anyhow::Result<Change> {
     let lost = last_of_region(world, 0)?;
     world.crash(lost);
     let first = detected.first().copied().unwrap_or_default();
-    let times = noticed(world, detected).map(|(at, place)| (at - first, place)).collect();
+    let times =
+        noticed(world, detected).map(|(at, place)| (at.saturating_sub(first), place)).collect();
     let but = BTreeMap::from([(lost, MemberState::Dead)]);
     let change = change(world, &News { times, but, unlinked: Some(lost) })?;
-    let others = world.running();
-    for agent in world.agents.on(lost) {
-        let to = others[world.agents.draw(agent, RETURN, 2, others.len())];
-        world.connect(agent, to);
-        world.pass(Duration::from_micros(100));
-    }
-    world.pass(Duration::from_secs(1));
+    connect_elsewhere(world, lost);
     Ok(change)
 }
 
@@ -138,7 +133,28 @@ fn drain(world: &mut World) -> anyhow::Result<Change> {
         _ => world.pace().far,
     };
     let times = world.running().into_iter().map(|place| (way(place), place)).collect();
-    change(world, &News { times, but, unlinked: None })
+    let change = change(world, &News { times, but, unlinked: None })?;
+    connect_elsewhere(world, drained);
+    world.crash(drained);
+    let members = world.members(&gone(world));
+    for place in world.running() {
+        world.unlink(place, drained);
+        world.tell_members(place, &members);
+    }
+    world.pass(Duration::from_secs(1));
+    Ok(change)
+}
+
+/// The agents of a node connect to others, one after the other.
+fn connect_elsewhere(world: &mut World, from: usize) {
+    let mut others = world.running();
+    others.retain(|place| *place != from);
+    for agent in world.agents.on(from) {
+        let to = others[world.agents.draw(agent, RETURN, 2, others.len())];
+        world.connect(agent, to);
+        world.pass(Duration::from_micros(100));
+    }
+    world.pass(Duration::from_secs(1));
 }
 
 /// Tells all nodes of a change, each at its time, and watches what they do.
@@ -153,7 +169,6 @@ fn change(world: &mut World, news: &News) -> anyhow::Result<Change> {
     let (told_to_others, told_to_itself) = moved(world, &former, &present);
     let records = told_to_others + told_to_itself;
     world.watch(0, former, present);
-    world.unsettle();
     let mut times = news.times.clone();
     times.sort_unstable();
     for (at, place) in &times {
@@ -181,7 +196,9 @@ fn change(world: &mut World, news: &News) -> anyhow::Result<Change> {
     }
     let mut told = world.take_watched().map(|watched| watched.times).unwrap_or_default();
     ensure!(told.len() == told_to_others, "{} of {told_to_others} were told of", told.len());
-    told.iter_mut().for_each(|time| *time -= start);
+    for time in &mut told {
+        *time = time.saturating_sub(start);
+    }
     let since =
         |at: Option<&Duration>| at.map_or(Duration::ZERO, |at| at.saturating_sub(start + spread));
     Ok(Change {
@@ -221,7 +238,7 @@ fn storm(world: &mut World, detected: &[Duration]) -> anyhow::Result<Storm> {
     world.pass(Duration::from_secs(1));
     world.take_waits();
     let mut but = gone(world);
-    let lost = first_of_region(world, 0)?;
+    let lost = last_of_region(world, 0)?;
     world.crash(lost);
     but.insert(lost, MemberState::Dead);
     let members = world.members(&but);
@@ -238,7 +255,6 @@ fn storm(world: &mut World, detected: &[Duration]) -> anyhow::Result<Storm> {
     deeds.extend(others.iter().map(|place| (SUSPECT_AFTER, Deed::Suspect(*place))));
     deeds.extend(noticed(world, detected).map(|(at, place)| (at, Deed::Notice(place))));
     deeds.sort_by_key(|(at, _)| *at);
-    world.unsettle();
     let mut last_noticed = Duration::ZERO;
     for (at, deed) in deeds {
         world.run_until(start + at);
@@ -301,10 +317,6 @@ fn gone(world: &World) -> BTreeMap<usize, MemberState> {
         .collect()
 }
 
-fn first_of_region(world: &World, number: usize) -> anyhow::Result<usize> {
-    world.of_region(number).first().copied().context("the region has no node")
-}
-
 fn last_of_region(world: &World, number: usize) -> anyhow::Result<usize> {
     world.of_region(number).last().copied().context("the region has no node")
 }
@@ -319,7 +331,7 @@ fn until_settled(world: &mut World, owners: &[usize]) -> anyhow::Result<Vec<Dura
             settled.sort_unstable();
             return Ok(settled);
         }
-        let passed = world.now - start;
+        let passed = world.now.saturating_sub(start);
         ensure!(passed < PATIENCE, "{} of {} are settled", settled.len(), owners.len());
         world.pass(LOOK);
     }
@@ -372,13 +384,13 @@ impl Changes {
 impl Storm {
     fn text(&self) -> String {
         format!(
-            "And all at once: a node crashes, and its {} agents connect to other nodes within {}, \
+            "And all at once: a node crashes, and its {} agents connect to other nodes within {} s, \
              before, while and after the crash is noticed, beside the renewals: {} frames and {} MB \
              in all, of them {} `Moved` and {} `Barrier`, since an owner that is dead or not settled \
              is made up for by telling everybody. Agents waited {} (median), {} (99 %), {} (longest) \
              to be admitted; owners were settled {} after the last node noticed.\n",
             whole(self.agents),
-            millis(RETURN_WITHIN),
+            RETURN_WITHIN.as_secs(),
             whole(self.all.frames),
             whole(self.all.bytes / 1_000_000),
             whole(self.moved),

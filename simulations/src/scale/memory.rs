@@ -90,14 +90,14 @@ fn route(plan: &Plan, routes: usize, grows: &dyn Fn(&mut dyn FnMut()) -> usize) 
         world.pass(Duration::from_micros(100));
     }
     world.pass(Duration::from_secs(1));
-    let grown = grows(&mut || {
+    let bytes = grows(&mut || {
         for agent in 0..routes {
             world.direct(routes, agent, b"{}");
             world.pass(Duration::from_micros(100));
         }
         world.pass(Duration::from_secs(1));
     });
-    (grown / routes).saturating_sub(WATCHER)
+    (bytes / routes).saturating_sub(WATCHER)
 }
 
 impl Memory {

@@ -63,7 +63,7 @@ impl Plan {
             regions: vec![40, 35, 25],
             agents: 1_000_000,
             arriving: Duration::from_secs(10),
-            quiet: Duration::from_secs(30),
+            quiet: Duration::from_secs(10),
             minutes: 12,
             pace: Pace::default(),
             arrivals: [3, 10, 30, 100]
@@ -94,12 +94,15 @@ impl Plan {
 }
 
 impl Default for Pace {
+    /// On one core of a small machine the engine took 2.6 µs for a control frame with all that came of
+    /// it, 0.4 µs for a data frame, and 0.4 µs for each session and record at a change of members, its
+    /// memory shared with 99 others.
     fn default() -> Self {
         Self {
             near: Duration::from_millis(1),
             far: Duration::from_millis(40),
             frame: Duration::from_micros(2),
-            change: Duration::from_micros(2),
+            change: Duration::from_micros(1),
         }
     }
 }
@@ -134,9 +137,9 @@ pub fn run(
     let owners = owners::look(&world, plan)?;
     tell("the quiet mesh");
     let steady = steady::run(&mut world, plan);
-    tell("a minute of traffic");
+    tell("some traffic");
     let sender = world.of_region(0).first().copied().unwrap_or_default();
-    traffic::run(&mut world, sender, 1);
+    traffic::warm(&mut world, sender);
     tell("loss, join and drain");
     let changes = changes::run(&mut world, gossip.last())?;
     tell("broadcasts");
@@ -144,8 +147,12 @@ pub fn run(
     tell("traffic");
     world.tick(&[sender]);
     let traffic = traffic::run(&mut world, sender, plan.minutes);
-    for (what, took) in &world.longest {
-        tell(&format!("  the longest {what} took {:.2} ms", took.as_secs_f64() * 1e3));
+    for (what, cost) in &world.costs {
+        let mean = cost.all / cost.calls.max(1);
+        tell(&format!(
+            "  {what}: {} times, {mean:?} in the mean, {:?} once",
+            cost.calls, cost.longest
+        ));
     }
     let sections = vec![
         report::assumptions(plan),

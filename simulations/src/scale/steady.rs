@@ -52,22 +52,21 @@ impl Steady {
         row("renewal and its answers, mean", per(self.all.frames), per(self.all.bytes));
         let (frames, bytes) = (ratio(self.most.frames, 1_u64), ratio(self.most.bytes, 1_u64));
         row("renewal and its answers, busiest node", frames / seconds, bytes / seconds);
-        let (ping, pong) = pings();
+        let both = pings();
         let peers = plan.nodes() - 1;
-        let (frames, bytes) = (2 * peers * PINGS, (ping + pong) * peers * PINGS);
+        let (frames, bytes) = (2 * peers * PINGS, both * peers * PINGS);
         row("pings and pongs", ratio(frames, 1_usize), ratio(bytes, 1_usize));
         let text = format!(
-            "Homes publish all their sessions anew every 30 s, spread over that time. A bound of \
-             {} frames on average is the price of soft state: a record that is wrong for whatever \
-             reason is right half a minute later.\n\n{table}",
-            format_args!("{:.0}", per(self.all.frames))
+            "Homes publish all their sessions anew every 30 s, spread over that time: the price of \
+             records that are right again half a minute after they were wrong, for whatever \
+             reason.\n\n{table}"
         );
         Section::new("The quiet mesh", text)
     }
 }
 
-/// The bytes of a ping and of a pong in a mesh that runs for a while.
-fn pings() -> (usize, usize) {
+/// The bytes of a ping and its pong in a mesh that runs for a while.
+fn pings() -> usize {
     let (number, time) = (100_000, UnixMillis(1_800_000_000_000));
     let bytes = |frame: &Control| {
         let mut bytes = Vec::new();
@@ -75,5 +74,5 @@ fn pings() -> (usize, usize) {
         bytes.len()
     };
     let ping = Control::Ping { number, time, broadcasts: [100_000; LANES] };
-    (bytes(&ping), bytes(&Control::Pong { number, time }))
+    bytes(&ping) + bytes(&Control::Pong { number, time })
 }

@@ -21,6 +21,9 @@ const TO_PARTNERS: usize = 8;
 /// A route that is not used for so long is forgotten.
 const IDLE_SECONDS: u64 = 600;
 
+/// For how long agents send before the mesh changes.
+const WARM_SECONDS: u64 = 10;
+
 /// What draws are for.
 const PARTNER: u64 = 10;
 const CHOICE: u64 = 11;
@@ -40,33 +43,47 @@ pub(super) struct Minute {
     routes: usize,
 }
 
+/// Lets one node's agents send for a moment.
+pub(super) fn warm(world: &mut World, sender: usize) {
+    let senders = world.agents.on(sender);
+    for _ in 0..WARM_SECONDS {
+        send(world, sender, &senders, |_| ());
+    }
+}
+
 /// Lets one node's agents send for so many minutes.
 pub(super) fn run(world: &mut World, sender: usize, minutes: u64) -> Vec<Minute> {
     let senders = world.agents.on(sender);
     let mut used: BTreeMap<usize, u64> = BTreeMap::new();
-    let start = world.now;
     let minute = |number: u64| {
         let before = world.sent_by(sender).of(kind::LOOKUP).frames;
         let (mut messages, mut known) = (0, 0);
         for second in (number - 1) * 60..number * 60 {
-            for (n, from) in senders.iter().enumerate() {
-                let part = ratio(n, senders.len());
-                world
-                    .run_until(start + Duration::from_secs(second) + Duration::from_secs_f64(part));
-                let to = target(world, *from, start.as_secs() + second);
-                if world.agents.home(to).is_some_and(|home| home != sender) {
-                    messages += 1;
-                    known += u64::from(world.direct(*from, to, b"{}"));
-                    used.insert(to, second);
-                }
-            }
+            known += send(world, sender, &senders, |to| {
+                messages += 1;
+                used.insert(to, second);
+            });
         }
-        world.run_until(start + Duration::from_secs(number * 60));
         used.retain(|_, last| number * 60 - *last <= IDLE_SECONDS);
         let lookups = world.sent_by(sender).of(kind::LOOKUP).frames - before;
         Minute { number, messages, known, lookups, routes: used.len() }
     };
     (1..=minutes).map(minute).collect()
+}
+
+/// Lets each of the agents send once, in a second; returns how often the way was known.
+fn send(world: &mut World, node: usize, senders: &[usize], mut sent: impl FnMut(usize)) -> u64 {
+    let (start, mut known) = (world.now, 0);
+    for (n, from) in senders.iter().enumerate() {
+        world.run_until(start + Duration::from_secs_f64(ratio(n, senders.len())));
+        let to = target(world, *from, start.as_secs());
+        if world.agents.home(to).is_some_and(|home| home != node) {
+            known += u64::from(world.direct(*from, to, b"{}"));
+            sent(to);
+        }
+    }
+    world.run_until(start + Duration::from_secs(1));
+    known
 }
 
 /// Whom an agent sends to in that second.
@@ -105,9 +122,10 @@ pub(super) fn section(minutes: &[Minute], plan: &Plan) -> Section {
     let text = format!(
         "Each agent sends one message a second, {TO_PARTNERS} of 10 to one of its {PARTNERS} \
          partners, the others to anybody of all. One node is looked at, whose routes were empty but \
-         for one minute of this before its mesh changed. A message to somebody unknown waits for \
+         for {WARM_SECONDS} s of this before the mesh changed. A message to somebody unknown waits for \
          one question to the owner in the same region: 2 ms here. Routes end when they are idle for \
-         10 minutes. As many look-ups as a node asks, it answers.\n\n{table}"
+         10 minutes; who watches a record does so until its agent leaves. As many look-ups as a node \
+         asks, it answers.\n\n{table}"
     );
     Section::new("Look-ups", text)
 }

@@ -61,8 +61,8 @@ pub(super) struct World {
     waits: Vec<Duration>,
     watched: Option<Watched>,
     put: Vec<Put>,
-    /// The longest that a call really took, by what it was. No part of any result.
-    pub(super) longest: BTreeMap<&'static str, Duration>,
+    /// What calls really took, by what they were. No part of any result.
+    pub(super) costs: BTreeMap<&'static str, Cost>,
 }
 
 /// One node of the model.
@@ -76,8 +76,24 @@ struct Node {
     /// Until when its processor has something to do.
     busy: Duration,
     sent: Tally,
-    /// When it was settled first since [`World::unsettle`].
+    /// When it was settled first since it was last told of the members.
     settled: Option<Duration>,
+}
+
+/// What calls of one sort took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cost {
+    pub(super) calls: u32,
+    pub(super) all: Duration,
+    pub(super) longest: Duration,
+}
+
+impl Cost {
+    fn add(&mut self, took: Duration) {
+        self.calls += 1;
+        self.all += took;
+        self.longest = self.longest.max(took);
+    }
 }
 
 /// Records of one region that are to be made anew after a change of its ring.
@@ -132,7 +148,7 @@ impl World {
             waits: Vec::new(),
             watched: None,
             put: Vec::new(),
-            longest: BTreeMap::new(),
+            costs: BTreeMap::new(),
         };
         for (region, nodes) in regions.iter().enumerate() {
             for _ in 0..*nodes {
@@ -239,8 +255,10 @@ impl World {
     pub(super) fn tell_members(&mut self, place: usize, members: &[Member]) {
         let (directory, presence) = self.nodes[place].mesh.counts();
         let entries = u32::try_from(directory.records + presence.sessions).unwrap_or(u32::MAX);
+        let node = &mut self.nodes[place];
+        node.busy = node.busy.max(self.now) + self.pace.change * entries;
+        node.settled = None;
         self.act(place, "change of members", |mesh, now| mesh.members(members, now));
-        self.nodes[place].busy += self.pace.change * entries;
         self.note_settled(place);
     }
 
@@ -334,12 +352,7 @@ impl World {
         self.watched.take()
     }
 
-    /// From now on it is noted when nodes are settled.
-    pub(super) fn unsettle(&mut self) {
-        self.nodes.iter_mut().for_each(|node| node.settled = None);
-    }
-
-    /// When each of these was settled.
+    /// When each of these was settled after it was last told of the members.
     pub(super) fn settled(&self, places: &[usize]) -> Vec<Option<Duration>> {
         places.iter().map(|place| self.nodes[*place].settled).collect()
     }
@@ -388,8 +401,7 @@ impl World {
         let clock = Instant::now();
         act(&node.mesh, start);
         let took = clock.elapsed();
-        let longest = self.longest.entry(what).or_default();
-        *longest = took.max(*longest);
+        self.costs.entry(what).or_default().add(took);
         node.busy = start;
         let mut put = std::mem::take(&mut self.put);
         node.outbox.take(&mut put);

@@ -40,7 +40,7 @@ use super::{
     seen::Seen,
     udp::Udp,
 };
-use crate::core::{Life, message::agent_id};
+use crate::core::{Life, history::Ending, message::agent_id};
 
 /// The port of the mesh.
 const MESH_PORT: u16 = 7946;
@@ -152,14 +152,13 @@ impl Nodes {
         relay.sessions.get(agent_id(agent).as_str()).map(|session| session.id())
     }
 
-    /// Whether a node has a link to the present life of another.
-    pub(super) fn is_linked(&self, node: usize, to: usize) -> bool {
+    /// The link of a node to the present life of another: since when it is silent. None if there is
+    /// no link.
+    pub(super) fn link(&self, node: usize, to: usize) -> Option<Duration> {
         let peer = self.incarnation(to);
         let state = self.places[node].state.lock();
-        let Some(peers) = state.running.as_ref().and_then(|running| running.relay.peers()) else {
-            return false;
-        };
-        peers.links().iter().any(|link| link.peer.incarnation == peer)
+        let links = state.running.as_ref()?.relay.peers()?.links();
+        links.iter().find(|link| link.peer.incarnation == peer).map(|link| link.silent_for)
     }
 
     fn incarnation(&self, node: usize) -> Incarnation {
@@ -180,6 +179,8 @@ impl Nodes {
         self.places[node].state.lock().running = Some(running);
         relay.run(stop).await?;
         self.seen.note(format!("node-{node} has stopped"));
+        self.seen.life_ended(life, Ending::Drained);
+        self.seen.with(|history, _| history.stops += 1);
         self.forget(node);
         std::future::pending().await
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use cluster::membership::SUSPECT_AFTER;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::task::JoinSet;
 use turmoil::{Builder, Sim};
@@ -53,6 +54,8 @@ pub(super) struct World<'a> {
     ways: Ways,
     /// The longest way between two nodes when nothing is slow.
     latency_ms: Vec<Vec<u64>>,
+    /// `linked[node][to]`, when it was looked at last.
+    linked: Vec<Vec<bool>>,
     end: Duration,
 }
 
@@ -106,6 +109,7 @@ impl World<'_> {
             faults,
             ways: Ways::new(count),
             latency_ms: Vec::new(),
+            linked: vec![vec![false; count]; count],
             end: heal + HEALING + PROBING,
         };
         world.populate(options, heal);
@@ -339,16 +343,31 @@ impl World<'_> {
     }
 
     /// Writes down which nodes can speak to each other undisturbed.
-    fn look(&self) {
+    fn look(&mut self) {
         let count = self.nodes.len();
         for a in 0..count {
             for b in 0..a {
                 let free = self.ways.states[b][a] == Way::Free;
-                let good = free && self.nodes.is_linked(a, b) && self.nodes.is_linked(b, a);
+                let heard = [self.hears(a, b), self.hears(b, a)];
+                let good = free && heard == [true, true];
                 let graceful = self.nodes.drains(a) || self.nodes.drains(b);
                 self.seen.with(|history, now| history.note_pair(a, b, good, graceful, now));
             }
         }
+    }
+}
+
+impl World<'_> {
+    /// Whether a node has a link to another and hears of it. When a way is free again, it takes QUIC a
+    /// moment to try it. Writes down when links come and go.
+    fn hears(&mut self, node: usize, to: usize) -> bool {
+        let link = self.nodes.link(node, to);
+        let is = link.is_some();
+        if std::mem::replace(&mut self.linked[node][to], is) != is {
+            let verb = if is { "is linked to" } else { "has no link any more to" };
+            self.seen.note(format!("node-{node} {verb} node-{to}"));
+        }
+        link.is_some_and(|silent_for| silent_for < SUSPECT_AFTER)
     }
 }
 

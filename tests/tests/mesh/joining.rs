@@ -142,3 +142,26 @@ async fn a_relay_with_names_of_its_own_does_not_lose_them_by_joining() {
     tests::cluster::are_one(&[&alone, &second]).await;
     tests::Client::connect(&second, &token).await.leave().await;
 }
+
+#[tokio::test]
+async fn of_two_nodes_that_both_think_to_be_the_first_seed_one_stops() {
+    let addresses = [loopback_address().to_string(), loopback_address().to_string()];
+    let secret = new_secret();
+    let start = |own: usize| {
+        let seeds = format!("{},{}", addresses[own], addresses[1 - own]);
+        Relay::with(&[
+            ("SEEDS", &seeds),
+            ("CLUSTER_SECRET", &secret),
+            ("NODE_NAME", ["one", "two"][own]),
+            ("MESH_HOST", &addresses[own]),
+        ])
+    };
+    let (mut one, mut two) = (start(0), start(1));
+    eventually("one of them has stopped", || {
+        let running = (one.is_running(), two.is_running());
+        async move { running.0 != running.1 }
+    })
+    .await;
+    let stopped = if one.is_running() { &two } else { &one };
+    assert!(stopped.log.text().contains("give all nodes the same list"));
+}

@@ -10,6 +10,7 @@ mod drain;
 mod faults;
 mod joining;
 mod load;
+mod operations;
 mod registry;
 mod routing;
 mod sessions;

@@ -53,6 +53,17 @@ pub(crate) async fn sees(node: &Relay, alive: &[&str], others: &[&str]) {
     measured(&format!("{alive:?} alive, the others {others:?}: after {:.1?}", start.elapsed()));
 }
 
+/// Waits until the node has links to exactly these.
+pub(crate) async fn links(node: &Relay, peers: &[&str]) {
+    eventually(&format!("there are links to exactly {peers:?}"), || async {
+        let view = view(node).await;
+        let links = view["links"].as_array().expect("a list of links");
+        links.len() == peers.len()
+            && links.iter().all(|link| peers.iter().any(|peer| link["peer"] == *peer))
+    })
+    .await;
+}
+
 /// Mends the network, and waits until the cluster is one again.
 pub(crate) async fn heal(network: &Network, cluster: &Cluster, what: &str) {
     network.heal();

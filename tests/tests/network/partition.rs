@@ -6,7 +6,7 @@ use serde_json::json;
 use tests::{Client, every_pair, measured, netns::Network};
 
 use crate::{
-    nodes::{admitted, count_sessions, heal, on_bridge, sees},
+    nodes::{admitted, count_sessions, links, on_bridge, sees},
     talk::Talk,
 };
 
@@ -34,7 +34,10 @@ fn both_sides_of_a_partition_go_on_and_become_one_again_by_themselves() {
         sees(left, &["node-0"], &["dead"]).await;
         sees(right, &["node-1", "node-2"], &["dead"]).await;
         sees(far_right, &["node-1", "node-2"], &["dead"]).await;
-        measured(&format!("both sides know of the partition {:.1?} later", cut.elapsed()));
+        links(left, &[]).await;
+        links(right, &["node-2"]).await;
+        links(far_right, &["node-1"]).await;
+        measured(&format!("both sides have given the other up {:.1?} later", cut.elapsed()));
         let mut new_left = admitted(left, &new_left, "noticed partition, left").await;
         let mut new_right = admitted(far_right, &new_right, "noticed partition, right").await;
         // Each side reaches the session that it has.
@@ -52,7 +55,8 @@ fn both_sides_of_a_partition_go_on_and_become_one_again_by_themselves() {
         closed_as_older(&mut old_up).await;
         closed_as_older(&mut old_down).await;
         measured(&format!("older sessions are closed {:.1?} after healing", healed.elapsed()));
-        heal(&network, &cluster, "three nodes").await;
+        cluster.is_whole().await;
+        measured(&format!("three nodes: one cluster again after {:.1?}", healed.elapsed()));
         let mut agents = vec![up, down, new_left, new_right];
         for talk in talks {
             agents.extend(talk.end().await);

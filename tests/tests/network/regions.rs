@@ -11,7 +11,7 @@ use tests::{
 };
 
 use crate::{
-    nodes::{admitted, count_sessions, sees, start},
+    nodes::{admitted, count_sessions, links, sees, start},
     talk::Talk,
 };
 
@@ -152,6 +152,9 @@ fn regions_that_are_cut_off_from_each_other_go_on_and_become_one_again() {
         wan.set(&NORTH, &SOUTH, NO_WAY);
         sees(&cluster.nodes[0], &["node-0", "node-1"], &["dead"]).await;
         sees(&cluster.nodes[3], &["node-2", "node-3"], &["dead"]).await;
+        for (node, neighbour) in [(0, "node-1"), (1, "node-0"), (2, "node-3"), (3, "node-2")] {
+            links(&cluster.nodes[node], &[neighbour]).await;
+        }
         let newer = admitted(&cluster.nodes[2], &token, "regions cut off").await;
         wan.set(&NORTH, &SOUTH, OCEAN);
         let healed = Instant::now();

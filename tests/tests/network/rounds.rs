@@ -4,16 +4,27 @@ use serde_json::json;
 use tests::{Client, Cluster, Relay, netns::Network};
 
 use crate::{
-    nodes::{count_sessions, heal, on_bridge, sees},
+    nodes::{count_sessions, heal, links, on_bridge, sees},
     talk::Talk,
 };
 
-/// The two parts of each round, and what each has to think of the other before they meet again.
-const ROUNDS: [([usize; 2], [usize; 3], &[&str]); 3] = [
-    ([0, 1], [2, 3, 4], &["suspect", "dead"]),
-    ([1, 2], [0, 3, 4], &["dead"]),
-    ([0, 4], [1, 2, 3], &["dead"]),
+/// The two parts of each round, and how far each has got with giving the other up before they meet again.
+const ROUNDS: [([usize; 2], [usize; 3], Notices); 3] = [
+    ([0, 1], [2, 3, 4], Notices::Silence),
+    ([1, 2], [0, 3, 4], Notices::Death),
+    ([0, 4], [1, 2, 3], Notices::LostLinks),
 ];
+
+/// What a node notices of a partition, in this order.
+#[derive(Clone, Copy, PartialEq)]
+enum Notices {
+    /// Nothing is heard of the others.
+    Silence,
+    /// By gossip they are dead.
+    Death,
+    /// The links to them are lost.
+    LostLinks,
+}
 
 /// Agents that hop.
 const HOPPERS: usize = 3;
@@ -31,7 +42,7 @@ fn five_nodes_become_one_again_and_again_while_agents_hop() {
         for (n, node) in cluster.nodes.iter().enumerate() {
             watchers.push(node.agent(&format!("watcher-{n}")).await);
         }
-        for (number, (few, many, noticed)) in ROUNDS.iter().enumerate() {
+        for (number, (few, many, notices)) in ROUNDS.iter().enumerate() {
             let node = |n: usize| &cluster.nodes[n];
             let talks = [
                 talk(node(few[0]), node(few[1]), &format!("few-{number}")).await,
@@ -46,9 +57,7 @@ fn five_nodes_become_one_again_and_again_while_agents_hop() {
             }
             for n in 0..5 {
                 let side: &[usize] = if few.contains(&n) { few } else { many };
-                let names: Vec<String> = side.iter().map(|n| format!("node-{n}")).collect();
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                sees(node(n), &names, noticed).await;
+                noticed(&cluster, n, side, *notices).await;
             }
             heal(&network, &cluster, &format!("five nodes, round {number}")).await;
             for session in &mut older {
@@ -68,6 +77,20 @@ fn five_nodes_become_one_again_and_again_while_agents_hop() {
 async fn talk(from: &Relay, to: &Relay, name: &str) -> Talk {
     let sender = from.agent(&format!("from-{name}")).await;
     Talk::between(sender, to.agent(&format!("to-{name}")).await)
+}
+
+/// Waits until a node has noticed so much of not hearing of any but its own side.
+async fn noticed(cluster: &Cluster, node: usize, side: &[usize], notices: Notices) {
+    let names: Vec<String> = side.iter().map(|n| format!("node-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let others: &[&str] =
+        if notices == Notices::Silence { &["suspect", "dead"] } else { &["dead"] };
+    sees(&cluster.nodes[node], &names, others).await;
+    if notices == Notices::LostLinks {
+        let own = format!("node-{node}");
+        let linked: Vec<&str> = names.into_iter().filter(|name| *name != own).collect();
+        links(&cluster.nodes[node], &linked).await;
+    }
 }
 
 /// Opens a session on one node after the other, and returns those that are not the newest any more.

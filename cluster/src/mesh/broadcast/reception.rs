@@ -65,6 +65,8 @@ pub struct Reception {
     placed: u64,
     /// Broadcasts up to this one, and places of them, are waited for no more.
     given_up: u64,
+    /// Broadcasts up to this one were delivered, though the lane has not reached their places.
+    overtaken: u64,
     /// Broadcasts that came too early.
     early: BTreeMap<u64, Kept>,
     /// The lane's other frames, in order, each with the broadcast that it has its place behind.
@@ -117,6 +119,13 @@ impl Reception {
 
     /// Any other frame came on the lane.
     pub fn follow(&mut self, frame: &Data<'_>) -> Verdict {
+        if let Data::Direct(direct) = frame
+            && self.placed < self.overtaken
+        {
+            // Too late: delivered now, it would come behind what was sent after it.
+            self.missed += direct.targets.iter().count() as u64;
+            return Verdict::Seen;
+        }
         let reached = self.next.is_none_or(|next| self.placed < next);
         if reached && self.behind.is_empty() && self.ready.is_empty() {
             return Verdict::Deliver;
@@ -170,7 +179,7 @@ impl Reception {
         self.ready.pop_front()
     }
 
-    /// How many broadcasts were given up since this was last asked.
+    /// How many broadcasts were given up, and directs came too late, since this was last asked.
     pub fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.missed)
     }
@@ -209,6 +218,7 @@ impl Reception {
             return Verdict::Seen;
         }
         if self.next == Some(seq) && self.has_its_place(seq) && self.ready.is_empty() {
+            self.note_delivered(seq);
             self.next = Some(seq.saturating_add(1));
             self.advance();
             return Verdict::Deliver;
@@ -226,6 +236,12 @@ impl Reception {
         !self.linked || seq <= self.placed.max(self.given_up)
     }
 
+    fn note_delivered(&mut self, seq: u64) {
+        if seq > self.placed {
+            self.overtaken = seq;
+        }
+    }
+
     /// Moves to `ready` what has waited for nothing but its turn.
     fn advance(&mut self) {
         let Some(mut next) = self.next else { return };
@@ -237,6 +253,7 @@ impl Reception {
             } else if first == Some(next) && self.has_its_place(next) {
                 let early = self.early.pop_first();
                 self.make_ready(early.map(|(_, kept)| kept));
+                self.note_delivered(next);
                 next = next.saturating_add(1);
             } else if first != Some(next) && next <= self.given_up {
                 let after_gap = self.given_up.saturating_add(1);
@@ -333,6 +350,20 @@ mod tests {
         let mut reception = Reception::default();
         reception.start(seq, Duration::ZERO);
         reception
+    }
+
+    #[test]
+    fn a_direct_message_that_a_broadcast_overtook_is_dropped_and_counted() {
+        let mut reception = started(0);
+        assert_eq!(reception.relayed(&message(1, b"{}"), Duration::ZERO), Verdict::Held);
+        reception.poll(HELD_FOR_MAX);
+        assert_eq!(released(&mut reception), [1], "its place was given up");
+        reception.take_missed();
+        assert_eq!(reception.follow(&direct()), Verdict::Seen);
+        assert_eq!(reception.take_missed(), 1);
+        assert_eq!(reception.follow(&FENCE), Verdict::Deliver, "only messages can be late");
+        reception.start(1, HELD_FOR_MAX);
+        assert_eq!(reception.follow(&direct()), Verdict::Deliver, "sent after it");
     }
 
     #[test]

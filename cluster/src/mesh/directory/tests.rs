@@ -83,9 +83,15 @@ fn an_arrival_is_told_to_the_watchers_and_the_former_home() {
     let same_home = publish(&mut directory, three);
     assert_eq!(same_home, accepted(&[], Some(two), three), "the same node needs no telling");
     let end = directory.withdraw(&abc(), three);
-    assert_eq!(end, told(&[4, 5], Some(three), None), "watchers stay watchers");
+    assert_eq!(end, told(&[4, 5, 2], Some(three), None), "who was told watches, too");
     assert_eq!(directory.lookup(NodeId(4), "abc", false), Located::Nobody);
-    assert_eq!(publish(&mut directory, session(9, 2)), accepted(&[], None, session(9, 2)));
+    // Who watched may not have heard yet that it has left.
+    let back = publish(&mut directory, session(9, 2));
+    assert_eq!(back, accepted(&[4, 5], None, session(9, 2)));
+    directory.withdraw(&abc(), session(9, 2));
+    directory.tick(at(60));
+    let later = directory.publish(NodeId(3), &abc(), session(10, 3), true, at(61));
+    assert_eq!(later, accepted(&[], None, session(10, 3)), "by now all have");
 }
 
 #[test]
@@ -165,7 +171,7 @@ fn what_others_say_is_believed_if_it_is_newer_and_known_nodes() {
     assert_eq!(directory.moved(&abc(), None, Some(one), at(1)), []);
     assert_eq!(directory.moved(&abc(), Some(one), None, at(1)), []);
     assert_eq!(directory.lookup(ME, "abc", true), Located::At(two));
-    assert_eq!(directory.moved(&abc(), Some(two), None, at(1)), told(&[4], Some(two), None));
+    assert_eq!(directory.moved(&abc(), Some(two), None, at(1)), told(&[4, 2], Some(two), None));
 }
 
 #[test]
@@ -270,6 +276,8 @@ proptest! {
     fn it_agrees_with_a_naive_model(ops in prop::collection::vec(ops(), 1..60)) {
         let mut directory = owner(true);
         let mut model: Option<(SessionId, BTreeSet<u64>)> = None;
+        // The former home of an agent that has left, and who may not have heard of it.
+        let mut departed: Option<(u64, BTreeSet<u64>)> = None;
         for op in ops {
             let (got, expected) = match op {
                 Op::Publish(time, node, arrival) => {
@@ -286,9 +294,13 @@ proptest! {
                         let mut to = watchers.clone();
                         to.extend(was.map(|was| was.node.0));
                         to.remove(&node);
-                        if was.is_none_or(|was| was.node.0 == node) {
+                        if was.is_some_and(|was| was.node.0 == node) {
                             to.clear();
                         }
+                        let left = departed.take().filter(|(home, _)| was.is_none() && arrival && *home != node);
+                        to.extend(left.into_iter().flat_map(|(_, watchers)| watchers));
+                        to.remove(&node);
+                        let watchers = watchers.union(&to).copied().collect();
                         model = Some((session, watchers));
                         (got, accepted(&to.into_iter().collect::<Vec<_>>(), was, session))
                     }
@@ -299,7 +311,10 @@ proptest! {
                     got.sort_by_key(|action| format!("{action:?}"));
                     match model.take_if(|(known, _)| *known == session) {
                         Some((_, watchers)) => {
-                            let to: Vec<u64> = watchers.into_iter().collect();
+                            let to: Vec<u64> = watchers.iter().copied().collect();
+                            if !watchers.is_empty() {
+                                departed = Some((node, watchers));
+                            }
                             (got, told(&to, Some(session), None))
                         }
                         None => (got, Vec::new()),

@@ -62,6 +62,14 @@ fn admit() -> Action {
     Action::Admit { agent: abc(), session: session(1) }
 }
 
+/// Admitted though a node has not said that it knows of the session: it is told once more, and its
+/// broadcasts pass the session by.
+fn admit_behind(node: u64) -> Vec<Action> {
+    let passed = NodeId(node);
+    let pass_by = Action::PassBy { agent: abc(), session: session(1), node: passed, heard: 0 };
+    [tell(&[node]), vec![pass_by, admit()]].concat()
+}
+
 fn arrival(owner: u64) -> Action {
     publish(NodeId(owner), &abc(), session(1), true)
 }
@@ -129,6 +137,46 @@ fn an_owner_that_does_not_answer_is_stood_in_for() {
 }
 
 #[test]
+fn whom_the_owner_did_not_reach_the_home_tells() {
+    let mut presence = presence(&[2, 3], &[2]);
+    presence.opened(&abc(), session(1), START);
+    assert_eq!(accept(&mut presence, 2, &[3], 1), []);
+    assert_eq!(presence.tick(after(299)), []);
+    assert_eq!(presence.tick(after(300)), tell(&[3]));
+    assert_eq!(presence.tick(after(350)), [], "once");
+    presence.link_up(&home(4));
+    assert_eq!(barriers(&mut presence, 3, 360), [admit()]);
+}
+
+#[test]
+fn a_silent_node_is_told_and_passed_by_whatever_the_owner_says() {
+    let mut presence = presence(&[2, 3], &[2]);
+    presence.link_suspect(NodeId(3), true, START);
+    presence.opened(&abc(), session(1), START);
+    assert_eq!(accept(&mut presence, 2, &[], 1), admit_behind(3));
+}
+
+#[test]
+fn a_session_in_the_place_of_one_that_nobody_may_know_of_is_told_to_all() {
+    let mut presence = presence(&[2, 3], &[2]);
+    presence.opened(&abc(), session(0), START);
+    let expected = [vec![arrival(2)], tell(&[2, 3])].concat();
+    assert_eq!(presence.opened(&abc(), session(1), after(1)), expected);
+}
+
+#[test]
+fn on_a_new_link_a_node_is_told_again() {
+    let mut presence = presence(&[2, 3], &[2]);
+    presence.opened(&abc(), session(1), START);
+    accept(&mut presence, 2, &[3, 4], 1);
+    presence.link_up(&home(4));
+    assert_eq!(presence.tick(after(300)), tell(&[3, 4]));
+    presence.link_down(NodeId(4), after(310));
+    presence.link_up(&home(4));
+    assert_eq!(presence.tick(after(320)), tell(&[4]));
+}
+
+#[test]
 fn an_owner_that_cannot_answer_is_not_waited_for() {
     let mut no_link = presence(&[3], &[2]);
     assert_eq!(no_link.opened(&abc(), session(1), START), tell(&[3]));
@@ -146,7 +194,8 @@ fn an_owner_that_cannot_answer_is_not_waited_for() {
     suspect.link_suspect(NodeId(2), true, START);
     let expected = [vec![arrival(2)], tell(&[2, 3])].concat();
     assert_eq!(suspect.opened(&abc(), session(1), START), expected);
-    assert_eq!(barriers(&mut suspect, 3, 1), [admit()]);
+    let passed_by: Vec<Action> = admit_behind(2).split_off(1);
+    assert_eq!(barriers(&mut suspect, 3, 1), passed_by, "told already");
 
     let mut lost = presence(&[2, 3], &[2]);
     lost.opened(&abc(), session(1), START);
@@ -160,7 +209,7 @@ fn who_was_told_and_is_lost_or_suspect_is_not_waited_for() {
     presence.opened(&abc(), session(1), START);
     assert_eq!(accept(&mut presence, 2, &[3, 4], 1), []);
     assert_eq!(presence.link_suspect(NodeId(3), true, after(2)), []);
-    assert_eq!(presence.link_down(NodeId(4), after(3)), [admit()]);
+    assert_eq!(presence.link_down(NodeId(4), after(3)), admit_behind(3));
 }
 
 #[test]

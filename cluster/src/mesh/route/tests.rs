@@ -196,7 +196,9 @@ fn a_session_that_gave_messages_back_is_doubted_for_a_while() {
     route.refused(NodeId(1), 7);
     route.bounced(NodeId(1), waiting("a", 0, 0)).unwrap();
     route.queue(waiting("b", 0, 0)).unwrap();
-    route.link_lost(NodeId(1));
+    for lane in 0..u8::try_from(LANES).unwrap() {
+        route.fenced(NodeId(1), lane, 7);
+    }
     for (ask, now) in (1..).zip([0, 100]) {
         assert_eq!(route.next(millis(now), HERE), Next::Ask);
         assert_eq!(route.ask(ask, millis(now)), Whom::Owner);
