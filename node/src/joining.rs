@@ -379,14 +379,14 @@ impl Office {
     /// A record may name a home that ended before this node knew of either.
     fn note_lost_homes(&self) {
         let Some(relay) = self.relay.upgrade() else { return };
-        let (living, now) = (self.living.lock(), relay.clock.wall());
+        let (living, now) = (self.living.lock(), relay.time());
         relay.subscriptions.write().homes_lost(now, |home| living.contains(&home));
     }
 
     /// What a peer told of subscriptions, and what it is to be told in return.
     fn told_subscriptions(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
         let Some(relay) = self.relay.upgrade() else { return Vec::new() };
-        let (now, ttl) = (relay.clock.wall(), relay.config.subscription_ttl);
+        let (now, ttl) = (relay.time(), relay.config.subscription_ttl);
         let told = relay.subscriptions.write().told(body, now, ttl);
         let answers = told.unwrap_or_else(|error| {
             tracing::warn!(%error, from = %from, "cannot take subscriptions");

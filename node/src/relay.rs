@@ -144,6 +144,13 @@ impl Relay {
         self.cluster.get().map(|cluster| &*cluster.mesh)
     }
 
+    /// The time that all nodes agree on, as far as they can: mesh time, or the wall clock's if the
+    /// relay is alone.
+    pub fn time(&self) -> UnixMillis {
+        let wall = self.clock.wall();
+        self.mesh().map_or(wall, |mesh| mesh.time(wall))
+    }
+
     /// The other nodes; none if the relay is alone.
     pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
         self.cluster.get().map(|cluster| &cluster.peers)
@@ -198,7 +205,7 @@ impl Relay {
     /// A session was entered: whatever happened between its handshake and now is made up for, and the
     /// other nodes are told of it if it stays.
     pub fn arrived(&self, session: &Session, now: Duration, wall: UnixMillis) {
-        self.subscriptions.write().arrived(session.agent(), wall);
+        self.subscriptions.write().arrived(session.agent(), self.time());
         if self.registry.is_revoked(session.grant()) {
             session.close(CloseCode::TokenInvalid, "token revoked");
         }
@@ -221,7 +228,7 @@ impl Relay {
     pub fn left(&self, session: &Session, entry: Entry, limiter: Option<Arc<AgentLimiter>>) {
         let (agent, now) = (session.agent(), self.clock.elapsed());
         if entry.give_back() && self.sessions.get(agent.as_str()).is_none() {
-            self.subscriptions.write().left(agent, self.clock.wall());
+            self.subscriptions.write().left(agent, self.time());
         }
         if let Some(mesh) = self.mesh() {
             let spent = self.take_spent(agent, limiter);
@@ -307,11 +314,7 @@ impl Relay {
             |limiter: &Arc<AgentLimiter>| Arc::strong_count(limiter) == 1 && limiter.is_idle();
         self.limiters.lock().retain(|_, limiter| !unused(limiter));
         let connected = |agent: &AgentId| self.sessions.get(agent.as_str()).is_some();
-        self.subscriptions.write().sweep(
-            self.clock.wall(),
-            self.config.subscription_ttl,
-            connected,
-        );
+        self.subscriptions.write().sweep(self.time(), self.config.subscription_ttl, connected);
     }
 }
 
@@ -424,6 +427,31 @@ mod tests {
         relay.enter_phase(Phase::Draining);
         relay.arrived(&another, clock.elapsed(), clock.wall());
         assert_eq!(another.end(), Some(End::Draining), "the relay is stopping");
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_hops_to_a_node_whose_clock_is_behind_is_believed() {
+        use crate::{
+            deliver::Sink,
+            peers::testing::{Alone, mesh},
+            subscriptions::SubscriptionNews,
+        };
+        let (relay, clock, _folder) = relay();
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Alone));
+        let wall = clock.wall();
+        let ahead = wall.plus(Duration::from_secs(20));
+        relay.mesh().unwrap().learn_time(wall, ahead);
+        let ann = session(&relay).await;
+        let bob = ["bob".parse().unwrap()].into();
+        relay.subscriptions.write().subscribe(ann.agent(), &bob, wall).unwrap();
+        relay.subscriptions.write().left(ann.agent(), wall);
+        relay.subscriptions.write().take_news();
+        relay.arrived(&ann, clock.elapsed(), wall);
+        let news = relay.subscriptions.write().take_news();
+        let SubscriptionNews::Stays(stays) = rmp_serde::from_slice(&news[0]).unwrap() else {
+            panic!("{news:?}")
+        };
+        assert_eq!(stays[0].stayed.time, ahead);
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Inbound {
             Command::Ping => self.answer("pong", message.reference, message.payload, turn),
             Command::Subscribe(agents) => self.subscribe(&agents, message, turn),
             Command::Unsubscribe(agents) => {
-                let now = self.relay.clock.wall();
+                let now = self.relay.time();
                 let mut subscriptions = self.relay.subscriptions.write();
                 let count = subscriptions.unsubscribe(self.session.agent(), &agents, now);
                 drop(subscriptions);
@@ -199,7 +199,7 @@ impl Inbound {
         message: &Scanned<'_>,
         turn: &mut Turn<'_>,
     ) {
-        let now = self.relay.clock.wall();
+        let now = self.relay.time();
         let mut subscriptions = self.relay.subscriptions.write();
         let subscribed = subscriptions.subscribe(self.session.agent(), agents, now);
         drop(subscriptions);
