@@ -102,7 +102,8 @@ impl Directory {
     /// An owner that knows of nobody but itself.
     pub fn new(home: &Home) -> Self {
         let Incarnation { node, generation } = home.me;
-        let link = Some(Link { up: Duration::ZERO, synced: None, is_swept: true, is_silent: false });
+        let link =
+            Some(Link { up: Duration::ZERO, synced: None, is_swept: true, is_silent: false });
         Self {
             me: node,
             region: home.region.clone(),
