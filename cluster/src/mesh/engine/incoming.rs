@@ -1,9 +1,8 @@
 //! What comes from peers, and what comes with time: each frame to the part that it is for.
 
 use super::{
-    Arc, Batch, Broadcast, Control, Data, Deliver, Direct, Duration, Frames, Incarnation, LANES,
-    Lost, Mesh, Mutex, Names, NodeId, Outlet, Pushed, Reception, Receptions, Relayed, RingView,
-    RouteOut, SmallVec, Verdict,
+    Arc, Batch, Broadcast, Control, Data, Direct, Duration, Frames, Incarnation, LANES, Lost, Mesh,
+    Mutex, Names, NodeId, Pushed, Reception, Receptions, Relayed, SmallVec, Verdict,
 };
 
 /// What comes from peers, and time.

@@ -2,9 +2,8 @@
 //! questions about agents.
 
 use super::{
-    Action, AgentId, Batch, Body, Control, Core, Data, Deliver, Duration, LANES, Located, Lost,
-    Mesh, Need, Needs, NodeId, Out, Outlet, Pushed, RingView, RouteOut, SessionId, Spent, VecDeque,
-    Whom,
+    Action, AgentId, Batch, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need,
+    Needs, NodeId, Out, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
 };
 
 /// What the deciding parts ask for.
