@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Incarnation, NodeId,
-    link::{Down, Introduction},
+    link::{Down, Introduction, Refusal},
 };
 
 /// Time since some fixed moment; never goes back.
@@ -90,7 +90,7 @@ impl Membership {
     }
 
     /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
-    pub fn admit(&self, peer: &Introduction) -> Result<(), String> {
+    pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         self.shared.view(|view| view.admit(peer))
     }
 
@@ -161,11 +161,16 @@ impl Shared {
         let is_news = state.view.says() != Says::Left;
         drop(state);
         if changes.iter().any(|change| matches!(change, Change::OwnIdTaken { .. })) {
-            self.displaced.send_replace(true);
+            self.displaced();
         }
         if is_news {
             changes.iter().for_each(log);
         }
+    }
+
+    /// Another process has this node's place.
+    pub(super) fn displaced(&self) {
+        self.displaced.send_replace(true);
     }
 
     fn apply_and_wake(&self, event: Event) {
