@@ -23,7 +23,7 @@ use crate::{
     Incarnation, NodeId, UnixMillis,
     link::{
         Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus, Links, Reason,
-        transport::Transport,
+        Refusal, transport::Transport,
     },
     membership::{
         DialError, Dialled, Driver, GossipError, Load, Member, Membership, Monotonic, Peers,
@@ -348,7 +348,9 @@ impl Peers for Dialling {
 
 fn failure(error: &LinkError) -> DialError {
     let text = error.to_string();
+    let theirs = matches!(error, LinkError::Refused { .. });
     match error.reason() {
+        Reason::Generation if theirs => DialError::Outlived(text),
         Reason::Broken | Reason::Deadline => DialError::Unreachable(text),
         Reason::Duplicate | Reason::Leaving | Reason::Busy => DialError::NotNow(text),
         _ => DialError::Refused(text),
@@ -357,7 +359,7 @@ fn failure(error: &LinkError) -> DialError {
 
 /// The engine is told first of a link that is there, and last of one that is gone.
 impl LinkEvents for Arc<Peering> {
-    fn admit(&self, peer: &Introduction) -> Result<(), String> {
+    fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         self.membership.admit(peer)
     }
 
@@ -485,5 +487,15 @@ mod tests {
         let address = SocketAddr::from(([10, 0, 0, 1], 7946));
         assert!(matches!(failure(&LinkError::Underway(address)), DialError::NotNow(_)));
         assert!(matches!(failure(&LinkError::Deadline(address)), DialError::Unreachable(_)));
+    }
+
+    #[test]
+    fn a_former_life_is_outlived_where_the_other_says_so() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
+        let refusal = Refusal::new(Reason::Generation, "there is a later life");
+        let theirs = LinkError::Refused { address, refusal: refusal.clone() };
+        assert!(matches!(failure(&theirs), DialError::Outlived(_)));
+        let ours = LinkError::Unfit { address, refusal };
+        assert!(matches!(failure(&ours), DialError::Refused(_)), "the other is the former life");
     }
 }

@@ -558,7 +558,7 @@ impl Peers for Cluster {
         let mut displaced = self.peering.membership().displaced();
         if displaced.wait_for(|displaced| *displaced).await.is_err() {
             // The mesh has ended, which stops the node.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

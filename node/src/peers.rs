@@ -115,7 +115,7 @@ pub(crate) mod testing {
         async fn joined(&self) {}
 
         async fn displaced(&self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
 
         fn leave(&self) {}

@@ -229,7 +229,7 @@ mod tests {
         async fn joined(&self) {}
 
         async fn displaced(&self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
 
         fn leave(&self) {}

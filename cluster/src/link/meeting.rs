@@ -128,7 +128,7 @@ impl Links {
         if others.any(|it| it.name == peer.name && it.incarnation.node != peer.incarnation.node) {
             return Err(Refusal::new(Reason::Name, handshake::name_taken(&peer.name)));
         }
-        self.events.admit(peer).map_err(|text| Refusal::new(Reason::Unwanted, text))
+        self.events.admit(peer)
     }
 
     fn linked_by(&self, connection: Arc<dyn Connection>, theirs: Hello, claim: Claim) -> Met {

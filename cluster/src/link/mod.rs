@@ -56,7 +56,7 @@ pub struct Introduction {
 pub trait LinkEvents: Send + Sync + 'static {
     /// Whether a peer may be linked, once its certificate and its introduction were checked; the
     /// reason is told to it and logged.
-    fn admit(&self, peer: &Introduction) -> Result<(), String>;
+    fn admit(&self, peer: &Introduction) -> Result<(), Refusal>;
 
     /// A link is there. Nothing else of it comes before. Frames can be pushed to the peer from here on,
     /// [`Data::Start`](crate::wire::Data) first on each data lane.

@@ -47,6 +47,9 @@ pub enum DialError {
     /// an operator should mend.
     #[error("not now: {0}")]
     NotNow(String),
+    /// Somebody answered who knows a later life of this node, and links that one.
+    #[error("outlived: {0}")]
+    Outlived(String),
     /// Somebody answered, and one of both will not be linked before an operator mends something.
     /// Whoever dialled has logged it.
     #[error("refused: {0}")]
@@ -135,7 +138,7 @@ impl Dialler {
         }
         let Some(tried) = self.attempts.get_mut(&address) else { return };
         tried.under_way = false;
-        tried.refused = matches!(outcome, Err(DialError::Refused(_)));
+        tried.refused = matches!(outcome, Err(DialError::Refused(_) | DialError::Outlived(_)));
         tried.failures = if outcome.is_ok() { 0 } else { tried.failures.saturating_add(1) };
         // After a success the link is told of in a moment, and the address is no target any more.
         let pause =

@@ -247,6 +247,9 @@ impl<P: Peers, R: Resolve> Running<P, R> {
     /// once a minute. Refusals were logged by the links, which know what to mend.
     fn dial_failed(&mut self, address: SocketAddr, error: &DialError) {
         tracing::debug!(%address, %error, "a dial failed");
+        if matches!(error, DialError::Outlived(_)) {
+            self.shared.displaced();
+        }
         let all_failed = self.seeds.at(address).is_some_and(|seed| {
             let mut others = seed.found().iter().filter(|other| !self.dialler.is_own(**other));
             others.all(|other| self.dialler.has_failed(*other))

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Incarnation, NodeId,
-    link::{Down, Introduction},
+    link::{Down, Introduction, Refusal},
 };
 
 /// Time since some fixed moment; never goes back.
@@ -92,7 +92,7 @@ impl Membership {
     }
 
     /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
-    pub fn admit(&self, peer: &Introduction) -> Result<(), String> {
+    pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         self.shared.view(|view| view.admit(peer))
     }
 
@@ -168,7 +168,7 @@ impl Shared {
         let is_news = state.view.says() != Says::Left;
         drop(state);
         if changes.iter().any(|change| matches!(change, Change::OwnIdTaken { .. })) {
-            self.displaced.send_replace(true);
+            self.displaced();
         }
         if is_news {
             for change in &changes {
@@ -176,6 +176,11 @@ impl Shared {
                 log(change);
             }
         }
+    }
+
+    /// Another process has this node's place.
+    pub(super) fn displaced(&self) {
+        self.displaced.send_replace(true);
     }
 
     fn apply_and_wake(&self, event: Event) {

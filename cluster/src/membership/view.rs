@@ -13,7 +13,7 @@ use std::{
 use super::{Load, Member, MemberState};
 use crate::{
     Generation, Incarnation, NodeId,
-    link::{Down, Introduction},
+    link::{Down, Introduction, Reason, Refusal},
 };
 
 /// A node that gossip has told of but never found alive for so long is dead: others still pass on
@@ -285,26 +285,31 @@ impl View {
     }
 
     /// Whether a peer may be linked. The reason is for both operators to read.
-    pub fn admit(&self, peer: &Introduction) -> Result<(), String> {
+    pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         let Incarnation { node, generation } = peer.incarnation;
         if node == self.own.node() {
-            return Err(if generation == self.own.incarnation.generation {
+            let text = if generation == self.own.incarnation.generation {
                 "this is the node itself".to_owned()
             } else {
                 format!("node id {node} is in use: a data directory was copied, or runs twice")
-            });
+            };
+            return Err(Refusal::new(Reason::Unwanted, text));
         }
         if let Some(known) = self.peers.get(&node).filter(|known| known.generation > generation) {
-            return Err(format!(
+            let text = format!(
                 "node {node} was started again since: generation {generation} is older than {}",
                 known.generation
-            ));
+            );
+            return Err(Refusal::new(Reason::Generation, text));
         }
         match self.holder_of(&peer.name, node) {
-            Some(holder) => Err(format!(
-                "the node name {} is in use by node {holder}: give node {node} another NODE_NAME",
-                peer.name
-            )),
+            Some(holder) => {
+                let text = format!(
+                    "the node name {} is in use by node {holder}: give node {node} another NODE_NAME",
+                    peer.name
+                );
+                Err(Refusal::new(Reason::Unwanted, text))
+            }
             None => Ok(()),
         }
     }

@@ -350,7 +350,7 @@ fn a_newcomer_is_admitted_unless_something_speaks_against_it() {
         Event::LinkUp(named(7, "early")),
     ]);
     let admitted = |peer: &Introduction| {
-        view.admit(peer).map_err(|why| {
+        view.admit(peer).map_err(|Refusal { text: why, .. }| {
             assert!(why.is_ascii() && !why.ends_with('.'), "{why}");
             why
         })
@@ -404,7 +404,7 @@ fn two_live_nodes_of_one_name_are_told_of_once() {
 #[test]
 fn a_node_that_advertises_this_nodes_address_is_told_of_once() {
     let mut view = view();
-    let other = Heard { address: view.own().address, ..heard(5, 1) };
+    let other = Heard { address: view.own().address, ..heard(6, 1) };
     let told = |changes: &[Change]| {
         changes.iter().filter(|c| matches!(c, Change::OwnAddressTaken { .. })).count()
     };

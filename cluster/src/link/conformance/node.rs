@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::bed::Bed;
 use crate::{
     Generation, Incarnation, NodeId, UnixMillis,
-    link::{Down, Frames, Introduction, LinkEvents, Links, transport::Transport},
+    link::{Down, Frames, Introduction, LinkEvents, Links, Reason, Refusal, transport::Transport},
     mesh::{Outlet, Pushed},
     wire::{Body, Broadcast, Control, Data, LANES, Names},
 };
@@ -202,8 +202,9 @@ impl Told {
 }
 
 impl LinkEvents for Told {
-    fn admit(&self, _: &Introduction) -> Result<(), String> {
-        self.unwanted.clone().map_or(Ok(()), Err)
+    fn admit(&self, _: &Introduction) -> Result<(), Refusal> {
+        let unwanted = self.unwanted.as_ref().map(|text| Refusal::new(Reason::Unwanted, text));
+        unwanted.map_or(Ok(()), Err)
     }
 
     fn up(&self, peer: &Introduction) {

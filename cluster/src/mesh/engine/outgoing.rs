@@ -2,7 +2,7 @@
 //! questions about agents.
 
 use super::{
-    Action, AgentId, Batch, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need,
+    Action, AgentId, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need,
     Needs, NodeId, Out, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
 };
 
