@@ -126,7 +126,11 @@ impl Agent {
             None => self.away,
             Some(_) => PAUSE.mul_f64(-self.rng.random_range(f64::EPSILON..1.0).ln()),
         };
-        if now < self.times.probe { wait.min(self.times.probe.saturating_sub(now)) } else { wait.max(PAUSE) }
+        if now < self.times.probe {
+            wait.min(self.times.probe.saturating_sub(now))
+        } else {
+            wait.max(PAUSE)
+        }
     }
 
     async fn register(&mut self) -> Result<(), Refusal> {

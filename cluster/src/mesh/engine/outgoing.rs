@@ -2,8 +2,8 @@
 //! questions about agents.
 
 use super::{
-    Action, AgentId, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need,
-    Needs, NodeId, Out, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
+    Action, AgentId, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need, Needs,
+    NodeId, Out, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
 };
 
 /// What the deciding parts ask for.
