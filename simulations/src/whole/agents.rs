@@ -126,10 +126,9 @@ impl Agent {
             None => self.away,
             Some(_) => PAUSE.mul_f64(-self.rng.random_range(f64::EPSILON..1.0).ln()),
         };
-        if now < self.times.probe {
-            wait.min(self.times.probe.saturating_sub(now))
-        } else {
-            wait.max(PAUSE)
+        match self.times.probe.checked_sub(now) {
+            Some(left) if !left.is_zero() => wait.min(left),
+            _ => wait.max(PAUSE),
         }
     }
 

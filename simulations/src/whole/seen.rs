@@ -39,6 +39,8 @@ struct State {
     replaced: Vec<(usize, Duration)>,
     /// Connections that an agent gave up before it was answered: a node may have opened a session.
     given_up: BTreeMap<usize, Vec<Duration>>,
+    /// When nothing got to a node or from it, by node: from when until when.
+    holds: BTreeMap<usize, Vec<(Duration, Option<Duration>)>>,
     lines: Vec<Line>,
     digest: DefaultHasher,
 }
@@ -219,6 +221,19 @@ impl Seen {
         self.0.lock().history.sender(message).map(|session| session.agent)
     }
 
+    /// Nothing gets to a node or from it, or does again.
+    pub(super) fn holds(&self, node: usize, begins: bool) {
+        let mut state = self.0.lock();
+        let now = state.now;
+        let holds = state.holds.entry(node).or_default();
+        match holds.last_mut() {
+            Some((_, until @ None)) if !begins => *until = Some(now),
+            Some((_, None)) => {}
+            _ if begins => holds.push((now, None)),
+            _ => {}
+        }
+    }
+
     /// The agents begin to write to all others.
     pub(super) fn probe_begins(&self) {
         let mut state = self.0.lock();
@@ -251,13 +266,19 @@ impl State {
         self.lines.push(Line { at, agent, message, text });
     }
 
-    /// What was sent just before its session ended may never have reached a node.
+    /// What was sent just before its session ended may never have reached a node; and when a node got
+    /// what was held on the way to it, nobody knows.
     fn judge_acceptance(&mut self) {
         let History { messages, sessions, .. } = &mut self.history;
         for message in messages {
-            let ended = sessions.get(message.session).and_then(|session| session.ended);
-            message.certain =
-                ended.is_none_or(|(ended, _)| ended > message.accepted + ON_ITS_WAY_MAX);
+            let Some(session) = sessions.get(message.session) else { continue };
+            let there_by = message.accepted + ON_ITS_WAY_MAX;
+            let went_on = session.ended.is_none_or(|(ended, _)| ended > there_by);
+            let holds = self.holds.get(&session.home.node).into_iter().flatten();
+            let held = |(from, until): &(Duration, Option<Duration>)| {
+                *from <= there_by && until.is_none_or(|until| until >= message.accepted)
+            };
+            message.certain = went_on && !holds.clone().any(held);
         }
     }
 

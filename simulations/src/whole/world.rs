@@ -95,15 +95,15 @@ impl World<'_> {
         let count = options.nodes.max(1);
         let regions: Vec<usize> = (0..count).map(|node| node % options.regions.max(1)).collect();
         let skews = faults::skews(&options.faults, count, &mut rng);
-        let witness = Arc::new(Seen::default());
-        let nodes = Arc::new(Nodes::new(&regions, &skews, Arc::clone(&witness)));
+        let record = Arc::new(Seen::default());
+        let nodes = Arc::new(Nodes::new(&regions, &skews, Arc::clone(&record)));
         let heal = CALM_UNTIL + options.faulty_for;
         let late = faults::late(&options.faults, count, &mut rng);
         let faults = faults::plan(&options.faults, count, CALM_UNTIL, heal, &mut rng);
         let mut world = World {
             sim: network(&mut rng, heal + HEALING + PROBING),
             nodes,
-            seen: witness,
+            seen: record,
             rng,
             agenda: Vec::new(),
             faults,
@@ -294,6 +294,8 @@ impl World<'_> {
     fn hang(&mut self, node: usize, begins: bool) {
         let hangs = &mut self.ways.hangs[node];
         *hangs = if begins { *hangs + 1 } else { hangs.saturating_sub(1) };
+        let hangs = *hangs > 0;
+        self.seen.holds(node, hangs);
         self.apply_ways();
     }
 
