@@ -1,7 +1,7 @@
 //! Networks of a test's own: hosts, each a network namespace, on a bridge in one more.
 //!
 //! The test itself runs in the namespace of the bridge ([`Network::run`]), so that its clients reach every
-//! host; a node is started in the namespace of its host ([`Network::on`]). What is cut is cut between
+//! host; a node is started in the namespace of its host ([`Namespace::run`]). What is cut is cut between
 //! hosts only, by nftables on the receiving one: the test still sees every node.
 //!
 //! Needs root, `ip` and `nft`. Touches nothing outside its own namespaces, and removes them when

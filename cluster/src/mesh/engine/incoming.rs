@@ -40,7 +40,7 @@ impl Mesh {
         let _ = frames.for_each(|frame| self.data(from, lane, &frame, &mut *batch, now));
     }
 
-    /// A frame came on a data lane of a peer; `batch` is what [`Deliver::batch`] gave.
+    /// A frame came on a data lane of a peer; `batch` is what [`Deliver::batch`](crate::mesh::Deliver::batch) gave.
     pub fn data(
         &self,
         from: NodeId,
