@@ -57,6 +57,7 @@ fn every_setting_reaches_its_field() {
         ("STATS_HOST", "10.0.0.1"),
         ("STATS_PORT", "2"),
         ("BEHIND_PROXY", "true"),
+        ("PROXY_PROTOCOL", "true"),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
         ("DATA_DIR", "/data"),
         ("RELAY_NAME", "Our relay"),
@@ -112,6 +113,7 @@ fn with_every_setting_changed() -> Config {
         production: true,
         behind_proxy: true,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        proxy_protocol: true,
         allowed_origins: Some(vec!["https://a.b".into()]),
         registration_key: Some("open-sesame".into()),
         token_ttl: Some(Duration::from_hours(30 * 24)),
@@ -247,6 +249,12 @@ fn production_refuses_plain_text_on_public_addresses() {
 fn a_proxy_that_is_not_trusted_is_remarked() {
     assert_eq!(loaded(&[("BEHIND_PROXY", "1")]).notices, [Notice::NoTrustedProxy]);
     assert!(loaded(&[("BEHIND_PROXY", "1"), ("TRUSTED_PROXIES", "::1")]).notices.is_empty());
+}
+
+#[test]
+fn the_proxy_protocol_needs_proxies_to_believe() {
+    one_problem(&[("PROXY_PROTOCOL", "1")], &["PROXY_PROTOCOL", "set TRUSTED_PROXIES"]);
+    loaded(&[("PROXY_PROTOCOL", "1"), ("TRUSTED_PROXIES", "::1")]);
 }
 
 #[test]

@@ -193,6 +193,8 @@ fn listening() -> Vec<Setting> {
             "TLS ends at a proxy in front of this relay"),
         setting(row, "TRUSTED_PROXIES", networks(), |c| &mut c.trusted_proxies,
             "Proxies whose X-Forwarded-For is believed"),
+        setting(row, "PROXY_PROTOCOL", switch(), |c| &mut c.proxy_protocol,
+            "Trusted proxies open each connection with a PROXY protocol header, version 1 or 2"),
     ]
 }
 
