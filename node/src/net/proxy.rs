@@ -1,10 +1,10 @@
 //! Who is behind a proxy that says so before anything else: the PROXY protocol, versions 1 and 2, as
-//! HAProxy's specification (`proxy-protocol.txt`, 2020) has it.
+//! `proxy-protocol.txt` (`HAProxy` Technologies, 2020) has it.
 //!
 //! Reads the header and not one byte more, so that what follows is as if the proxy were not there. Whom
 //! to believe is for the caller to decide; the specification forbids guessing whether there is a header.
 
-use std::{io, net::IpAddr};
+use std::{error::Error, io, net::IpAddr};
 
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -52,11 +52,11 @@ async fn read_binary(
     header.resize(FIXED_BYTES + length, 0);
     stream.read_exact(&mut header[FIXED_BYTES..]).await?;
     let header = v2::Header::try_from(header.as_slice()).map_err(invalid)?;
-    Ok(match (header.command, header.addresses) {
-        (v2::Command::Local, _) => None,
-        (_, v2::Addresses::IPv4(addresses)) => Some(addresses.source_address.into()),
-        (_, v2::Addresses::IPv6(addresses)) => Some(addresses.source_address.into()),
-        (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
+    Ok(match header.addresses {
+        _ if header.command == v2::Command::Local => None,
+        v2::Addresses::IPv4(addresses) => Some(addresses.source_address.into()),
+        v2::Addresses::IPv6(addresses) => Some(addresses.source_address.into()),
+        v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
     })
 }
 
@@ -83,8 +83,8 @@ async fn read_line(
     })
 }
 
-fn invalid(why: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_string())
+fn invalid(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
