@@ -276,7 +276,7 @@ impl Link {
         match ended {
             Ended::Here => self.why.get().map_or(Down::Closed, |(why, _)| *why),
             Ended::There { code: CloseCode::Left, .. } => Down::Left,
-            Ended::There { .. } | Ended::Distrusted | Ended::Lost(_) => Down::Lost,
+            Ended::There { .. } | Ended::Distrusted | Ended::Expired | Ended::Lost(_) => Down::Lost,
         }
     }
 }

@@ -79,6 +79,7 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.idle_outlasts_ping());
     problems.extend(check.public_means_encrypted());
     problems.extend(check.proxy_protocol_names_proxies());
+    problems.extend(check.a_secret_follows_another());
     problems.extend(check.seeds_know_their_own());
     problems.extend(check.files_come_together());
     problems.extend(check.one_kind_of_credentials());
@@ -172,6 +173,17 @@ impl Check {
         self.blame("PROXY_PROTOCOL", &["TRUSTED_PROXIES"], clash, || {
             "whoever connects could claim any address: set TRUSTED_PROXIES to the addresses of the \
              proxies that send the header"
+                .into()
+        })
+    }
+
+    fn a_secret_follows_another(&self) -> Option<Problem> {
+        let mesh = &self.config.mesh;
+        let follows = mesh.secret.is_some() && mesh.secret != mesh.previous_secret;
+        let clash = mesh.previous_secret.is_some() && !follows;
+        self.blame("CLUSTER_SECRET_PREVIOUS", &["CLUSTER_SECRET"], clash, || {
+            "is for a cluster that changes its secret: set CLUSTER_SECRET to the new one, or remove \
+             this"
                 .into()
         })
     }

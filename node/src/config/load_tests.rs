@@ -9,6 +9,9 @@ use crate::config::{SettingsFile, mesh::seed};
 /// A cluster's secret, for ever the same.
 const SECRET: &str = "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o";
 
+/// Another one.
+const PREVIOUS: &str = "arcs_1-auW9DwJAc-twzSDsHSGOskD34g3uO0sk5unKNl5FT03jCT";
+
 fn environment(pairs: &[(&str, &str)]) -> Sources {
     let environment = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
     Sources { environment, host_name: "vm-7".into(), ..Sources::default() }
@@ -71,6 +74,7 @@ fn every_setting_reaches_its_field() {
         ("SUBSCRIPTION_TTL", "3"),
         ("SEEDS", "node-1,10.0.0.2:1"),
         ("CLUSTER_SECRET", SECRET),
+        ("CLUSTER_SECRET_PREVIOUS", PREVIOUS),
         ("MESH_HOST", "10.0.0.3"),
         ("MESH_PORT", "15"),
         ("ADVERTISE", "node-3:16"),
@@ -122,6 +126,7 @@ fn with_every_setting_changed() -> Config {
         mesh: crate::config::MeshConfig {
             seeds: ["node-1:7946", "10.0.0.2:1"].map(|text| seed(text).unwrap()).into(),
             secret: Some(SECRET.parse().unwrap()),
+            previous_secret: Some(PREVIOUS.parse().unwrap()),
             host: "10.0.0.3".parse().unwrap(),
             port: 15,
             advertise: Some("node-3:16".parse().unwrap()),
@@ -315,6 +320,13 @@ fn seeds_need_a_secret_or_files() {
         &["CLUSTER_SECRET (environment): must be arcs_"],
     );
     assert!(!problems(&[("CLUSTER_SECRET", &typo)])[0].contains("BwcJ"));
+    let previous = |secret| ("CLUSTER_SECRET_PREVIOUS", secret);
+    loaded(&[("CLUSTER_SECRET", SECRET), previous(PREVIOUS)]);
+    one_problem(&[("CLUSTER_SECRET", SECRET), previous(SECRET)], &["CLUSTER_SECRET_PREVIOUS"]);
+    one_problem(
+        &[previous(PREVIOUS)],
+        &["CLUSTER_SECRET_PREVIOUS", "set CLUSTER_SECRET to the new"],
+    );
 }
 
 #[test]
