@@ -15,10 +15,10 @@ const ONE_A_MINUTE: (&str, &str) = ("REGISTRATION_LIMIT_PER_MIN", "1");
 /// Registers over a connection that begins with these bytes; the answer, empty if the relay hung up.
 async fn register(to: SocketAddr, header: &[u8]) -> String {
     let exchange = async {
-        let mut stream = TcpStream::connect(to).await.unwrap();
+        let mut stream = TcpStream::connect(to).await.expect("it listens");
         let request = "POST /register HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\
                        x-forwarded-for: 203.0.113.9\r\ncontent-length: 0\r\n\r\n";
-        stream.write_all(&[header, request.as_bytes()].concat()).await.unwrap();
+        stream.write_all(&[header, request.as_bytes()].concat()).await.expect("it reads");
         let mut answer = Vec::new();
         // A connection that is refused may be reset under what was written.
         let _ = stream.read_to_end(&mut answer).await;
