@@ -28,10 +28,11 @@ use super::{
     broadcast::{Reception, Sent, Verdict, gateway},
     clock::MeshTime,
     directory::{self, Directory},
+    near::NearRings,
     parking::Parking,
     presence::{self, Presence},
     ring::Rings,
-    route::{RingView, Whom},
+    route::Whom,
     routes::{Need, Needs, RouteOut, Routes},
 };
 use crate::{
@@ -49,7 +50,7 @@ pub struct Mesh {
     time: Mutex<MeshTime>,
     core: Mutex<Core>,
     /// What senders need of the rings.
-    near: ArcSwap<NearRing>,
+    near: ArcSwap<NearRings>,
     lanes: [Mutex<Lane>; LANES],
     routes: Routes,
     behind: Behind,
@@ -64,13 +65,6 @@ struct Core {
     directory: Directory,
     presence: Presence,
     parking: Parking,
-}
-
-/// The ring of this node's region.
-struct NearRing {
-    rings: Rings,
-    region: String,
-    version: u64,
 }
 
 /// This node's broadcasts on one lane, and to whom they go.
@@ -112,7 +106,7 @@ impl Mesh {
             deliver,
             time: Mutex::default(),
             core: Mutex::new(core),
-            near: ArcSwap::from_pointee(NearRing::new(&Rings::default(), &home.region)),
+            near: ArcSwap::from_pointee(NearRings::new(&home.region)),
             lanes: std::array::from_fn(|_| Mutex::default()),
             routes: Routes::new(home.me.node),
             behind: Behind::default(),
@@ -336,11 +330,11 @@ impl Mesh {
         let mut core = self.core.lock();
         if let Some(rings) = core.rings.changed(members, now) {
             core.rings = rings.clone();
-            self.near.store(Arc::new(NearRing::new(&rings, &self.home.region)));
+            // From here on each route is verified when it is used next, if its owner has changed.
+            self.near.store(Arc::new(self.near.load().followed_by(&rings)));
             core.directory.members(members, rings.clone());
             let mut actions = core.parking.ring_changed(rings.clone(), now);
             actions.extend(core.presence.ring_changed(rings));
-            self.routes.ring_changed(&**self.near.load());
             self.perform(&mut core, actions, now);
         } else {
             let rings = core.rings.clone();
@@ -361,23 +355,6 @@ impl Mesh {
         let mut peers = HashMap::clone(&self.peers.load());
         change(&mut peers);
         self.peers.store(Arc::new(peers));
-    }
-}
-
-impl NearRing {
-    fn new(rings: &Rings, region: &str) -> Self {
-        let version = rings.version_of(region);
-        Self { rings: rings.clone(), region: region.to_owned(), version }
-    }
-}
-
-impl RingView for NearRing {
-    fn version(&self) -> u64 {
-        self.version
-    }
-
-    fn owner(&self, agent: &str) -> Option<NodeId> {
-        self.rings.owner(&self.region, agent)
     }
 }
 

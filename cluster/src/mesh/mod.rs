@@ -15,6 +15,7 @@ pub mod directory;
 mod engine;
 #[cfg(test)]
 pub(crate) mod engine_tests;
+mod near;
 pub mod parking;
 pub mod presence;
 pub mod ring;

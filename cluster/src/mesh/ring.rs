@@ -216,6 +216,11 @@ impl Rings {
         self.present.regions.get(region).map(Arc::as_ref)
     }
 
+    /// The same, to be kept.
+    pub fn shared_ring(&self, region: &str) -> Option<Arc<Ring>> {
+        self.present.regions.get(region).cloned()
+    }
+
     /// The ring over the live nodes of all regions.
     pub fn global(&self) -> &Ring {
         &self.present.global
