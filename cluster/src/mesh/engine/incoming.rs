@@ -107,7 +107,7 @@ impl Mesh {
                 let frame = Control::Resend { lane, from: missing.from, to: missing.to };
                 self.outlet.control(origin, &frame);
             }
-            let missed = reception.take_missed();
+            let missed = reception.take_missed() + reception.take_unplaced();
             if missed > 0 {
                 self.deliver.lost(Lost::LinkLost, missed);
             }
