@@ -1,6 +1,13 @@
 //! The engine's own: what it refuses of what it is told, seen from outside.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -8,7 +15,7 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Control, Data, Names, Spent},
+    wire::{Body, Broadcast, Control, Data, Names, Relayed, Spent},
 };
 
 const ME: NodeId = NodeId(1);
@@ -29,16 +36,17 @@ impl Outlet for Links {
     }
 }
 
-/// Sessions that get nothing; notes what was lost, and spent.
+/// Sessions that get nothing; notes what was lost, and spent, and how many broadcasts came.
 #[derive(Default)]
 pub(crate) struct Sessions {
     lost: Mutex<Vec<Lost>>,
+    broadcasts: AtomicUsize,
     spent: Mutex<Vec<Spent>>,
 }
 
 impl Deliver for Sessions {
     fn batch(&self) -> Box<dyn Batch + '_> {
-        Box::new(Nobody)
+        Box::new(Nobody(self))
     }
 
     fn replaced(&self, _: &AgentId, _: SessionId) {}
@@ -56,14 +64,16 @@ impl Deliver for Sessions {
     }
 }
 
-struct Nobody;
+struct Nobody<'s>(&'s Sessions);
 
-impl Batch for Nobody {
+impl Batch for Nobody<'_> {
     fn direct(&mut self, _: &str, _: &Body<'_>, _: bool) -> bool {
         false
     }
 
-    fn broadcast(&mut self, _: &str, _: Names<'_>, _: &Body<'_>) {}
+    fn broadcast(&mut self, _: &str, _: Names<'_>, _: &Body<'_>) {
+        self.0.broadcasts.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn incarnation(node: NodeId) -> Incarnation {
@@ -71,7 +81,11 @@ fn incarnation(node: NodeId) -> Incarnation {
 }
 
 fn home(node: NodeId) -> Home {
-    Home { me: incarnation(node), region: "r".to_owned() }
+    home_in("r", node)
+}
+
+fn home_in(region: &str, node: NodeId) -> Home {
+    Home { me: incarnation(node), region: region.to_owned() }
 }
 
 fn member(node: NodeId) -> Member {
@@ -132,4 +146,45 @@ fn what_was_spent_by_a_session_that_has_ended_waits_for_the_next() {
     assert_eq!(*sessions.spent.lock(), []);
     mesh.opened(&bob, mesh.next_session(UnixMillis(2)), NOW);
     assert_eq!(*sessions.spent.lock(), [spent]);
+}
+
+#[test]
+fn broadcasts_are_relayed_within_a_region_from_another_and_not_otherwise() {
+    let [far, elsewhere, unlinked] = [3, 4, 5].map(NodeId);
+    let (mesh, links, sessions) = node(&[ME, PEER, unlinked]);
+    for (region, peer) in [("r", PEER), ("far", far), ("elsewhere", elsewhere)] {
+        links.0.lock().insert(peer);
+        mesh.link_up(&home_in(region, peer), NOW);
+    }
+    let mut batch = sessions.batch();
+    mesh.data(far, 0, &Data::Start { seq: 0 }, &mut *batch, NOW);
+    let mut relay = |from: NodeId, origin: NodeId| {
+        let body = Body::Borrowed(b"{}");
+        let broadcast = Broadcast { seq: 1, from: "ann", except: Names::NONE, body };
+        let relayed = Relayed { origin: incarnation(origin), lane: 0, broadcast };
+        mesh.data(from, 0, &Data::Relayed(relayed), &mut *batch, NOW);
+        mesh.data(far, 0, &Data::Start { seq: 1 }, &mut *batch, NOW);
+        (sessions.broadcasts.load(Ordering::Relaxed), std::mem::take(&mut *sessions.lost.lock()))
+    };
+    for (from, origin) in
+        [(elsewhere, far), (far, far), (NodeId(9), far), (PEER, PEER), (PEER, ME), (PEER, unlinked)]
+    {
+        assert_eq!(relay(from, origin), (0, vec![Lost::Stray]), "{origin} by {from}");
+    }
+    assert_eq!(relay(PEER, far), (1, vec![]));
+}
+
+#[test]
+fn a_broadcast_that_finds_a_node_without_a_link_is_counted() {
+    let (mesh, links, sessions) = node(&[ME, PEER]);
+    mesh.link_up(&home(PEER), NOW);
+    let ann = "ann".parse().expect("a name");
+    let say = || {
+        let body = Body::Borrowed(b"{}");
+        mesh.broadcast(&Outgoing { from: &ann, lane: 0, followed: false, body }, NOW);
+        std::mem::take(&mut *sessions.lost.lock())
+    };
+    assert_eq!(say(), [Lost::LinkLost], "its link is down, or has not begun");
+    links.0.lock().insert(PEER);
+    assert_eq!(say(), []);
 }

@@ -99,6 +99,8 @@ pub enum Lost {
     LinkLost,
     /// It came back from a former home too late to keep its order.
     Stale,
+    /// It came from a node that has no business to send it so.
+    Stray,
 }
 
 /// A message that waits, or goes out: who sent it, and the finished bytes.

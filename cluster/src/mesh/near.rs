@@ -48,6 +48,11 @@ impl NearRings {
         next
     }
 
+    /// Whether the node is on the region's ring.
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.present().is_some_and(|ring| ring.has(node))
+    }
+
     fn present(&self) -> Option<&Ring> {
         self.known.back()?.as_deref()
     }
