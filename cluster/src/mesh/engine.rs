@@ -39,7 +39,9 @@ use crate::{
     AgentId, Incarnation, NodeId, SessionId, UnixMillis,
     link::Frames,
     membership::Member,
-    wire::{Body, Broadcast, Control, Data, Direct, LANES, Located, Names, Relayed, Spent},
+    wire::{
+        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Relayed, Spent,
+    },
 };
 
 /// The mesh as one node sees it. All methods may be called from any thread; none blocks for long.
@@ -195,11 +197,18 @@ impl Mesh {
 
     /// Sends a message to the agents of all other nodes. Returns agents of **this** node that must
     /// not get it from the caller, since it waits for them here.
+    ///
+    /// If it waits for more than [`NAMES_MAX`], no frame can name them all, and no other node gets it:
+    /// it is counted as lost for each that would have.
     pub fn broadcast(&self, message: &Outgoing<'_>, now: Duration) -> Vec<AgentId> {
         let Some(lane) = self.lanes.get(usize::from(message.lane)) else { return Vec::new() };
         let push = |except: &[AgentId]| {
-            let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let mut lane = lane.lock();
+            if except.len() > NAMES_MAX {
+                let nodes = lane.near.len() + lane.far.values().map(Vec::len).sum::<usize>();
+                return self.deliver.lost(Lost::RouteFull, nodes as u64);
+            }
+            let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let broadcast = Broadcast {
                 seq: lane.sent.next_number(),
                 from: message.from.as_str(),

@@ -15,23 +15,26 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Broadcast, Control, Data, Names, Relayed, Spent},
+    wire::{Body, Broadcast, Control, Data, NAMES_MAX, Names, Relayed, Spent},
 };
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 const NOW: Duration = Duration::from_secs(100);
 
-/// The links that there are.
+/// The links that there are, and how many names each broadcast on them leaves out.
 #[derive(Default)]
-struct Links(Mutex<BTreeSet<NodeId>>);
+struct Links(Mutex<BTreeSet<NodeId>>, Mutex<Vec<usize>>);
 
 impl Outlet for Links {
     fn control(&self, to: NodeId, _: &Control) -> bool {
         self.0.lock().contains(&to)
     }
 
-    fn data(&self, to: NodeId, _: u8, _: &Data<'_>) -> Pushed {
+    fn data(&self, to: NodeId, _: u8, frame: &Data<'_>) -> Pushed {
+        if let Data::Broadcast(broadcast) = frame {
+            self.1.lock().push(broadcast.except.iter().count());
+        }
         if self.0.lock().contains(&to) { Pushed::Queued } else { Pushed::NoLink }
     }
 }
@@ -187,4 +190,32 @@ fn a_broadcast_that_finds_a_node_without_a_link_is_counted() {
     assert_eq!(say(), [Lost::LinkLost], "its link is down, or has not begun");
     links.0.lock().insert(PEER);
     assert_eq!(say(), []);
+}
+
+#[test]
+fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_no_link() {
+    let (mesh, links, sessions) = node(&[ME]);
+    links.0.lock().insert(PEER);
+    mesh.link_up(&home(PEER), NOW);
+    let ann: AgentId = "ann".parse().expect("a name");
+    let message = || Outgoing { from: &ann, lane: 0, followed: false, body: Body::Borrowed(b"{}") };
+    let [first, then] = [5, 6].map(|time| SessionId { time, node: PEER });
+    let agent = |number: usize| -> AgentId { format!("agent-{number}").parse().expect("a name") };
+    for agent in (0..=NAMES_MAX).map(agent) {
+        let publish = Control::Publish { agent: agent.clone(), session: first, arrival: false };
+        mesh.control(PEER, publish, NOW);
+        mesh.direct(&message(), &[agent.as_str()], NOW);
+    }
+    // Messages may be on their way to its former home.
+    let moves = |agent| {
+        mesh.control(ME, Control::Moved { agent, was: Some(first), now: Some(then) }, NOW);
+    };
+    (0..NAMES_MAX).map(agent).for_each(moves);
+    assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX);
+    assert_eq!(*links.1.lock(), [NAMES_MAX]);
+    moves(agent(NAMES_MAX));
+    sessions.lost.lock().clear();
+    assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX + 1);
+    assert_eq!(*links.1.lock(), [NAMES_MAX], "no second one");
+    assert!(sessions.lost.lock().contains(&Lost::RouteFull));
 }
