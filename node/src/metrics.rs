@@ -239,7 +239,7 @@ impl Metrics {
             handshake_seconds: histogram!("arc_handshake_seconds"),
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
-            mesh: MeshMetrics::registered(),
+            mesh: MeshMetrics::registered(counter!("arc_task_panics_total")),
             handle,
         }
     }

@@ -113,7 +113,7 @@ impl Links {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(done) = tasks.join_next() => notice(done),
+                Some(done) = tasks.join_next() => self.notice(done),
                 Some(dial) = wanted.recv() => { tasks.spawn(self.clone().dialled(dial)); }
                 incoming = self.transport.accept() => match incoming {
                     None => break,
@@ -131,7 +131,7 @@ impl Links {
         }
         let ended = timeout(STOP_DEADLINE, async {
             while let Some(done) = tasks.join_next().await {
-                notice(done);
+                self.notice(done);
             }
         });
         if ended.await.is_err() {
@@ -331,6 +331,16 @@ impl Links {
         }
     }
 
+    /// A task has ended.
+    fn notice(&self, done: Result<(), JoinError>) {
+        if let Err(error) = done
+            && error.is_panic()
+        {
+            self.counters.panicked();
+            tracing::error!(%error, "a link's task has panicked");
+        }
+    }
+
     /// Counts what has failed, and logs it if somebody has to look at it.
     fn note(&self, address: SocketAddr, reason: Reason, text: &str) {
         self.counters.refuse(reason);
@@ -373,14 +383,6 @@ impl Drop for Entry {
             linked.remove(&self.link.node());
             linked
         });
-    }
-}
-
-fn notice(done: Result<(), JoinError>) {
-    if let Err(error) = done
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a link's task has panicked");
     }
 }
 
