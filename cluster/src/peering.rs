@@ -6,6 +6,7 @@
 
 mod answers;
 mod questions;
+mod whereabouts;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
         Resolve, SUSPECT_AFTER, SeedAddress,
     },
     mesh::{Deliver, Home, Mesh, Outlet, Pushed},
-    wire::{Control, Data},
+    wire::{Control, Data, Located},
 };
 
 /// How often each peer is pinged, in ticks.
@@ -92,7 +93,8 @@ pub struct Peering {
     application: Arc<dyn Application>,
     clock: Monotonic,
     wall: Wall,
-    asked: Questions,
+    asked: Questions<Vec<u8>>,
+    looked_up: Questions<Located>,
     answers: Answers,
     silent: Mutex<BTreeSet<NodeId>>,
 }
@@ -138,6 +140,7 @@ impl Peering {
             clock: clock.clone(),
             wall: parts.wall,
             asked: Questions::default(),
+            looked_up: Questions::default(),
             answers: Answers::new(),
             silent: Mutex::default(),
         });
@@ -385,6 +388,7 @@ impl LinkEvents for Arc<Peering> {
             Control::Tell { body } => {
                 self.tell_each(from.node, self.application.told(from, &body));
             }
+            Control::Located { ask, place, .. } if self.located(from.node, ask, place) => {}
             other => self.mesh.control(from.node, other, self.now()),
         }
     }

@@ -143,6 +143,17 @@ impl Mesh {
         self.core.lock().rings.clone()
     }
 
+    /// The agent's session, if it is here or this node keeps its record; and who keeps that in this
+    /// region.
+    pub fn locate(&self, agent: &AgentId) -> (Option<SessionId>, Option<NodeId>) {
+        let mut core = self.core.lock();
+        let session = match core.locate(self.home.me.node, agent, true) {
+            Located::At(session) => Some(session),
+            Located::Nobody | Located::Unsettled => None,
+        };
+        (session, core.rings.owner(&self.home.region, agent.as_str()))
+    }
+
     /// How much the node owns and publishes, for metrics.
     pub fn counts(&self) -> (directory::Counts, presence::Counts) {
         let core = self.core.lock();
