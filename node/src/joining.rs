@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{
-    Incarnation, NodeId,
+    AgentId, Incarnation, NodeId,
     link::{
         Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
@@ -531,6 +531,10 @@ impl Peers for Cluster {
     fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
         let members = self.peering.membership().counters();
         self.peering.with_counters(|links| look(links, members));
+    }
+
+    async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
+        self.peering.whereabouts(agent).await.map(|session| session.node)
     }
 
     fn carry(&self, load: Load) {
