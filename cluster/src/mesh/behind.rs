@@ -1,9 +1,11 @@
 //! Whose broadcasts pass a session by although it is admitted: those of nodes that have not said yet
 //! that they know of it.
 //!
-//! An admission waits for no silent node. What such a node sent before it learns of the session may
-//! reach the session's home late, and would overtake what it sent to the former home, which comes
-//! back to it first. So its broadcasts of a lane count for the session from its barrier on.
+//! An admission waits for no node that is silent or has no link. What such a node sent before it
+//! learns of the session may reach the session's home late, or on a link that is made later, or by a
+//! gateway; it would overtake what it sent to the former home, which comes back to it first. So its
+//! broadcasts of a lane count for the session from its barrier on, and it is told of the session as
+//! soon as there is a link.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,29 +19,42 @@ use crate::{
     wire::{LANES, Names},
 };
 
-/// The sessions of this node that other nodes may not know of, by node and lane.
+/// The sessions of this node that other nodes may not know of.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     /// Whether there is any: mostly there is none, and broadcasts are many.
     is_any: AtomicBool,
-    lanes: RwLock<HashMap<(NodeId, u8), BTreeMap<AgentId, SessionId>>>,
+    nodes: RwLock<HashMap<NodeId, BTreeMap<AgentId, Unknown>>>,
 }
+
+/// A session that one node may not know of.
+#[derive(Debug)]
+struct Unknown {
+    session: SessionId,
+    /// The lanes on which it has said that it does: a bit for each.
+    heard: u8,
+}
+
+/// All lanes have been heard on.
+const EVERY_LANE: u8 = (1 << LANES) - 1;
 
 impl Behind {
     /// The node may not know of the session on lanes whose bit is not set in `heard`.
     pub(super) fn add(&self, agent: &AgentId, session: SessionId, node: NodeId, heard: u8) {
-        let mut lanes = self.lanes.write();
-        for lane in (0..).take(LANES).filter(|lane| heard >> lane & 1 == 0) {
-            lanes.entry((node, lane)).or_default().insert(agent.clone(), session);
-        }
-        self.is_any.store(!lanes.is_empty(), Ordering::Release);
+        let mut nodes = self.nodes.write();
+        nodes.entry(node).or_default().insert(agent.clone(), Unknown { session, heard });
+        self.is_any.store(true, Ordering::Release);
     }
 
     /// The node knows of the session, and says so on this lane.
     pub(super) fn barrier(&self, node: NodeId, lane: u8, agent: &str, session: SessionId) {
-        self.change(|at, agents| {
-            if at == (node, lane) && agents.get(agent) == Some(&session) {
-                agents.remove(agent);
+        self.change(|of, agents| {
+            let unknown = agents.get_mut(agent).filter(|_| of == node);
+            if let Some(unknown) = unknown.filter(|unknown| unknown.session == session) {
+                unknown.heard |= 1 << lane;
+                if unknown.heard == EVERY_LANE {
+                    agents.remove(agent);
+                }
             }
         });
     }
@@ -47,31 +62,38 @@ impl Behind {
     /// The session is no more.
     pub(super) fn ended(&self, agent: &AgentId, session: SessionId) {
         self.change(|_, agents| {
-            if agents.get(agent) == Some(&session) {
+            if agents.get(agent).is_some_and(|unknown| unknown.session == session) {
                 agents.remove(agent);
             }
         });
     }
 
-    /// The link to the node is gone, and what was sent on it before.
-    pub(super) fn link_lost(&self, node: NodeId) {
-        self.change(|(of, _), agents| {
-            if of == node {
+    /// Only these nodes may still send anything.
+    pub(super) fn retain(&self, may_send: impl Fn(NodeId) -> bool) {
+        self.change(|node, agents| {
+            if !may_send(node) {
                 agents.clear();
             }
         });
     }
 
-    fn change(&self, change: impl Fn((NodeId, u8), &mut BTreeMap<AgentId, SessionId>)) {
+    /// What the node is to be told when there is a link to it.
+    pub(super) fn unknown_to(&self, node: NodeId) -> Vec<(AgentId, SessionId)> {
+        let nodes = self.nodes.read();
+        let agents = nodes.get(&node).into_iter().flatten();
+        agents.map(|(agent, unknown)| (agent.clone(), unknown.session)).collect()
+    }
+
+    fn change(&self, change: impl Fn(NodeId, &mut BTreeMap<AgentId, Unknown>)) {
         if !self.is_any.load(Ordering::Acquire) {
             return;
         }
-        let mut lanes = self.lanes.write();
-        lanes.retain(|at, agents| {
-            change(*at, agents);
+        let mut nodes = self.nodes.write();
+        nodes.retain(|node, agents| {
+            change(*node, agents);
             !agents.is_empty()
         });
-        self.is_any.store(!lanes.is_empty(), Ordering::Release);
+        self.is_any.store(!nodes.is_empty(), Ordering::Release);
     }
 
     /// Calls `deliver` with those that a broadcast of this origin and lane is not for: the ones that
@@ -84,10 +106,11 @@ impl Behind {
         deliver: impl FnOnce(Names<'_>),
     ) {
         if self.is_any.load(Ordering::Acquire) {
-            let lanes = self.lanes.read();
-            if let Some(agents) = lanes.get(&(origin, lane)) {
-                let all: Vec<&str> =
-                    except.iter().chain(agents.keys().map(AgentId::as_str)).collect();
+            let nodes = self.nodes.read();
+            if let Some(agents) = nodes.get(&origin) {
+                let unknown = agents.iter().filter(|(_, unknown)| unknown.heard >> lane & 1 == 0);
+                let unknown = unknown.map(|(agent, _)| agent.as_str());
+                let all: Vec<&str> = except.iter().chain(unknown).collect();
                 return deliver(Names::List(&all));
             }
         }
@@ -123,7 +146,8 @@ mod tests {
         behind.barrier(NODE, 1, "bob", session);
         assert_eq!(left_out(&behind, NODE, 1), ["cid"]);
         assert_eq!(left_out(&behind, NODE, 2), ["cid", "bob"]);
-        behind.link_lost(NODE);
+        assert_eq!(behind.unknown_to(NODE), [(bob.clone(), session)]);
+        behind.retain(|node| node != NODE);
         assert_eq!(left_out(&behind, NODE, 2), ["cid"]);
         assert!(!behind.is_any.load(Ordering::Relaxed));
     }

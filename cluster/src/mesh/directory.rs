@@ -55,6 +55,8 @@ struct Record {
     /// Whether another node has owned the agent since the record was made or renewed: the agent may
     /// have moved without this node being told.
     is_former: bool,
+    /// Whether others told of the session, and not its home.
+    is_hearsay: bool,
     /// Who was told where the agent is, and is to be told when that changes.
     watchers: Box<[NodeId]>,
 }
@@ -191,7 +193,7 @@ impl Directory {
         }
         let notified = self.to_notify(agent, known, session, arrival);
         self.departed.remove(agent);
-        self.enter(agent, session, now);
+        self.enter(agent, session, false, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
         let reached = self.reached(&notified);
         for node in &reached {
@@ -270,7 +272,7 @@ impl Directory {
             Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
                 let notified = self.to_notify(agent, known, session, false);
                 let notified = self.reached(&notified);
-                self.enter(agent, session, now);
+                self.enter(agent, session, true, now);
                 for node in &notified {
                     self.watch(agent.as_str(), *node);
                 }
@@ -343,6 +345,8 @@ impl Directory {
         let is_over = |agent: &AgentId, record: &Record| {
             record.session.node == from
                 && record.renewed < up
+                // It may have opened since all was told on this link, or said to have been.
+                && !record.is_hearsay
                 // Of others' agents it tells others.
                 && self.rings.owner(&self.region, agent.as_str()) == Some(self.me)
         };
@@ -394,14 +398,12 @@ impl Directory {
     }
 
     /// Makes or renews a record. Watchers stay.
-    fn enter(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
+    fn enter(&mut self, agent: &AgentId, session: SessionId, is_hearsay: bool, now: Duration) {
+        let former = self.records.get_mut(agent).map(|record| std::mem::take(&mut record.watchers));
+        let watchers = former.unwrap_or_default();
         let renewed = millis(now);
-        if let Some(record) = self.records.get_mut(agent) {
-            (record.session, record.renewed, record.is_former) = (session, renewed, false);
-        } else {
-            let record = Record { session, renewed, is_former: false, watchers: Box::default() };
-            self.records.insert(agent.clone(), record);
-        }
+        let record = Record { session, renewed, is_former: false, is_hearsay, watchers };
+        self.records.insert(agent.clone(), record);
     }
 
     /// From now on the node is told when the agent moves.

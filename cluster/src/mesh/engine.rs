@@ -8,7 +8,7 @@ mod incoming;
 mod outgoing;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     sync::{
         Arc,
@@ -38,9 +38,10 @@ use super::{
 use crate::{
     AgentId, Incarnation, NodeId, SessionId, UnixMillis,
     link::Frames,
-    membership::Member,
+    membership::{Member, MemberState},
     wire::{
-        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Relayed, Spent,
+        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Published, Relayed,
+        Spent,
     },
 };
 
@@ -290,7 +291,11 @@ impl Mesh {
             }
         }
         core.directory.link_up(peer.me, now);
-        let actions = core.presence.link_up(peer);
+        let mut actions = core.presence.link_up(peer);
+        for (agent, session) in self.behind.unknown_to(node) {
+            let frame = Control::Moved { agent, was: None, now: Some(session) };
+            actions.push(Action::Send { to: node, frame });
+        }
         let needs = self.routes.heard(node, &self.out(), now);
         self.perform(&mut core, actions, now);
         drop(core);
@@ -312,7 +317,6 @@ impl Mesh {
                 !peers.is_empty()
             });
         }
-        self.behind.link_lost(node);
         core.directory.link_down(peer);
         let actions = core.presence.link_down(node, now);
         let needs = self.routes.link_lost(node, &self.out(), now);
@@ -360,14 +364,19 @@ impl Mesh {
             let rings = core.rings.clone();
             core.directory.members(members, rings);
         }
+        let may_send = |member: &&Member| member.state != MemberState::Left;
+        let listed: BTreeSet<NodeId> = members.iter().filter(may_send).map(Member::node).collect();
+        let peers = self.peers.load();
+        self.behind.retain(|node| listed.contains(&node) || peers.contains_key(&node));
+        core.presence.listed(listed);
         drop(core);
         let mut receptions = self.receptions.write();
-        let peers = self.peers.load();
-        let lives = |origin: &Incarnation| {
-            members.iter().any(|member| member.incarnation == *origin && member.state.lives())
+        // One that is thought dead may come back, and what it has sent by other ways with it.
+        let may_speak = |origin: &Incarnation| {
+            members.iter().any(|member| member.incarnation == *origin)
                 || peers.get(&origin.node).is_some_and(|peer| peer.home.me == *origin)
         };
-        receptions.retain(|origin, _| lives(origin));
+        receptions.retain(|origin, _| may_speak(origin));
     }
 
     fn change_peers(&self, change: impl FnOnce(&mut HashMap<NodeId, Arc<Peer>>)) {

@@ -29,6 +29,9 @@ pub const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// How long a session waits at most before it is admitted.
 pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(1);
 
+/// A node that was told of a session has heard of it within this time, or lost its link.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often every session is published anew; owners keep records for three times as long.
 pub const RENEWAL: Duration = Duration::from_secs(30);
 
@@ -45,6 +48,9 @@ pub struct Presence {
     rings: Rings,
     sessions: BTreeMap<AgentId, SessionId>,
     pending: BTreeMap<AgentId, Admission>,
+    /// Agents of whose session here not all had said that they know when it was admitted or ended,
+    /// and when it came to that.
+    unheard_of: BTreeMap<AgentId, Duration>,
     links: Links,
     tellings: Tellings,
     /// The last part that was renewed, counted from the start of time.
@@ -67,7 +73,13 @@ impl Presence {
             rings: Rings::default(),
             sessions: BTreeMap::new(),
             pending: BTreeMap::new(),
-            links: Links { me: home.me.node, region: home.region.clone(), peers: BTreeMap::new() },
+            unheard_of: BTreeMap::new(),
+            links: Links {
+                me: home.me.node,
+                region: home.region.clone(),
+                peers: BTreeMap::new(),
+                listed: BTreeSet::new(),
+            },
             tellings: Tellings::new(),
             renewed: 0,
         }
@@ -86,7 +98,8 @@ impl Presence {
             linked.map(|owner| publish(*owner, agent, session, true)).collect();
         let mut admission = Admission::new(session, now, owners);
         // Whoever was to know of the one before it, here too, may not: to the owners it was known.
-        admission.must_tell_all |= self.pending.contains_key(agent);
+        admission.must_tell_all |=
+            self.pending.contains_key(agent) || self.unheard_of.contains_key(agent);
         self.pending.insert(agent.clone(), admission);
         actions.extend(self.advance(agent, now));
         actions
@@ -184,6 +197,11 @@ impl Presence {
         actions
     }
 
+    /// The nodes that gossip knows, linked or not, but for those that said goodbye.
+    pub fn listed(&mut self, nodes: BTreeSet<NodeId>) {
+        self.links.listed = nodes;
+    }
+
     /// A link to the node is there: it is told of all that it owns, then that this was all; if it is
     /// much, at the next ticks.
     pub fn link_up(&mut self, peer: &Home) -> Vec<Action> {
@@ -212,6 +230,7 @@ impl Presence {
     /// Time passes: patience and deadlines end, the next owners have their records renewed, and who is
     /// being told is told more.
     pub fn tick(&mut self, now: Duration) -> Vec<Action> {
+        self.unheard_of.retain(|_, since| now < *since + HEARD_WITHIN);
         let mut actions = self.advance_all(now);
         let part = u64::try_from(now.as_millis() / (RENEWAL.as_millis() / u128::from(PARTS)))
             .unwrap_or(u64::MAX);
@@ -268,7 +287,9 @@ impl Presence {
         let is_here = self.session_of(agent.as_str()) == Some(session);
         if is_here {
             self.sessions.remove(agent);
-            self.pending.remove(agent);
+            if let Some(admission) = self.pending.remove(agent) {
+                self.unheard_of.insert(agent.clone(), admission.opened);
+            }
         }
         is_here
     }
@@ -288,7 +309,7 @@ impl Presence {
         }
         let is_over = admission.is_over(&self.links, now);
         if is_over {
-            admission.await_silent(&self.links);
+            admission.await_unheard(&self.links);
         }
         if is_over || admission.told_all || now >= admission.opened + OWNER_PATIENCE {
             let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(session) };
@@ -298,7 +319,11 @@ impl Presence {
         if is_over {
             let pass_by =
                 |(node, heard)| Action::PassBy { agent: agent.clone(), session, node, heard };
+            let before = actions.len();
             actions.extend(admission.not_heard(&self.links).map(pass_by));
+            if actions.len() > before {
+                self.unheard_of.insert(agent.clone(), now);
+            }
             self.pending.remove(agent);
             actions.push(Action::Admit { agent: agent.clone(), session });
         }
@@ -360,15 +385,20 @@ impl Admission {
         self.heard.remove(&node);
     }
 
-    /// Silent nodes hear of the session late, whatever it is that they do not know.
-    fn await_silent(&mut self, links: &Links) {
-        self.awaited.extend(links.peers.keys().filter(|node| !links.hears(**node)));
+    /// Nodes that are not heard learn of the session late, whatever it is that they do not know.
+    fn await_unheard(&mut self, links: &Links) {
+        self.awaited.extend(links.known().filter(|node| !links.hears(*node)));
     }
 
-    /// Whoever was to be told and has not said so on every lane, once: no owner may have reached it.
+    /// Whom this node tells itself, each once. In an owner's stead all, since they tell that owner who
+    /// reach it; else whoever was to be told and has not said so on every lane: no owner may have
+    /// reached it.
     fn untold(&mut self, links: &Links) -> Vec<NodeId> {
-        let not_heard = self.not_heard(links).map(|(node, _)| node);
-        let untold: Vec<NodeId> = not_heard.filter(|node| !self.told.contains(node)).collect();
+        let untold = |node: &NodeId| {
+            let is_due = self.told_all || self.heard.get(node) != Some(&EVERY_LANE);
+            is_due && links.peers.contains_key(node) && !self.told.contains(node)
+        };
+        let untold: Vec<NodeId> = self.awaited.iter().copied().filter(untold).collect();
         self.told.extend(&untold);
         untold
     }
@@ -380,10 +410,10 @@ impl Admission {
         is_known || now >= self.opened + ADMISSION_DEADLINE
     }
 
-    /// Linked nodes that were told and have not said so on every lane.
+    /// Nodes that were to say that they know of the session, and have not on every lane.
     fn not_heard<'a>(&'a self, links: &'a Links) -> impl Iterator<Item = (NodeId, u8)> + 'a {
-        let linked = self.awaited.iter().filter(|node| links.peers.contains_key(node));
-        let heard = linked.map(|node| (*node, self.heard.get(node).copied().unwrap_or_default()));
+        let known = links.known().filter(|node| self.awaited.contains(node));
+        let heard = known.map(|node| (node, self.heard.get(&node).copied().unwrap_or_default()));
         heard.filter(|(_, heard)| *heard != EVERY_LANE)
     }
 }
@@ -394,6 +424,8 @@ struct Links {
     me: NodeId,
     region: String,
     peers: BTreeMap<NodeId, Link>,
+    /// Nodes that there are, as gossip has it.
+    listed: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -419,6 +451,12 @@ impl Links {
             return Some(&self.region);
         }
         self.peers.get(&node).map(|link| link.region.as_str())
+    }
+
+    /// All other nodes, each once.
+    fn known(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let unlinked = self.listed.iter().filter(|node| !self.has(**node));
+        self.peers.keys().chain(unlinked).copied()
     }
 
     /// This node and all that it has links to.

@@ -49,8 +49,8 @@ pub(super) struct Waiting<C> {
     pub(super) message: Message,
     /// Its sender's data lane.
     pub(super) lane: u8,
-    /// Whether it bounced.
-    pub(super) resent: bool,
+    /// The era in which it was pushed, if it was and came back.
+    pub(super) pushed: Option<u32>,
     /// The number of the last question that was asked, on any route, before it came.
     pub(super) after_ask: u64,
     /// When it came.
@@ -125,6 +125,10 @@ impl Fence {
     fn node(&self) -> NodeId {
         self.session.node
     }
+
+    fn give_up(&mut self) {
+        self.lanes.iter_mut().filter(|lane| lane.is_open()).for_each(|l| *l = FenceLane::GivenUp);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +139,15 @@ enum FenceLane {
     Sent,
     /// Nothing of this lane comes back any more.
     Done,
+    /// What still comes back on this lane comes too late.
+    GivenUp,
+}
+
+impl FenceLane {
+    /// Whether messages may come back on the lane that are to be sent again.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Due | Self::Sent)
+    }
 }
 
 /// A route that may not be used yet, and the messages that wait for it.
@@ -144,6 +157,9 @@ pub(super) struct Route<C> {
     heard_after: u64,
     /// The session that it led to before, while its home is not fenced.
     was: Option<SessionId>,
+    /// Since this era messages were pushed to that session's home; what was pushed there before is of
+    /// a route whose fence was given up.
+    since: u32,
     fence: Option<Fence>,
     place: Option<Place>,
     newest: Option<(SessionId, Standing)>,
@@ -164,6 +180,7 @@ impl<C> Route<C> {
         Self {
             heard_after: last_ask,
             was: None,
+            since: 0,
             fence: None,
             place: None,
             newest: None,
@@ -175,15 +192,18 @@ impl<C> Route<C> {
         }
     }
 
-    /// A route that led to `was`, and is verified. If it still does, nothing needs to be fenced.
-    pub(super) fn doubted(was: SessionId, last_ask: u64) -> Self {
-        Self { was: Some(was), newest: Some((was, Standing::Live)), ..Self::unknown(last_ask) }
+    /// A route that led to `was` since an era, and is verified. If it still does, nothing needs to be
+    /// fenced.
+    pub(super) fn doubted(was: SessionId, since: u32, last_ask: u64) -> Self {
+        let newest = Some((was, Standing::Live));
+        Self { was: Some(was), since, newest, ..Self::unknown(last_ask) }
     }
 
     /// A route whose messages were just pushed to `session` without the word of an owner, who would
     /// tell if that had ended: until it is certain that they arrived, nothing may follow.
-    pub(super) fn unvouched(session: SessionId, last_ask: u64, epoch: u64) -> Self {
+    pub(super) fn unvouched(session: SessionId, since: u32, last_ask: u64, epoch: u64) -> Self {
         Self {
+            since,
             fence: Some(Fence::new(session, epoch)),
             newest: Some((session, Standing::Live)),
             ..Self::unknown(last_ask)
@@ -199,8 +219,12 @@ impl<C> Route<C> {
         Ok(())
     }
 
-    /// `from` gives messages back: if the route led there, its session is there no more.
-    pub(super) fn refused(&mut self, from: NodeId, epoch: u64) {
+    /// `from` gives back what was pushed in the era `pushed`: if the route has led there since before
+    /// that, its session is there no more.
+    pub(super) fn refused(&mut self, from: NodeId, pushed: u32, epoch: u64) {
+        if pushed < self.since {
+            return;
+        }
         if self.was.is_some_and(|was| was.node == from) {
             self.fence_former(epoch);
         }
@@ -220,7 +244,9 @@ impl<C> Route<C> {
         let lane = usize::from(message.lane);
         let full = self.len() >= WAITING_MAX;
         let expected = self.fence.as_ref().is_some_and(|fence| {
-            fence.node() == from && fence.lanes.get(lane).is_some_and(|l| *l != FenceLane::Done)
+            fence.node() == from
+                && message.pushed >= Some(self.since)
+                && fence.lanes.get(lane).is_some_and(|lane| lane.is_open())
         });
         match self.bounced.get_mut(lane).filter(|_| expected) {
             None => Err((Lost::Stale, message)),
@@ -257,9 +283,20 @@ impl<C> Route<C> {
                 *state = match push(session.node, lane, *epoch) {
                     Pushed::Queued => FenceLane::Sent,
                     Pushed::Full => FenceLane::Due,
-                    Pushed::NoLink => FenceLane::Done,
+                    Pushed::NoLink => FenceLane::GivenUp,
                 };
             }
+        }
+    }
+
+    /// The agent's session is this one, somebody says unasked. A route that leads nowhere yet does not
+    /// follow: the word may have been long on its way, and this node may have heard of a newer session
+    /// since, and forgotten it. It asks, and takes no older one for an answer.
+    pub(super) fn told(&mut self, place: Place, epoch: u64) {
+        if self.was.is_some() || self.fence.is_some() || self.place.is_some() {
+            self.found(place, epoch);
+        } else if self.believes(place) {
+            self.newest = Some((place.session, Standing::Live));
         }
     }
 
@@ -321,15 +358,18 @@ impl<C> Route<C> {
             && *newest == place.session
         {
             *named += 1;
-            (self.asks, self.ask_at) = (0, now.saturating_add(RETRY));
+            self.ask_at = now.saturating_add(RETRY);
         }
         self.found(place, epoch);
     }
 
     /// The answer to a question is that the agent is nowhere: true of the messages that came before
-    /// the question was asked, if it was the owner's answer. Returns those.
+    /// the question was asked, if it was the owner's answer, and of no session that was heard of the
+    /// end has not been heard of. Returns those messages. An owner that stood still may not know what
+    /// it has missed.
     pub(super) fn nobody(&mut self, ask: u64) -> Vec<Waiting<C>> {
-        if self.close_question(ask) != Some(Whom::Owner) || self.place.is_some() {
+        let lives = matches!(self.newest, Some((_, Standing::Live)));
+        if self.close_question(ask) != Some(Whom::Owner) || lives {
             return Vec::new();
         }
         self.hope();
@@ -356,19 +396,23 @@ impl<C> Route<C> {
     /// messages may wait before its link is given up.
     pub(super) fn silent(&mut self, node: NodeId) {
         if let Some(fence) = self.fence.as_mut().filter(|fence| fence.node() == node) {
-            fence.lanes = [FenceLane::Done; LANES];
+            fence.give_up();
         }
     }
 
-    /// The link to a node is gone: nothing comes back from there, and nobody is there.
+    /// The link to a node is gone: nothing comes back from there, nobody is there, and it tells
+    /// nothing any more.
     pub(super) fn link_lost(&mut self, node: NodeId) {
         self.was = self.was.filter(|was| was.node != node);
         self.silent(node);
+        if let Some(place) = &mut self.place {
+            place.vouched = place.vouched.filter(|vouched| !vouched.is_by(node));
+        }
         if let Some((_, standing)) = self.newest.as_mut().filter(|(newest, _)| newest.node == node)
         {
             *standing = match *standing {
                 Standing::Ended => Standing::Ended,
-                Standing::Live | Standing::Refused(_) | Standing::Gone => Standing::Gone,
+                _ => Standing::Gone,
             };
         }
         if self.place.is_some_and(|place| place.session.node == node) {
@@ -377,14 +421,17 @@ impl<C> Route<C> {
         }
     }
 
-    /// Takes the messages that have waited too long, and waits no longer for a fence that a node does
-    /// not echo although it is heard.
-    pub(super) fn expire(&mut self, now: Duration) -> Vec<Waiting<C>> {
+    /// Waits no longer for a fence that a node does not echo although it is heard.
+    pub(super) fn lose_patience(&mut self, now: Duration) {
         if let Some(fence) = &mut self.fence
             && now.saturating_sub(*fence.since.get_or_insert(now)) >= FENCE_PATIENCE
         {
-            fence.lanes = [FenceLane::Done; LANES];
+            fence.give_up();
         }
+    }
+
+    /// Takes the messages that have waited too long.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Waiting<C>> {
         self.take_where(|message| now.saturating_sub(message.since) >= RESOLVE_DEADLINE)
     }
 
@@ -437,13 +484,27 @@ impl<C> Route<C> {
         whom
     }
 
-    /// The route has settled on `home`: what is to go there, in order, and what must not. What `home`
-    /// itself gave back came there before the session did; sent again, it might arrive behind what
-    /// was sent later and did meet the session.
-    pub(super) fn settle(self, home: NodeId) -> (impl Iterator<Item = Waiting<C>>, usize) {
+    /// Since which era messages were pushed to the session, if the route led there before and nothing
+    /// was fenced.
+    pub(super) fn led_since(&self, session: SessionId) -> Option<u32> {
+        self.was.filter(|was| *was == session).map(|_| self.since)
+    }
+
+    /// The route has settled on `home`, which this node has heard since an era: what is to go there, in
+    /// order, and how much must not, since it might arrive behind what was sent later.
+    ///
+    /// What `home` itself gave back came there before the session did, and later messages may have met
+    /// the session. What was pushed before `home` was heard may have been overtaken by broadcasts: the
+    /// session was welcomed there without this node's word that it knows of it.
+    pub(super) fn settle(
+        self,
+        home: NodeId,
+        heard_since: u32,
+    ) -> (impl Iterator<Item = Waiting<C>>, usize) {
         let again = self.fence.is_some_and(|fence| fence.node() == home);
-        let stale = if again { self.bounced.iter().map(VecDeque::len).sum() } else { 0 };
-        let bounced = self.bounced.into_iter().flatten().filter(move |_| !again);
+        let in_order = move |message: &Waiting<C>| !again && message.pushed >= Some(heard_since);
+        let stale = self.bounced.iter().flatten().filter(|message| !in_order(message)).count();
+        let bounced = self.bounced.into_iter().flatten().filter(in_order);
         (bounced.chain(self.waiting), stale)
     }
 
@@ -459,9 +520,12 @@ impl<C> Route<C> {
     }
 
     fn is_fenced(&self) -> bool {
-        self.fence
-            .as_ref()
-            .is_some_and(|fence| fence.lanes.iter().any(|lane| *lane != FenceLane::Done))
+        self.fence.as_ref().is_some_and(|fence| fence.lanes.iter().any(|lane| lane.is_open()))
+    }
+
+    /// Whether messages of the route may still come back although nobody waits for them.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.fence.as_ref().is_some_and(|fence| fence.lanes.contains(&FenceLane::GivenUp))
     }
 
     /// Whether nothing waits.

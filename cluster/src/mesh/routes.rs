@@ -20,11 +20,11 @@ mod tests;
 mod unit_tests;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -95,8 +95,12 @@ pub(super) struct Routes {
     open: AtomicUsize,
     asks: AtomicU64,
     epochs: AtomicU64,
-    /// Nodes that are linked and not silent.
-    heard: RwLock<HashSet<NodeId, Keyed>>,
+    /// Grows when a node is heard of (again), and when messages may come back that nobody waits for any
+    /// more. A direct message carries the era in which it was pushed, and comes back with it; so it can
+    /// be told whether it belongs to the route as that is now.
+    era: AtomicU32,
+    /// Nodes that are linked and not silent, and since which era.
+    heard: RwLock<HashMap<NodeId, u32, Keyed>>,
     room: Arc<Room>,
     /// Held for reading while a broadcast finds out whom to leave out and is pushed.
     gate: RwLock<()>,
@@ -121,7 +125,8 @@ impl Routes {
             open: AtomicUsize::new(0),
             asks: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
-            heard: RwLock::new(HashSet::with_hasher(hasher)),
+            era: AtomicU32::new(0),
+            heard: RwLock::new(HashMap::with_hasher(hasher)),
             room: Arc::default(),
             gate: RwLock::new(()),
             sweep: AtomicUsize::new(0),
@@ -143,8 +148,8 @@ impl Routes {
         let mut needs = Needs::new();
         if let [target] = targets {
             let shard = self.shards[self.shard_of(target)].read();
-            let pushed =
-                shard.usable(target, ring, now).map(|to| cx.push(to, message, targets, false));
+            let home = shard.usable(target, ring, now);
+            let pushed = home.map(|home| self.push(home, message, targets, false, &cx));
             drop(shard);
             if !pushed.is_some_and(is_there) {
                 needs.extend(self.enter(target, &mut kept, ring, &cx));
@@ -180,7 +185,7 @@ impl Routes {
         for group in known.chunk_by(|a, b| a.0 == b.0).flat_map(|group| group.chunks(TARGETS_MAX)) {
             let names: SmallVec<[&str; 16]> = group.iter().map(|(_, name)| *name).collect();
             let Some((home, _)) = group.first() else { continue };
-            if !is_there(cx.push(*home, message, &names, false)) {
+            if !is_there(self.push(*home, message, &names, false, cx)) {
                 rest.extend(names);
             }
         }
@@ -216,7 +221,7 @@ impl Routes {
         let message = kept.message;
         let mut shard = self.lock(target);
         if let Some(home) = shard.usable(target, ring, cx.now) {
-            if is_there(cx.push(home, message, &[target], false)) {
+            if is_there(self.push(home, message, &[target], false, cx)) {
                 return None;
             }
             // The link is gone with all that was in it; the news is on its way.
@@ -224,7 +229,7 @@ impl Routes {
         }
         if !shard.open.contains_key(target) {
             let route = match shard.known.get(target) {
-                Some(known) => Route::doubted(known.session(), self.last_ask()),
+                Some(known) => known.doubted(self.last_ask()),
                 // It may have come or been unfenced since the caller looked; later messages go there
                 // directly.
                 None if cx.out.here(&agent, message.from, message.followed, &message.body) => {
@@ -303,6 +308,43 @@ impl Routes {
         self.epochs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    fn era(&self) -> u32 {
+        self.era.load(Ordering::Relaxed)
+    }
+
+    fn next_era(&self) -> u32 {
+        self.era.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn is_heard(&self, node: NodeId) -> bool {
+        node == self.me || self.heard.read().contains_key(&node)
+    }
+
+    /// Since which era the node is linked and was never silent.
+    fn heard_since(&self, node: NodeId) -> u32 {
+        self.heard.read().get(&node).copied().unwrap_or_default()
+    }
+
+    /// Pushes a message to the home of these agents, whose shards are locked.
+    fn push(
+        &self,
+        home: NodeId,
+        message: &Outgoing<'_>,
+        targets: &[&str],
+        resent: bool,
+        cx: &Cx<'_, impl RouteOut>,
+    ) -> Pushed {
+        let frame = Data::Direct(Direct {
+            followed: message.followed,
+            resent,
+            era: self.era(),
+            from: message.from.as_str(),
+            targets: Names::List(targets),
+            body: message.body.clone(),
+        });
+        cx.out.data(home, message.lane, &frame)
+    }
+
     fn lock(&self, agent: &str) -> RwLockWriteGuard<'_, Shard> {
         self.shards[self.shard_of(agent)].write()
     }
@@ -314,17 +356,6 @@ impl Routes {
 }
 
 impl<O: RouteOut> Cx<'_, O> {
-    fn push(&self, home: NodeId, message: &Outgoing<'_>, targets: &[&str], resent: bool) -> Pushed {
-        let frame = Data::Direct(Direct {
-            followed: message.followed,
-            resent,
-            from: message.from.as_str(),
-            targets: Names::List(targets),
-            body: message.body.clone(),
-        });
-        self.out.data(home, message.lane, &frame)
-    }
-
     fn lose(&self, why: Lost, messages: &[Waiting<Charge>]) {
         // A follower that is away misses nothing.
         let is_lost =

@@ -54,6 +54,8 @@ pub struct Direct<'a> {
     pub followed: bool,
     /// Whether it bounced before, from another node. Then it is not sent a third time.
     pub resent: bool,
+    /// The era of its sender's node in which it was pushed: told back, and of meaning only there.
+    pub era: u32,
     /// Who sent it; not the receiver's own choice where it matters: only told apart, never shown.
     pub from: &'a str,
     /// For whom; at least one.

@@ -74,6 +74,7 @@ fn put_direct(out: &mut Vec<u8>, direct: &Direct<'_>) {
     debug_assert!(!direct.targets.is_empty(), "a message for nobody");
     let flag = |set, flag| if set { flag } else { 0 };
     out.push(flag(direct.followed, FOLLOWED) | flag(direct.resent, RESENT));
+    out.extend_from_slice(&direct.era.to_le_bytes());
     put_name(out, direct.from);
     put_names(out, direct.targets);
     out.extend_from_slice(direct.body.as_slice());
@@ -133,6 +134,7 @@ impl<'a> Fields<'a> {
         Some(Direct {
             followed: flags & FOLLOWED != 0,
             resent: flags & RESENT != 0,
+            era: self.u32()?,
             from: self.name()?,
             targets: self.names().filter(|names| !names.is_empty())?,
             body: self.message(),
@@ -175,7 +177,7 @@ impl<'a> Fields<'a> {
 
     /// Looks at each name once, so that [`Names::iter`] never ends before the last.
     fn names(&mut self) -> Option<Names<'a>> {
-        let length = usize::try_from(u32::from_le_bytes(self.array()?)).ok()?;
+        let length = usize::try_from(self.u32()?).ok()?;
         let bytes = self.take(length)?;
         let mut names = Fields { body: self.body, rest: bytes };
         for _ in 0..NAMES_MAX {
@@ -195,6 +197,10 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
     }
 
     fn u8(&mut self) -> Option<u8> {

@@ -88,14 +88,18 @@ fn data_frames() -> Vec<(Data<'static>, &'static str)> {
         Broadcast { seq: 2, from: "abc", except: Names::List(&["x-1"]), body: body.clone() };
     let origin = Incarnation { node: NodeId(9), generation: Generation(4) };
     let two = Names::List(&["abc", "defg"]);
-    let direct = Direct { followed: false, resent: false, from: "x-1", targets: two, body };
+    let direct =
+        Direct { followed: false, resent: false, era: 0x0102, from: "x-1", targets: two, body };
     let followed =
         Direct { followed: true, resent: true, body: Body::Borrowed(b""), ..direct.clone() };
     let to_all = Broadcast { except: Names::NONE, ..broadcast.clone() };
     vec![
         (Data::Start { seq: 258 }, "09000000 40 0201000000000000"),
-        (Data::Direct(direct), "15000000 41 00 03782d31 09000000 03616263 0464656667 7b7d"),
-        (Data::Bounced(followed), "13000000 42 03 03782d31 09000000 03616263 0464656667"),
+        (
+            Data::Direct(direct),
+            "19000000 41 00 02010000 03782d31 09000000 03616263 0464656667 7b7d",
+        ),
+        (Data::Bounced(followed), "17000000 42 03 02010000 03782d31 09000000 03616263 0464656667"),
         (Data::Broadcast(to_all), "13000000 43 0200000000000000 03616263 00000000 7b7d"),
         (
             Data::Relayed(Relayed { origin, lane: 3, broadcast }),
@@ -204,12 +208,12 @@ fn no_body_is_shorter_or_longer_than_its_frame() {
 #[test]
 fn fields_that_cannot_be_are_refused() {
     for (why, kind, hex) in [
-        ("an unknown flag", 65, "0000000000000000 02 03782d31 04000000 03616263"),
-        ("no target", 65, "0000000000000000 00 03782d31 00000000"),
-        ("a name in capitals", 65, "0000000000000000 00 03582d31 04000000 03616263"),
-        ("a target in capitals", 65, "0000000000000000 00 03782d31 04000000 03416263"),
-        ("a target over the edge", 65, "0000000000000000 00 03782d31 04000000 04616263 64"),
-        ("a target of no letters", 65, "0000000000000000 00 03782d31 05000000 00 03616263"),
+        ("an unknown flag", 65, "04 00000000 03782d31 04000000 03616263"),
+        ("no target", 65, "00 00000000 03782d31 00000000"),
+        ("a name in capitals", 65, "00 00000000 03582d31 04000000 03616263"),
+        ("a target in capitals", 65, "00 00000000 03782d31 04000000 03416263"),
+        ("a target over the edge", 65, "00 00000000 03782d31 04000000 04616263 64"),
+        ("a target of no letters", 65, "00 00000000 03782d31 05000000 00 03616263"),
         ("names over the end", 67, "0000000000000000 03616263 05000000 03616263"),
         ("a name that is no text", 69, "0000000000000000 03ff6263"),
         (
@@ -254,6 +258,7 @@ fn the_largest_message_for_the_most_agents_fits() {
     let direct = Direct {
         followed: true,
         resent: true,
+        era: u32::MAX,
         from: &name,
         targets: Names::List(&names),
         body: Body::Borrowed(&message),
@@ -270,6 +275,7 @@ fn a_message_is_sliced_out_of_what_was_received() {
     let direct = Data::Direct(Direct {
         followed: false,
         resent: false,
+        era: 0,
         from: "abc",
         targets: Names::List(&["def"]),
         body: Body::Borrowed(b"payload"),
@@ -403,7 +409,8 @@ fn each_data(
     if list.is_empty() {
         return Ok(());
     }
-    let direct = Direct { followed: b % 2 == 0, resent: a % 2 == 0, from, targets: names, body };
+    let (followed, resent, era) = (b % 2 == 0, a % 2 == 0, u32::try_from(c >> 32).unwrap());
+    let direct = Direct { followed, resent, era, from, targets: names, body };
     check(&Data::Direct(direct.clone()))?;
     check(&Data::Bounced(direct))
 }

@@ -151,8 +151,10 @@ impl World {
         let gone = is_first && !self.nodes[peer.node].is_in(peer);
         if gone || (is_first && way_is_blocked) || self.links.state(side.other()) == EndState::Down
         {
-            self.links.down(side, &mut self.rng);
-            self.links.down(side.other(), &mut self.rng);
+            for end in [side, side.other()] {
+                let vanished = self.links.down(end, &mut self.rng);
+                self.history.vanished += vanished.iter().map(copies).sum::<u64>();
+            }
             return;
         }
         if let Some(old) = self.links.current(life.node, peer.node) {

@@ -34,6 +34,7 @@ enum Frame {
 struct KeptDirect {
     followed: bool,
     resent: bool,
+    era: u32,
     from: Box<str>,
     targets: Box<[u8]>,
     body: Bytes,
@@ -101,6 +102,7 @@ impl KeptDirect {
         Direct {
             followed: self.followed,
             resent: self.resent,
+            era: self.era,
             from: &self.from,
             targets: Names::Encoded(&self.targets),
             body: Body::Shared(self.body.clone()),
@@ -113,6 +115,7 @@ impl From<&Direct<'_>> for KeptDirect {
         Self {
             followed: direct.followed,
             resent: direct.resent,
+            era: direct.era,
             from: direct.from.into(),
             targets: encoded(&direct.targets),
             body: Bytes::copy_from_slice(direct.body.as_slice()),
@@ -175,6 +178,7 @@ mod tests {
         let direct = || Direct {
             followed: true,
             resent: true,
+            era: 7,
             from: "ann",
             targets: Names::List(&names),
             body: body(),

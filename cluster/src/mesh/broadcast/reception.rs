@@ -342,7 +342,7 @@ mod tests {
 
     fn direct() -> Data<'static> {
         let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(b"{}"));
-        Data::Direct(Direct { followed: false, resent: false, from: "ann", targets, body })
+        Data::Direct(Direct { followed: false, resent: false, era: 0, from: "ann", targets, body })
     }
 
     const FENCE: Data<'static> = Data::Fence { agent: "bob", epoch: 1 };

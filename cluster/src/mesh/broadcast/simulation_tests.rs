@@ -183,7 +183,8 @@ impl World {
         let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(&mark));
         let epoch = u64::from_le_bytes(mark);
         if is_direct {
-            let direct = Direct { followed: false, resent: false, from: "ann", targets, body };
+            let direct =
+                Direct { followed: false, resent: false, era: 0, from: "ann", targets, body };
             self.push(to, &Data::Direct(direct));
         } else {
             self.push(to, &Data::Fence { agent: "bob", epoch });

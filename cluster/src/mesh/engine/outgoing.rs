@@ -3,7 +3,7 @@
 
 use super::{
     Action, AgentId, Body, Control, Core, Data, Duration, LANES, Located, Lost, Mesh, Need, Needs,
-    NodeId, Out, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
+    NodeId, Out, Published, Pushed, RouteOut, SessionId, Spent, VecDeque, Whom,
 };
 
 /// What the deciding parts ask for.
@@ -64,6 +64,10 @@ impl Mesh {
             Control::Publish { agent, session, arrival } => {
                 core.directory.publish(from, &agent, session, arrival, now)
             }
+            // Wherever that session is, the agent has moved there.
+            Control::Published { agent, session, outcome: Published::Outdone(by) } => {
+                return self.moved(core, from, &agent, Some(session), Some(by), now);
+            }
             Control::Published { agent, session, outcome } => {
                 core.presence.published(from, &agent, session, outcome, now)
             }
@@ -106,7 +110,12 @@ impl Mesh {
         is: Option<SessionId>,
         now: Duration,
     ) -> (Vec<Action>, Needs) {
+        let correction = core.correct(from, agent, was, is);
+        if is.is_none() && correction.is_some() {
+            return (correction.into_iter().collect(), Needs::new());
+        }
         let mut learned = core.directory.moved(agent, was, is, now);
+        learned.extend(correction);
         if let Some(session) = is {
             for action in core.presence.outdone(agent, session) {
                 self.tell_session(&action);
@@ -222,10 +231,28 @@ impl Mesh {
 }
 
 impl Core {
+    /// What is here, this node knows best. The home of an older session than the one here is told of
+    /// that, and so is who says that the one here has ended.
+    fn correct(
+        &self,
+        from: NodeId,
+        agent: &AgentId,
+        was: Option<SessionId>,
+        is: Option<SessionId>,
+    ) -> Option<Action> {
+        let own = self.presence.session_of(agent.as_str())?;
+        let to = match is {
+            Some(session) => (session < own).then_some(session.node)?,
+            None => (was == Some(own)).then_some(from)?,
+        };
+        let frame = Control::Moved { agent: agent.clone(), was: None, now: Some(own) };
+        Some(Action::Send { to, frame })
+    }
+
     pub(super) fn locate(&mut self, asker: NodeId, agent: &AgentId, home_only: bool) -> Located {
         let recorded = self.directory.lookup(asker, agent.as_str(), home_only);
         match (self.presence.session_of(agent.as_str()), recorded) {
-            (Some(own), Located::At(recorded)) if home_only => Located::At(own.max(recorded)),
+            (Some(own), Located::At(recorded)) => Located::At(own.max(recorded)),
             (Some(own), _) if home_only => Located::At(own),
             (_, recorded) => recorded,
         }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::Route;
 use crate::{NodeId, SessionId};
 
 /// The ring that no route was verified under.
@@ -37,6 +38,11 @@ impl Vouched {
     pub(in crate::mesh) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
         (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.number() })
     }
+
+    /// Whether it is this node's.
+    pub(in crate::mesh) fn is_by(&self, node: NodeId) -> bool {
+        self.owner == node
+    }
 }
 
 /// A route that may be used.
@@ -45,17 +51,25 @@ pub(in crate::mesh) struct Known {
     session: SessionId,
     owner: NodeId,
     ring: AtomicU64,
+    /// In which era it was made.
+    since: u32,
     used_s: AtomicU32,
 }
 
 impl Known {
-    /// A route to `session`, used now.
-    pub(in crate::mesh) fn new(session: SessionId, vouched: Vouched, now: Duration) -> Self {
+    /// A route to `session`, used now, along which nothing was pushed before the era `since`.
+    pub(in crate::mesh) fn new(
+        session: SessionId,
+        vouched: Vouched,
+        since: u32,
+        now: Duration,
+    ) -> Self {
         let Vouched { owner, ring } = vouched;
         Self {
             session,
             owner,
             ring: AtomicU64::new(ring),
+            since,
             used_s: AtomicU32::new(coarse_seconds(now)),
         }
     }
@@ -63,6 +77,16 @@ impl Known {
     /// Where it leads to.
     pub(in crate::mesh) fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// The open route in its place, which is verified.
+    pub(in crate::mesh) fn doubted<C>(&self, last_ask: u64) -> Route<C> {
+        Route::doubted(self.session, self.since, last_ask)
+    }
+
+    /// Since which era.
+    pub(in crate::mesh) fn since(&self) -> u32 {
+        self.since
     }
 
     /// The home node of the session.

@@ -40,12 +40,13 @@ impl Routes {
                 out.lost(Lost::Stale, 1);
                 continue;
             };
-            if let Some(session) = shard.session(target).filter(|session| session.node == from) {
-                self.open(&mut shard, &agent, Route::doubted(session, self.last_ask()));
+            let known = shard.known.get(target);
+            let leads_there = |known: &&Known| known.home() == from && known.since() <= direct.era;
+            if let Some(known) = known.filter(leads_there) {
+                let route = known.doubted(self.last_ask());
+                self.open(&mut shard, &agent, route);
             }
-            if let Err(why) =
-                self.take_back(&mut shard, &agent, from, direct.resent, &mut kept, now)
-            {
+            if let Err(why) = self.take_back(&mut shard, &agent, from, direct, &mut kept, now) {
                 out.lost(why, 1);
             }
             needs.extend(self.advance(&mut shard, &agent, &cx));
@@ -60,17 +61,18 @@ impl Routes {
         shard: &mut Shard,
         agent: &AgentId,
         from: NodeId,
-        resent: bool,
+        direct: &Direct<'_>,
         kept: &mut Kept<'_>,
         now: Duration,
     ) -> Result<(), Lost> {
         let route = shard.open.get_mut(agent).ok_or(Lost::Stale)?;
-        route.refused(from, self.next_epoch());
-        if resent {
+        route.refused(from, direct.era, self.next_epoch());
+        if direct.resent {
             return Err(Lost::Stale);
         }
         let waiting = self.waiting(kept, now).ok_or(Lost::RouteFull)?;
-        route.bounced(from, Waiting { resent: true, ..waiting }).map_err(|(why, _)| why)
+        let waiting = Waiting { pushed: Some(direct.era), ..waiting };
+        route.bounced(from, waiting).map_err(|(why, _)| why)
     }
 
     /// `from` echoes a fence, behind all that it gave back on this lane.
@@ -101,9 +103,13 @@ impl Routes {
     ) -> Needs {
         let cx = Cx { out, now };
         match (was, is) {
+            // What is here, this node knows best.
+            (_, Some(session)) if session.node == self.me => Needs::new(),
             (_, Some(session)) => {
+                // A home's word is not an owner's, though it may be both: it tells whom nobody watches.
                 let vouched = self.vouched(from, agent, session, ring);
-                self.found_at(agent, Place { session, vouched }, &cx).1
+                let vouched = vouched.filter(|_| from != session.node);
+                self.found_at(agent, Place { session, vouched }, Route::told, &cx).1
             }
             (Some(was), None) => self.ended(agent, was, &cx),
             (None, None) => {
@@ -125,7 +131,8 @@ impl Routes {
         out: &impl RouteOut,
         now: Duration,
     ) -> (bool, Needs) {
-        self.found_at(agent, Place { session, vouched: None }, &Cx { out, now })
+        let place = Place { session, vouched: None };
+        self.found_at(agent, place, Route::found, &Cx { out, now })
     }
 
     /// A session of the agent on this node is no more.
@@ -153,6 +160,11 @@ impl Routes {
     ) -> Needs {
         let cx = Cx { out, now };
         let mut shard = self.lock(agent.as_str());
+        let place = match place {
+            // What is here, this node knows best.
+            Located::At(session) if session.node == self.me => Located::Unsettled,
+            place => place,
+        };
         match (shard.open.get_mut(agent), place) {
             (Some(route), Located::At(session)) => {
                 let vouched = self.vouched(from, agent, session, ring);
@@ -162,7 +174,7 @@ impl Routes {
             (Some(route), Located::Unsettled) => route.not_known(ask),
             (None, Located::At(session)) => {
                 // The question is settled and forgotten: who was asked, and as what, is not known.
-                self.found(&mut shard, agent, Place { session, vouched: None });
+                self.found(&mut shard, agent, Place { session, vouched: None }, Route::told);
             }
             (None, _) => {}
         }
@@ -178,14 +190,12 @@ impl Routes {
         session: SessionId,
         ring: &impl RingView,
     ) -> Option<Vouched> {
-        let home = session.node;
-        let is_heard = home == self.me || self.heard.read().contains(&home);
-        Vouched::by(from, agent.as_str(), ring).filter(|_| is_heard)
+        Vouched::by(from, agent.as_str(), ring).filter(|_| self.is_heard(session.node))
     }
 
     /// There is a link to the node, or it is heard of again.
     pub(in crate::mesh) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
-        self.heard.write().insert(node);
+        self.heard.write().entry(node).or_insert_with(|| self.next_era());
         self.on_all_open(&Cx { out, now }, |_| ())
     }
 
@@ -227,7 +237,10 @@ impl Routes {
     pub(in crate::mesh) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
         let cx = Cx { out, now };
         self.forget_idle(now);
-        self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now)))
+        // A node that stood still has perhaps nothing to wait for any more: first what may go goes.
+        let mut needs = self.on_all_open(&cx, |route| route.lose_patience(now));
+        needs.extend(self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now))));
+        needs
     }
 
     /// Looks through one shard.

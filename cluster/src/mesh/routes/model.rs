@@ -325,21 +325,23 @@ impl Network {
     fn on_data(&mut self, from: usize, to: usize, lane: u8, frame: Frame) {
         let (out, now) = (self.out(to), self.now);
         match frame {
-            Frame::Direct { from: sender, resent, targets, body } => {
+            Frame::Direct { from: sender, resent, era, targets, body } => {
                 let missing: Vec<_> = targets
                     .into_iter()
                     .filter(|agent| !self.wires.borrow_mut().give(to, agent, &body, How::Direct))
                     .collect();
                 if !missing.is_empty() {
-                    let frame = Frame::Bounced { from: sender, resent, targets: missing, body };
+                    let targets = missing;
+                    let frame = Frame::Bounced { from: sender, resent, era, targets, body };
                     self.wires.borrow_mut().push(to, from, lane, frame);
                 }
             }
-            Frame::Bounced { from: sender, resent, targets, body } => {
+            Frame::Bounced { from: sender, resent, era, targets, body } => {
                 let targets: Vec<_> = targets.iter().map(String::as_str).collect();
                 let direct = Direct {
                     followed: false,
                     resent,
+                    era,
                     from: &sender,
                     targets: Names::List(&targets),
                     body: Body::Shared(body),

@@ -30,10 +30,11 @@ impl Routes {
         &self,
         agent: &AgentId,
         place: Place,
+        take: fn(&mut Route, Place, u64),
         cx: &Cx<'_, impl RouteOut>,
     ) -> (bool, Needs) {
         let mut shard = self.lock(agent.as_str());
-        self.found(&mut shard, agent, place);
+        self.found(&mut shard, agent, place, take);
         let need = self.advance(&mut shard, agent, cx);
         let open = shard.open.contains_key(agent);
         drop(shard);
@@ -41,19 +42,25 @@ impl Routes {
         (open, need.into_iter().collect())
     }
 
-    pub(super) fn found(&self, shard: &mut Shard, agent: &AgentId, place: Place) {
+    pub(super) fn found(
+        &self,
+        shard: &mut Shard,
+        agent: &AgentId,
+        place: Place,
+        take: fn(&mut Route, Place, u64),
+    ) {
         match shard.known.get_mut(agent) {
             Some(known) if known.session() == place.session => {
                 place.vouched.into_iter().for_each(|vouched| known.confirm(vouched));
             }
             Some(known) if known.session() < place.session => {
-                let route = Route::doubted(known.session(), self.last_ask());
+                let route = known.doubted(self.last_ask());
                 self.open(shard, agent, route);
             }
             _ => {}
         }
         if let Some(route) = shard.open.get_mut(agent) {
-            route.found(place, self.next_epoch());
+            take(route, place, self.next_epoch());
         }
     }
 
@@ -64,8 +71,9 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> Needs {
         let mut shard = self.lock(agent.as_str());
-        if let Some(session) = shard.session(agent.as_str()).filter(|session| *session <= was) {
-            self.open(&mut shard, agent, Route::doubted(session, self.last_ask()));
+        if let Some(known) = shard.known.get(agent).filter(|known| known.session() <= was) {
+            let route = known.doubted(self.last_ask());
+            self.open(&mut shard, agent, route);
         }
         if let Some(route) = shard.open.get_mut(agent) {
             route.ended(was, self.last_ask(), self.next_epoch());
@@ -121,6 +129,9 @@ impl Routes {
     pub(super) fn close(&self, shard: &mut Shard, agent: &AgentId) -> Option<Route> {
         let route = shard.open.remove(agent)?;
         self.open.fetch_sub(1, Ordering::Release);
+        if route.has_given_up() {
+            self.next_era();
+        }
         Some(route)
     }
 
@@ -132,7 +143,7 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> Option<Need> {
         let route = shard.open.get_mut(agent)?;
-        let is_heard = |node| node == self.me || self.heard.read().contains(&node);
+        let is_heard = |node| self.is_heard(node);
         route.push_fences(|node, lane, epoch| {
             if !is_heard(node) {
                 return Pushed::NoLink;
@@ -169,11 +180,12 @@ impl Routes {
     ) {
         let home = place.session.node;
         let is_empty = route.is_empty();
-        let (messages, stale) = route.settle(home);
+        let since = route.led_since(place.session).unwrap_or_else(|| self.era());
+        let (messages, stale) = route.settle(home, self.heard_since(home));
         if stale > 0 {
             cx.out.lost(Lost::Stale, stale as u64);
         }
-        for Waiting { message, lane, resent, .. } in messages {
+        for Waiting { message, lane, pushed, .. } in messages {
             let Message { from, followed, body } = message;
             let body = Body::Shared(body);
             if home == self.me {
@@ -182,7 +194,8 @@ impl Routes {
                 }
             } else {
                 let message = Outgoing { from: &from, lane, followed, body };
-                if !is_there(cx.push(home, &message, &[agent.as_str()], resent)) {
+                let resent = pushed.is_some();
+                if !is_there(self.push(home, &message, &[agent.as_str()], resent, cx)) {
                     cx.out.lost(Lost::LinkLost, 1);
                 }
             }
@@ -191,10 +204,11 @@ impl Routes {
             cx.out.unfenced(agent);
         } else if let Some(vouched) = place.vouched {
             shard.make_room();
-            shard.known.insert(agent.clone(), Known::new(place.session, vouched, cx.now));
+            shard.known.insert(agent.clone(), Known::new(place.session, vouched, since, cx.now));
         } else if !is_empty {
             let epoch = self.next_epoch();
-            self.open(shard, agent, Route::unvouched(place.session, self.last_ask(), epoch));
+            let route = Route::unvouched(place.session, since, self.last_ask(), epoch);
+            self.open(shard, agent, route);
             self.advance(shard, agent, cx);
         }
     }
@@ -219,7 +233,7 @@ impl Routes {
             charge: self.room.take(kept.message.body.as_slice().len())?,
             message: kept.keep(),
             lane: kept.message.lane,
-            resent: false,
+            pushed: None,
             after_ask: self.last_ask(),
             since: now,
         })
@@ -242,10 +256,6 @@ impl Shard {
         let known = self.known.get(agent).filter(|known| known.is_good(agent, ring))?;
         known.touch(now);
         Some(known.home())
-    }
-
-    pub(super) fn session(&self, agent: &str) -> Option<SessionId> {
-        self.known.get(agent).map(Known::session)
     }
 
     /// The agent's id, if there is a route to it.

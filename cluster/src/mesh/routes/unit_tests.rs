@@ -261,6 +261,7 @@ fn strange_bounces_and_echoes_change_nothing() {
     let direct = Direct {
         followed: false,
         resent: false,
+        era: routes.era(),
         from: "sender",
         targets: Names::List(&["agent-a", "agent-z"]),
         body: Body::Borrowed(b"hi"),

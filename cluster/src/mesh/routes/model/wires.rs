@@ -4,8 +4,8 @@ use super::*;
 
 #[derive(Clone, Debug)]
 pub(super) enum Frame {
-    Direct { from: String, resent: bool, targets: Vec<String>, body: Bytes },
-    Bounced { from: String, resent: bool, targets: Vec<String>, body: Bytes },
+    Direct { from: String, resent: bool, era: u32, targets: Vec<String>, body: Bytes },
+    Bounced { from: String, resent: bool, era: u32, targets: Vec<String>, body: Bytes },
     Broadcast { except: Vec<String>, body: Bytes },
     Fence { agent: String, epoch: u64 },
     Fenced { agent: String, epoch: u64 },
@@ -53,6 +53,7 @@ impl RouteOut for Out<'_> {
             Data::Direct(direct) => Frame::Direct {
                 from: direct.from.to_owned(),
                 resent: direct.resent,
+                era: direct.era,
                 targets: names(&direct.targets),
                 body: direct.body.to_shared(),
             },
