@@ -4,23 +4,36 @@
 //! the book. [`LocalRegistry`] is the book kept by one node: a relay that is alone, or a mesh's [`Voter`].
 //! Every other node of a mesh is an [`Observer`].
 
+mod administration;
 mod book;
+mod carry;
+#[allow(dead_code)] // until consensus is there
+mod command;
 #[cfg(test)]
 mod disk_tests;
 mod local;
 mod observer;
+#[allow(dead_code)] // until consensus is there
+mod raft;
 mod record;
 mod remote;
 mod standing;
+mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vault;
 mod voter;
 mod writer;
 
+pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
+pub use carry::Carry;
+pub use command::{Claim, KeyId, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use observer::{AskVoter, NewsError, Observer};
+pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
+pub use vault::{Audience, Vault, VaultEntry, VaultError};
 pub use voter::Voter;
 
 use async_trait::async_trait;
@@ -59,6 +72,12 @@ pub enum AdminError {
     /// No agent of that id was ever registered.
     #[error("no agent of this id is registered")]
     UnknownAgent,
+    /// The agent is banned, and gets no token.
+    #[error("this agent is banned: lift the ban first")]
+    Banned,
+    /// What was asked for would do harm; the text says which and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// No token of that serial was ever issued.
     #[error("no token of this serial was ever issued")]
     UnknownToken,
@@ -68,7 +87,7 @@ pub enum AdminError {
 }
 
 /// What is revoked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Revocation {
     /// One token, and all tokens narrowed from it.
     Token(Serial),
@@ -85,24 +104,24 @@ pub struct AgentRecord {
     pub serial: Serial,
     /// Whether that token is revoked.
     pub revoked: bool,
+    /// Whether the agent is banned.
+    pub banned: bool,
 }
 
-/// The book of names, as the rest of the relay sees it.
+/// The book of names, as the relay that serves agents sees it.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
     /// Registers `wanted`, or an id of the registry's choosing, and issues its first token. When
-    /// this returns `Ok` the name is durable.
-    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError>;
-
-    /// Issues one more token for a registered agent, for example after its last was revoked.
-    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError>;
-
-    /// Revokes; durable when this returns, and seen by [`verify`](Self::verify) and
-    /// [`is_revoked`](Self::is_revoked) at once.
-    async fn revoke(&self, what: Revocation) -> Result<(), AdminError>;
-
-    /// What is known of an agent; none if the id was never registered.
-    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError>;
+    /// this returns `Ok` the name is durable on a majority of the voters.
+    ///
+    /// The same `claim` once more has the same outcome, with the same token's serial. Answers within
+    /// two seconds; after `Unavailable` the name stays free unless the claim is
+    /// [repeatable](Claim::is_repeatable), whose owner may come again for the outcome.
+    async fn register(
+        &self,
+        wanted: Option<AgentId>,
+        claim: Claim,
+    ) -> Result<Registration, RegisterError>;
 
     /// How many ids are registered.
     fn registered_agents(&self) -> u64;
@@ -110,9 +129,13 @@ pub trait Registry: Send + Sync + 'static {
     /// Checks a token's signature, expiry and revocation, in memory.
     fn verify(&self, token: &str, now: UnixMillis) -> Result<Grant, TokenError>;
 
-    /// Whether a token that was good once has been revoked since.
+    /// Whether a token that was good once has been revoked since, by serial, with its agent, by a ban
+    /// or with the key that signed it.
     fn is_revoked(&self, grant: &Grant) -> bool;
 
     /// Changes whenever something was revoked; whoever holds open sessions looks through them then.
     fn revocations(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// How the registry is, for operators.
+    fn status(&self) -> RegistryStatus;
 }

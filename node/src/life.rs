@@ -375,7 +375,7 @@ mod tests {
         let (node, _folder) = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
-            let token = relay.registry.register(None).await.unwrap().token;
+            let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
             let (stream, theirs) = duplex(64);
             network.send(theirs).await.unwrap();
             let operator = async {
@@ -398,7 +398,7 @@ mod tests {
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
             let turn = relay.token_checks.acquire().await.unwrap();
-            let token = relay.registry.register(None).await.unwrap().token;
+            let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
             let (stream, theirs) = duplex(4_096);
             network.send(theirs).await.unwrap();
             let operator = async {

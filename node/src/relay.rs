@@ -381,7 +381,7 @@ mod tests {
     };
 
     async fn session(relay: &Relay) -> Session {
-        let token = relay.registry.register(None).await.unwrap().token;
+        let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
         let opening = Opening {
             id: relay.next_session_id(relay.clock.wall()),
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),

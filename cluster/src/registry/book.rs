@@ -132,7 +132,7 @@ impl<'t> Book<'t> {
             return Ok(Ok(None));
         };
         let revoked = self.is_revoked(agent, serial)?;
-        Ok(Ok(Some(AgentRecord { registered_at, serial, revoked })))
+        Ok(Ok(Some(AgentRecord { registered_at, serial, revoked, banned: false })))
     }
 
     fn entry(&self, agent: &AgentId) -> Result<Option<AgentEntry>, StoreError> {

@@ -55,12 +55,12 @@ fn enqueue<F: Future + Unpin>(request: &mut F) -> Option<F::Output> {
 async fn a_full_disk_refuses_and_leaves_no_trace() {
     let bench = Bench::new();
     let (disk, registry) = (&bench.disk, &bench.registry);
-    let before = registry.register(Some(id("before"))).await.unwrap();
+    let before = registry.register(Some(id("before")), Claim::random()).await.unwrap();
     let changes = registry.revocations();
 
     disk.full.store(true, Ordering::SeqCst);
     for _ in 0..3 {
-        let outcome = registry.register(Some(id("refused"))).await;
+        let outcome = registry.register(Some(id("refused")), Claim::random()).await;
         let Err(RegisterError::Unavailable(reason)) = outcome else { panic!("not refused") };
         assert!(reason.contains("no space left"), "{reason}");
     }
@@ -71,7 +71,7 @@ async fn a_full_disk_refuses_and_leaves_no_trace() {
     assert!(!changes.has_changed().unwrap());
 
     disk.full.store(false, Ordering::SeqCst);
-    let after = registry.register(Some(id("refused"))).await.unwrap();
+    let after = registry.register(Some(id("refused")), Claim::random()).await.unwrap();
     assert_eq!(bench.verify(&after.token).unwrap().serial(), Serial(2));
     assert_eq!(registry.registered_agents(), 2);
 }
@@ -80,8 +80,9 @@ async fn a_full_disk_refuses_and_leaves_no_trace() {
 async fn requests_that_wait_share_one_commit() {
     let bench = Bench::new();
     let closed = bench.gate.write();
-    let mut waiting: Vec<_> =
-        (0..50).map(|n| bench.registry.register(Some(id(&format!("name-{n}"))))).collect();
+    let mut waiting: Vec<_> = (0..50)
+        .map(|n| bench.registry.register(Some(id(&format!("name-{n}"))), Claim::random()))
+        .collect();
     assert!(waiting.iter_mut().all(|request| enqueue(request).is_none()));
     bench.disk.flushes.store(0, Ordering::SeqCst);
     drop(closed);
@@ -102,8 +103,9 @@ async fn a_full_queue_turns_away_at_once() {
     const REQUESTS: usize = 2000;
     let bench = Bench::new();
     let closed = bench.gate.write();
-    let mut requests: Vec<_> =
-        (0..REQUESTS).map(|_| bench.registry.register(Some(id("wanted")))).collect();
+    let mut requests: Vec<_> = (0..REQUESTS)
+        .map(|_| bench.registry.register(Some(id("wanted")), Claim::random()))
+        .collect();
     let answers: Vec<_> = requests.iter_mut().map(enqueue).collect();
     drop(closed);
     let (mut turned_away, mut won) = (0, 0);
@@ -126,9 +128,9 @@ async fn a_full_queue_turns_away_at_once() {
 async fn who_stops_waiting_takes_no_name() {
     let bench = Bench::new();
     let closed = bench.gate.write();
-    let mut given_up = bench.registry.register(Some(id("wanted")));
+    let mut given_up = bench.registry.register(Some(id("wanted")), Claim::random());
     assert!(enqueue(&mut given_up).is_none());
     drop(given_up);
     drop(closed);
-    assert!(bench.registry.register(Some(id("wanted"))).await.is_ok());
+    assert!(bench.registry.register(Some(id("wanted")), Claim::random()).await.is_ok());
 }

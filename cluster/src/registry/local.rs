@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
+    AdminError, Administration, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation,
+    RegisterError, Registration, Registry, RegistryStatus, Revocation, VoterChange,
     book::{Book, Decided, Issuer},
     standing::{Revoked, Standing},
     store::{self, Identity, OpenError},
@@ -128,22 +129,12 @@ impl LocalRegistry {
 
 #[async_trait]
 impl Registry for LocalRegistry {
-    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError> {
+    async fn register(
+        &self,
+        wanted: Option<AgentId>,
+        _: Claim,
+    ) -> Result<Registration, RegisterError> {
         self.ask(move |book| book.register(wanted.as_ref())).await
-    }
-
-    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError> {
-        let agent = agent.clone();
-        self.ask(move |book| book.reissue(&agent)).await
-    }
-
-    async fn revoke(&self, what: Revocation) -> Result<(), AdminError> {
-        self.ask(move |book| book.revoke(&what)).await
-    }
-
-    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
-        let agent = agent.clone();
-        self.ask(move |book| book.agent(&agent)).await
     }
 
     fn registered_agents(&self) -> u64 {
@@ -161,6 +152,74 @@ impl Registry for LocalRegistry {
 
     fn revocations(&self) -> watch::Receiver<u64> {
         self.standing.changes()
+    }
+
+    fn status(&self) -> RegistryStatus {
+        RegistryStatus {
+            id: None,
+            role: super::Role::Leader,
+            available: true,
+            waiting: None,
+            leader: None,
+            term: 0,
+            applied: 0,
+            voters: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Administration for LocalRegistry {
+    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError> {
+        let agent = agent.clone();
+        self.ask(move |book| book.reissue(&agent)).await
+    }
+
+    async fn revoke(&self, what: Revocation) -> Result<(), AdminError> {
+        self.ask(move |book| book.revoke(&what)).await
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
+        let agent = agent.clone();
+        self.ask(move |book| book.agent(&agent)).await
+    }
+
+    async fn agents(&self, _: Option<AgentId>, _: usize) -> Result<AgentPage, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn ban(&self, _: &AgentId) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn unban(&self, _: &AgentId) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn import(&self, _: Vec<AgentId>) -> Result<Imported, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyInfo>, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn rotate_key(&self, _: Duration) -> Result<KeyRotation, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn change_voters(&self, _: VoterChange) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn export(
+        &self,
+    ) -> Result<
+        futures_util::stream::BoxStream<'static, Result<bytes::Bytes, AdminError>>,
+        AdminError,
+    > {
+        Err(AdminError::Unavailable("not here".into()))
     }
 }
 

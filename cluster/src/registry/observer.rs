@@ -7,6 +7,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -15,7 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    AdminError, AgentRecord, RegisterError, Registration, Registry, Revocation,
+    AdminError, Administration, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation,
+    RegisterError, Registration, Registry, RegistryStatus, Revocation, VoterChange,
     remote::{self, Answer, Request, View},
     standing::{Revoked, Standing},
 };
@@ -159,24 +161,12 @@ impl Observer {
 
 #[async_trait]
 impl Registry for Observer {
-    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError> {
+    async fn register(
+        &self,
+        wanted: Option<AgentId>,
+        _: Claim,
+    ) -> Result<Registration, RegisterError> {
         self.ask(Request::Register(wanted)).await.into_registration()
-    }
-
-    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError> {
-        self.ask(Request::Reissue(agent.clone())).await.into_reissued()
-    }
-
-    async fn revoke(&self, what: Revocation) -> Result<(), AdminError> {
-        let request = match what.clone() {
-            Revocation::Token(serial) => Request::RevokeToken(serial),
-            Revocation::Agent(agent) => Request::RevokeAgent(agent),
-        };
-        self.ask(request).await.into_revoked()
-    }
-
-    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
-        self.ask(Request::Agent(agent.clone())).await.into_record()
     }
 
     fn registered_agents(&self) -> u64 {
@@ -195,6 +185,76 @@ impl Registry for Observer {
 
     fn revocations(&self) -> watch::Receiver<u64> {
         self.standing.changes()
+    }
+
+    fn status(&self) -> RegistryStatus {
+        RegistryStatus {
+            id: None,
+            role: super::Role::Leader,
+            available: true,
+            waiting: None,
+            leader: None,
+            term: 0,
+            applied: 0,
+            voters: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Administration for Observer {
+    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError> {
+        self.ask(Request::Reissue(agent.clone())).await.into_reissued()
+    }
+
+    async fn revoke(&self, what: Revocation) -> Result<(), AdminError> {
+        let request = match what.clone() {
+            Revocation::Token(serial) => Request::RevokeToken(serial),
+            Revocation::Agent(agent) => Request::RevokeAgent(agent),
+        };
+        self.ask(request).await.into_revoked()
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError> {
+        self.ask(Request::Agent(agent.clone())).await.into_record()
+    }
+
+    async fn agents(&self, _: Option<AgentId>, _: usize) -> Result<AgentPage, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn ban(&self, _: &AgentId) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn unban(&self, _: &AgentId) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn import(&self, _: Vec<AgentId>) -> Result<Imported, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyInfo>, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn rotate_key(&self, _: Duration) -> Result<KeyRotation, AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn change_voters(&self, _: VoterChange) -> Result<(), AdminError> {
+        Err(AdminError::Unavailable("not here".into()))
+    }
+
+    async fn export(
+        &self,
+    ) -> Result<
+        futures_util::stream::BoxStream<'static, Result<bytes::Bytes, AdminError>>,
+        AdminError,
+    > {
+        Err(AdminError::Unavailable("not here".into()))
     }
 }
 
@@ -239,12 +299,12 @@ mod tests {
         assert!(observer.verify("tok_x", NOW).is_err());
         observer.learn(&voter.news()).unwrap();
         let bob: AgentId = "bob".parse().unwrap();
-        let registration = observer.register(Some(bob.clone())).await.unwrap();
+        let registration = observer.register(Some(bob.clone()), Claim::random()).await.unwrap();
         let grant = observer.verify(&registration.token, NOW).unwrap();
         assert_eq!(grant.agent(), &bob);
-        let taken = observer.register(Some(bob.clone())).await;
+        let taken = observer.register(Some(bob.clone()), Claim::random()).await;
         assert!(matches!(taken, Err(RegisterError::Taken)));
-        let relay = observer.register(Some("relay".parse().unwrap())).await;
+        let relay = observer.register(Some("relay".parse().unwrap()), Claim::random()).await;
         assert!(matches!(relay, Err(RegisterError::Reserved)));
         assert_eq!(observer.agent(&bob).await.unwrap().unwrap().serial, grant.serial());
 
@@ -269,7 +329,7 @@ mod tests {
         observer.informed().await;
         assert_eq!(observer.verify(&registration.token, NOW).unwrap_err(), TokenError::Revoked);
         observer.verify(&again.token, NOW).unwrap();
-        let refused = observer.register(None).await;
+        let refused = observer.register(None, Claim::random()).await;
         assert!(matches!(refused, Err(RegisterError::Unavailable(_))));
     }
 

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    AdminError, AgentRecord, LocalRegistry, RegisterError, Registration, Registry, Revocation,
-    standing::Revoked,
+    AdminError, Administration, AgentRecord, Claim, LocalRegistry, RegisterError, Registration,
+    Registry, Revocation, standing::Revoked,
 };
 use crate::{
     AgentId, UnixMillis,
@@ -92,7 +92,7 @@ impl View {
 /// Answers what an observer asks.
 pub(super) async fn answer(registry: &LocalRegistry, request: Request) -> Answer {
     match request {
-        Request::Register(wanted) => registered(registry.register(wanted).await),
+        Request::Register(wanted) => registered(registry.register(wanted, Claim::random()).await),
         Request::Reissue(agent) => reissued(registry.reissue(&agent).await),
         Request::RevokeToken(serial) => revoked(registry.revoke(Revocation::Token(serial)).await),
         Request::RevokeAgent(agent) => revoked(registry.revoke(Revocation::Agent(agent)).await),
@@ -131,7 +131,8 @@ fn refused(error: AdminError) -> Answer {
     match error {
         AdminError::UnknownAgent => Answer::UnknownAgent,
         AdminError::UnknownToken => Answer::UnknownToken,
-        AdminError::Unavailable(why) => Answer::Unavailable(why),
+        AdminError::Unavailable(why) | AdminError::Refused(why) => Answer::Unavailable(why),
+        AdminError::Banned => Answer::UnknownAgent,
     }
 }
 
@@ -169,6 +170,7 @@ impl Answer {
                 registered_at: record.registered_at,
                 serial: record.serial,
                 revoked: record.revoked,
+                banned: false,
             })),
             other => Err(other.into_error()),
         }

@@ -59,18 +59,22 @@ fn verify(registry: &LocalRegistry, token: &str) -> Result<Grant, TokenError> {
 async fn a_name_is_given_once_and_its_token_speaks_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(dir.path());
-    let first = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let first = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     assert_eq!(first.agent, id("rawk-042"));
     let grant = verify(&registry, &first.token).unwrap();
     assert_eq!((grant.agent(), grant.serial()), (&id("rawk-042"), Serial(1)));
-    let again = registry.register(Some(id("rawk-042"))).await;
+    let again = registry.register(Some(id("rawk-042")), Claim::random()).await;
     assert!(matches!(again, Err(RegisterError::Taken)));
-    let reserved = registry.register(Some(id("relay"))).await;
+    let reserved = registry.register(Some(id("relay")), Claim::random()).await;
     assert!(matches!(reserved, Err(RegisterError::Reserved)));
     assert_eq!(registry.registered_agents(), 1);
     let record = registry.agent(&id("rawk-042")).await.unwrap().unwrap();
-    let expected =
-        AgentRecord { registered_at: UnixMillis(NOW), serial: Serial(1), revoked: false };
+    let expected = AgentRecord {
+        registered_at: UnixMillis(NOW),
+        serial: Serial(1),
+        revoked: false,
+        banned: false,
+    };
     assert_eq!(record, expected);
     assert_eq!(registry.agent(&id("nobody")).await.unwrap(), None);
 }
@@ -81,7 +85,7 @@ async fn who_wants_no_name_gets_a_new_one() {
     let registry = open(dir.path());
     let mut names = std::collections::HashSet::new();
     for _ in 0..20 {
-        let Registration { agent, token } = registry.register(None).await.unwrap();
+        let Registration { agent, token } = registry.register(None, Claim::random()).await.unwrap();
         let random = agent.as_str().strip_prefix("agent-").unwrap();
         assert_eq!(random.len(), 10);
         assert!(random.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
@@ -98,7 +102,7 @@ async fn of_many_claims_to_one_name_one_wins() {
     let mut claims = JoinSet::new();
     for _ in 0..200 {
         let registry = registry.clone();
-        claims.spawn(async move { registry.register(Some(id("wanted"))).await });
+        claims.spawn(async move { registry.register(Some(id("wanted")), Claim::random()).await });
     }
     let (mut won, mut taken) = (0, 0);
     for outcome in claims.join_all().await {
@@ -138,9 +142,9 @@ async fn a_restart_forgets_nothing() {
     let data_dir = dir.path().join("new/data");
     let registry = open(&data_dir);
     let before = registry.incarnation();
-    let kept = registry.register(Some(id("kept"))).await.unwrap();
-    let revoked = registry.register(Some(id("revoked"))).await.unwrap();
-    let banned = registry.register(Some(id("banned"))).await.unwrap();
+    let kept = registry.register(Some(id("kept")), Claim::random()).await.unwrap();
+    let revoked = registry.register(Some(id("revoked")), Claim::random()).await.unwrap();
+    let banned = registry.register(Some(id("banned")), Claim::random()).await.unwrap();
     registry.revoke(Revocation::Token(Serial(2))).await.unwrap();
     registry.revoke(Revocation::Agent(id("banned"))).await.unwrap();
     drop(registry);
@@ -152,9 +156,9 @@ async fn a_restart_forgets_nothing() {
     assert!(verify(&registry, &kept.token).is_ok());
     assert_eq!(verify(&registry, &revoked.token).unwrap_err(), TokenError::Revoked);
     assert_eq!(verify(&registry, &banned.token).unwrap_err(), TokenError::Revoked);
-    let again = registry.register(Some(id("kept"))).await;
+    let again = registry.register(Some(id("kept")), Claim::random()).await;
     assert!(matches!(again, Err(RegisterError::Taken)));
-    let next = registry.register(Some(id("next"))).await.unwrap();
+    let next = registry.register(Some(id("next")), Claim::random()).await.unwrap();
     assert_eq!(verify(&registry, &next.token).unwrap().serial(), Serial(4));
 }
 
@@ -173,7 +177,7 @@ async fn what_is_stored_is_for_the_owner_alone() {
 async fn revoking_a_token_spares_the_agents_others() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(dir.path());
-    let old = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let old = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let new = registry.reissue(&id("rawk-042")).await.unwrap();
     let grant = verify(&registry, &old.token).unwrap();
     let mut changes = registry.revocations();
@@ -194,9 +198,9 @@ async fn revoking_a_token_spares_the_agents_others() {
 async fn a_revoked_agent_can_be_given_a_new_token() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(dir.path());
-    let first = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let first = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let second = registry.reissue(&id("rawk-042")).await.unwrap();
-    let other = registry.register(Some(id("other"))).await.unwrap();
+    let other = registry.register(Some(id("other")), Claim::random()).await.unwrap();
     registry.revoke(Revocation::Agent(id("rawk-042"))).await.unwrap();
     for token in [&first.token, &second.token] {
         assert_eq!(verify(&registry, token).unwrap_err(), TokenError::Revoked);
@@ -216,7 +220,7 @@ async fn a_revoked_agent_can_be_given_a_new_token() {
 async fn what_was_never_issued_cannot_be_revoked() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(dir.path());
-    registry.register(Some(id("rawk-042"))).await.unwrap();
+    registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let changes = registry.revocations();
     for serial in [0, 2, u64::MAX] {
         let outcome = registry.revoke(Revocation::Token(Serial(serial))).await;
@@ -234,7 +238,7 @@ async fn revocations_are_forgotten_when_every_token_has_expired() {
     let clock = TestClock::new();
     let start = || LocalRegistry::open(dir.path(), clock.options(Some(HOUR))).unwrap();
     let registry = start();
-    let token = registry.register(Some(id("rawk-042"))).await.unwrap().token;
+    let token = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap().token;
     registry.revoke(Revocation::Agent(id("rawk-042"))).await.unwrap();
     registry.revoke(Revocation::Token(Serial(1))).await.unwrap();
     drop(registry);
@@ -256,7 +260,7 @@ async fn one_token_without_end_keeps_every_revocation() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
     let registry = LocalRegistry::open(dir.path(), clock.options(None)).unwrap();
-    registry.register(Some(id("for-ever"))).await.unwrap();
+    registry.register(Some(id("for-ever")), Claim::random()).await.unwrap();
     drop(registry);
     let start = || LocalRegistry::open(dir.path(), clock.options(Some(HOUR))).unwrap();
     let registry = start();
@@ -314,7 +318,7 @@ async fn a_damaged_registry_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(dir.path());
     for n in 0..50 {
-        registry.register(Some(id(&format!("agent-{n}")))).await.unwrap();
+        registry.register(Some(id(&format!("agent-{n}"))), Claim::random()).await.unwrap();
     }
     drop(registry);
     let file = dir.path().join("registry.redb");

@@ -57,7 +57,10 @@ impl Voter {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
-    use crate::{UnixMillis, registry::Options};
+    use crate::{
+        UnixMillis,
+        registry::{Claim, Options},
+    };
 
     #[tokio::test]
     async fn of_two_voters_one_gives_way() {
@@ -70,7 +73,7 @@ mod tests {
         let ((a, one), (b, other)) = (voter(&dirs[0]), voter(&dirs[1]));
         assert_eq!(one.gives_way(b, &other.news()), a > b);
         assert_eq!(other.gives_way(a, &one.news()), b > a);
-        one.registry.register(None).await.unwrap();
+        one.registry.register(None, Claim::random()).await.unwrap();
         assert!(!one.gives_way(b, &other.news()), "it has given a name");
         assert!(other.gives_way(a, &one.news()));
         assert!(!one.gives_way(b, b"junk"));

@@ -60,7 +60,7 @@ async fn arrive(early: &[u8]) -> Arrival {
     let (relay, clock, folder) = relay();
     let deliver = Arc::new(Deaf(Sink::new(&relay)));
     relay.join(mesh(relay.node, deliver), Arc::new(Alone));
-    let token = relay.registry.register(None).await.unwrap().token;
+    let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
     let written = Written::default();
     let opening = Opening {
         id: relay.next_session_id(clock.wall()),
