@@ -11,16 +11,28 @@ mod bootstrap;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
+#[allow(dead_code)] // until the whole of it is there
+mod consensus;
 #[cfg(test)]
 mod disk_tests;
-#[allow(dead_code)] // until the facade is there
+#[allow(dead_code)] // until the whole of it is there
+mod duties;
+#[allow(dead_code)] // until the whole of it is there
+mod heard;
+#[allow(dead_code)] // until the whole of it is there
 mod hello;
 mod local;
+#[allow(dead_code)] // until the whole of it is there
+mod message;
+#[allow(dead_code)] // until the whole of it is there
+mod network;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
 mod record;
 mod remote;
+#[allow(dead_code)] // until the whole of it is there
+mod shared;
 mod standing;
 mod status;
 mod store;
@@ -37,6 +49,7 @@ pub use carry::Carry;
 pub use command::{Claim, KeyId, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use observer::{AskVoter, NewsError, Observer};
+pub use shared::{Place, Settings, SharedRegistry};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
