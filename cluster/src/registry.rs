@@ -5,32 +5,42 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
-mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
 #[cfg(test)]
 mod disk_tests;
+#[allow(dead_code)] // until consensus is there
+mod facts;
+mod former;
+#[allow(dead_code)] // until consensus is there
+mod image;
 mod local;
+#[allow(dead_code)] // until consensus is there
+mod log;
+#[allow(dead_code)] // until consensus is there
+mod machine;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
-mod record;
 mod remote;
+#[allow(dead_code)] // until consensus is there
+mod sealing;
 mod standing;
 mod status;
+#[allow(dead_code)] // until consensus is there
 mod store;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
-mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
 pub use carry::Carry;
-pub use command::{Claim, KeyId, RegistryId};
+pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use observer::{AskVoter, NewsError, Observer};
+pub use sealing::AtRest;
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
@@ -42,6 +52,8 @@ use crate::{
     AgentId, UnixMillis,
     token::{Grant, Serial, TokenError},
 };
+
+pub use crate::token::KeyId;
 
 /// An agent id and the token that speaks for it.
 #[derive(Clone)]
