@@ -5,7 +5,6 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
-mod book;
 #[allow(dead_code)] // until the facade is there
 mod bootstrap;
 mod carry;
@@ -26,15 +25,26 @@ mod local;
 mod message;
 #[allow(dead_code)] // until the whole of it is there
 mod network;
+#[allow(dead_code)] // until consensus is there
+mod facts;
+mod former;
+#[allow(dead_code)] // until consensus is there
+mod image;
+#[allow(dead_code)] // until consensus is there
+mod log;
+#[allow(dead_code)] // until consensus is there
+mod machine;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
-mod record;
 mod remote;
 #[allow(dead_code)] // until the whole of it is there
 mod shared;
+#[allow(dead_code)] // until consensus is there
+mod sealing;
 mod standing;
 mod status;
+#[allow(dead_code)] // until consensus is there
 mod store;
 #[cfg(test)]
 mod tests;
@@ -42,14 +52,14 @@ mod vault;
 mod voter;
 #[allow(dead_code)] // until the facade is there
 mod voters;
-mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
 pub use carry::Carry;
-pub use command::{Claim, KeyId, RegistryId};
+pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use observer::{AskVoter, NewsError, Observer};
 pub use shared::{Place, Settings, SharedRegistry};
+pub use sealing::AtRest;
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
@@ -61,6 +71,8 @@ use crate::{
     AgentId, UnixMillis,
     token::{Grant, Serial, TokenError},
 };
+
+pub use crate::token::KeyId;
 
 /// An agent id and the token that speaks for it.
 #[derive(Clone)]

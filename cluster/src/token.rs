@@ -39,6 +39,22 @@ pub const TOKEN_BLOCKS_MAX: usize = 16;
 )]
 pub struct Serial(pub u64);
 
+/// Numbers the keys that sign tokens; the first is 0, which tokens do not name.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct KeyId(pub u32);
+
 /// Why a token is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {

@@ -1,54 +1,25 @@
-//! The registry's tables: founding them, and reading all of them that lives in memory.
+//! The registry's file: who may ask what of it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf, sync::Arc};
 
-use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
-use zeroize::Zeroizing;
+use tokio::sync::watch;
 
 use super::{
-    record::{RevokedEntry, SCHEMA},
-    standing::Revoked,
+    AgentPage, AgentRecord, KeyInfo,
+    facts::{Facts, Follow, Founded},
+    image::Image,
+    log::LogStore,
+    machine::StateMachine,
+    sealing::{AtRest, Sealing},
 };
 use crate::{
-    Generation, NodeId, UnixMillis,
-    database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
-    subscription_store,
-    token::{Serial, SigningError, TokenSigner},
+    AgentId, Incarnation, UnixMillis,
+    database::Source,
+    token::{KeyId, TokenSigner},
 };
 
-/// Agent id → [`AgentEntry`](super::record::AgentEntry).
-pub(super) const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
-/// Serial → [`RevokedEntry`].
-pub(super) const REVOKED_TOKENS: TableDefinition<'_, u64, &[u8]> =
-    TableDefinition::new("revoked_tokens");
-/// Agent id → [`RevokedEntry`].
-pub(super) const REVOKED_AGENTS: TableDefinition<'_, &str, &[u8]> =
-    TableDefinition::new("revoked_agents");
-
-// What stands in `META` beside the schema:
-
-/// This node's id, `u64`.
-const META_NODE: &str = "node";
-/// The [`Generation`] of the node that opened this file last, `u64`.
-const META_GENERATION: &str = "generation";
-/// The ed25519 private key that signs tokens, 32 bytes.
-const META_SIGNING_KEY: &str = "signing_key";
-/// The serial given out last, `u64`.
-pub(super) const META_SERIAL: &str = "serial";
-/// When the last of all tokens issued so far expires, `u64` Unix ms; the greatest number: never.
-pub(super) const META_TOKENS_END: &str = "tokens_end";
-
-/// The file's name in the data directory.
-const FILE: &str = "registry.redb";
-
-/// What redb may keep of the file in memory.
-pub(super) const CACHE_BYTES: usize = 4 << 20;
+/// The version of the tables and records as a whole, stored beside them.
+pub(super) const SCHEMA: u32 = 2;
 
 /// Why the registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,144 +59,126 @@ pub enum OpenError {
         /// The version that the file has.
         found: u32,
     },
-}
-
-/// Why a transaction failed; nothing of it has happened.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
-    #[error(transparent)]
-    Storage(#[from] redb::StorageError),
-    #[error(transparent)]
-    Table(#[from] redb::TableError),
-    #[error(transparent)]
-    Transaction(#[from] redb::TransactionError),
-    #[error(transparent)]
-    Durability(#[from] redb::SetDurabilityError),
-    #[error(transparent)]
-    Commit(#[from] redb::CommitError),
-    #[error(transparent)]
-    Signing(#[from] SigningError),
-    #[error("its record `{0}` is damaged")]
-    Damaged(&'static str),
-    #[error("it holds something else")]
-    Foreign,
+    /// What is secret in the file was sealed with a key that this node does not have.
     #[error(
-        "it is empty or was missing, though {} beside it shows that there was a registry; to start \
-         anew, move that away too",
-        subscription_store::FILE
+        "{file} was sealed with a secret that is not at hand: set CLUSTER_SECRET, or \
+         CLUSTER_SECRET_PREVIOUS, to what it was, or bring registry.key back beside it",
+        file = file.display()
     )]
-    Lost,
-    #[error("schema {0}")]
-    Schema(u32),
+    Sealed {
+        /// The registry's file.
+        file: PathBuf,
+    },
 }
 
-/// What a node is, for as long as its data directory lasts.
-pub(super) struct Identity {
-    pub(super) node: NodeId,
-    pub(super) generation: Generation,
-    pub(super) signer: TokenSigner,
+/// Why the file could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct StoreError(pub(super) String);
+
+/// The open file of the registry: a handle, whose clones are the same.
+#[derive(Clone)]
+pub(super) struct Store(Arc<Shared>);
+
+struct Shared {}
+
+/// A registry's file that was opened.
+pub(super) struct Opened {
+    pub(super) identity: Incarnation,
+    pub(super) store: Store,
+    /// None: the node has no book yet.
+    pub(super) founded: Option<Founded>,
+    /// All that is held in memory.
+    pub(super) facts: Facts,
+    /// The last entry that is in it.
+    pub(super) index: u64,
 }
 
-/// The registry's file in a data directory.
-pub(super) fn file(data_dir: &Path) -> DatabaseFile {
-    DatabaseFile::new(data_dir, FILE, CACHE_BYTES)
-}
-
-/// Opens what should hold a registry.
-pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
-    source.open().map_err(|error| match error {
-        FileError::Io(error) => OpenError::Io { dir: source.dir().to_owned(), source: error },
-        FileError::InUse => OpenError::InUse(source.dir().to_owned()),
-        FileError::Unreadable(reason) => {
-            OpenError::Unreadable { file: source.path().to_owned(), reason }
-        }
-    })
-}
-
-/// Makes the file a registry if it is empty, begins a new life of the node, and forgets what may be
-/// forgotten.
-///
-/// Where there was one before, none is founded: names would be given twice.
-pub(super) fn start(
-    database: &Database,
-    had_one: bool,
-    now: UnixMillis,
-) -> Result<Identity, StoreError> {
-    let transaction = database.begin_write()?;
-    match Content::of(&transaction)? {
-        Content::Nothing if had_one => return Err(StoreError::Lost),
-        Content::Nothing => found(&transaction)?,
-        Content::Schema(SCHEMA) => {}
-        Content::Schema(found) => return Err(StoreError::Schema(found)),
-        Content::Foreign => return Err(StoreError::Foreign),
+impl Store {
+    /// Opens the file, or makes it, and begins a new life of the node. Blocks, for as long as it takes
+    /// to read the whole file.
+    ///
+    /// `had_one` tells that the data directory has been used, so that an empty file is refused.
+    pub(super) fn open(
+        _source: impl Source,
+        _at_rest: &AtRest,
+        _had_one: bool,
+        _now: UnixMillis,
+    ) -> Result<Opened, OpenError> {
+        todo!()
     }
-    let identity = begin_life(&transaction, now)?;
-    forget(&transaction, now)?;
-    transaction.commit()?;
-    Ok(identity)
-}
 
-/// What is kept in memory: the number of names, and the revocations.
-pub(super) fn standing(database: &Database) -> Result<(u64, Revoked), StoreError> {
-    let transaction = database.begin_read()?;
-    let registered = transaction.open_table(AGENTS)?.len()?;
-    let mut revoked = Revoked::default();
-    for entry in transaction.open_table(REVOKED_TOKENS)?.iter()? {
-        revoked.tokens.insert(Serial(entry?.0.value()));
+    /// The log's half for openraft. Those given out before a [`reopen`](Self::reopen) fail after it.
+    pub(super) fn log(&self) -> LogStore {
+        todo!()
     }
-    for entry in transaction.open_table(REVOKED_AGENTS)?.iter()? {
-        let (agent, entry) = entry?;
-        let agent = agent.value().parse().map_err(|_| StoreError::Damaged("revoked agent"))?;
-        let entry = RevokedEntry::from_bytes(entry.value());
-        let until = entry.ok_or(StoreError::Damaged("revoked agent"))?.until;
-        revoked.agents.insert(agent, until);
+
+    /// The book's half for openraft; `follow` is told of every change.
+    pub(super) fn machine(&self, _follow: Arc<dyn Follow>) -> StateMachine {
+        todo!()
     }
-    Ok((registered, revoked))
-}
 
-/// Reads a number that [`start`] has put there.
-pub(super) fn number(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<u64, StoreError> {
-    let stored = meta.get(name)?.ok_or(StoreError::Damaged(name))?;
-    let bytes = stored.value().try_into().map_err(|_| StoreError::Damaged(name))?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-fn found(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
-    meta.insert(META_NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
-    meta.insert(META_SIGNING_KEY, TokenSigner::generate().secret().as_slice())?;
-    for counter in [META_GENERATION, META_SERIAL, META_TOKENS_END] {
-        meta.insert(counter, 0_u64.to_be_bytes().as_slice())?;
+    /// Why the file is of no use, from the first failure until it was opened anew.
+    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
+        todo!()
     }
-    transaction.open_table(AGENTS)?;
-    transaction.open_table(REVOKED_TOKENS)?;
-    transaction.open_table(REVOKED_AGENTS)?;
-    Ok(())
-}
 
-/// The generation is the time of the start, so that it is a new and the highest one also where the file
-/// is an older copy of itself: others would refuse a life that they take for a former one. Where the
-/// clock was set back, it is the next number.
-fn begin_life(transaction: &WriteTransaction, now: UnixMillis) -> Result<Identity, StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    let node = NodeId(number(&meta, META_NODE)?);
-    let generation = number(&meta, META_GENERATION)?.saturating_add(1).max(now.0);
-    meta.insert(META_GENERATION, generation.to_be_bytes().as_slice())?;
-    let stored = meta.get(META_SIGNING_KEY)?.ok_or(StoreError::Damaged(META_SIGNING_KEY))?;
-    let secret = Zeroizing::new(stored.value().to_vec());
-    let signer = TokenSigner::from_secret(&secret)?;
-    Ok(Identity { node, generation: Generation(generation), signer })
-}
+    /// Opens the file anew after a failure: the last index that is in it, and all of it that is held in
+    /// memory, which may be less than was applied before.
+    pub(super) async fn reopen(&self) -> Result<(u64, Facts), OpenError> {
+        todo!()
+    }
 
-/// Drops the revocations of tokens that have all expired.
-fn forget(transaction: &WriteTransaction, now: UnixMillis) -> Result<(), StoreError> {
-    let in_force =
-        |bytes: &[u8]| RevokedEntry::from_bytes(bytes).is_none_or(|entry| entry.forget_at > now);
-    transaction.open_table(REVOKED_TOKENS)?.retain(|_, bytes| in_force(bytes))?;
-    transaction.open_table(REVOKED_AGENTS)?.retain(|_, bytes| in_force(bytes))?;
-    Ok(())
+    /// Writes what may still be in the system's memory, and closes the file.
+    pub(super) async fn close(&self) {
+        todo!()
+    }
+
+    /// Whether there is neither a book nor a log nor a vote: it may be founded, or joined to others.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        todo!()
+    }
+
+    pub(super) fn agent(&self, _agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        todo!()
+    }
+
+    /// The agents behind `after` in the order of their ids, at most `limit`.
+    pub(super) fn agents(
+        &self,
+        _after: Option<&AgentId>,
+        _limit: usize,
+    ) -> Result<AgentPage, StoreError> {
+        todo!()
+    }
+
+    /// The keys that have not retired, the one that signs first.
+    pub(super) fn keys(&self) -> Result<Vec<KeyInfo>, StoreError> {
+        todo!()
+    }
+
+    /// What signs now; none before the founding.
+    pub(super) fn signer(&self) -> Result<Option<(KeyId, TokenSigner)>, StoreError> {
+        todo!()
+    }
+
+    /// Who is to keep the book; nobody: each node follows its own seeds.
+    pub(super) fn wanted_voters(&self) -> Result<Vec<String>, StoreError> {
+        todo!()
+    }
+
+    /// The time of the last entry that is in the book.
+    pub(super) fn log_time(&self) -> Result<UnixMillis, StoreError> {
+        todo!()
+    }
+
+    /// The whole book as it is now.
+    pub(super) fn export(&self) -> Result<Image, StoreError> {
+        todo!()
+    }
+
+    /// What seals at rest, for other files of this node.
+    pub(super) fn sealing(&self) -> Arc<Sealing> {
+        todo!()
+    }
 }

@@ -6,44 +6,44 @@
 use crate::{UnixMillis, token::Serial};
 
 /// The version of the records and tables as a whole, stored beside them.
-pub(super) const SCHEMA: u32 = 1;
+pub(in super::super) const SCHEMA: u32 = 1;
 
 const VERSION: u8 = 1;
 
 /// A registered agent; 17 bytes beside its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AgentEntry {
+pub(in super::super) struct AgentEntry {
     /// Serial of the token issued last.
-    pub(super) serial: Serial,
-    pub(super) registered_at: UnixMillis,
+    pub(in super::super) serial: Serial,
+    pub(in super::super) registered_at: UnixMillis,
 }
 
 /// What is revoked, and when that may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RevokedEntry {
+pub(in super::super) struct RevokedEntry {
     /// The revoked serial, or the last of an agent's revoked serials.
-    pub(super) until: Serial,
+    pub(in super::super) until: Serial,
     /// Every token that this touches has expired then.
-    pub(super) forget_at: UnixMillis,
+    pub(in super::super) forget_at: UnixMillis,
 }
 
 impl AgentEntry {
-    pub(super) fn to_bytes(self) -> [u8; 17] {
+    pub(in super::super) fn to_bytes(self) -> [u8; 17] {
         to_bytes(self.serial.0, self.registered_at.0)
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in super::super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (serial, registered_at) = from_bytes(bytes)?;
         Some(Self { serial: Serial(serial), registered_at: UnixMillis(registered_at) })
     }
 }
 
 impl RevokedEntry {
-    pub(super) fn to_bytes(self) -> [u8; 17] {
+    pub(in super::super) fn to_bytes(self) -> [u8; 17] {
         to_bytes(self.until.0, self.forget_at.0)
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in super::super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (until, forget_at) = from_bytes(bytes)?;
         Some(Self { until: Serial(until), forget_at: UnixMillis(forget_at) })
     }

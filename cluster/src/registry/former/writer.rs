@@ -10,20 +10,19 @@ use redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AdminError, RegisterError,
+    super::{AdminError, OpenError, RegisterError, standing::Standing},
     book::{Book, Change, Decided, Issuer},
-    standing::Standing,
-    store::{self, OpenError, StoreError},
+    store::{self, StoreError},
 };
 use crate::{UnixMillis, database::Source};
 
 /// The most requests decided in one transaction: bounds what one failed commit can refuse, and how
 /// long the first waits for the signatures of the rest (about 20 ms).
-pub(super) const BATCH_MAX: usize = 256;
+pub(in super::super) const BATCH_MAX: usize = 256;
 
 /// The registry cannot answer; the text says why.
 #[derive(Clone, Debug)]
-pub(super) struct Unavailable(pub(super) String);
+pub(in super::super) struct Unavailable(pub(in super::super) String);
 
 impl From<Unavailable> for RegisterError {
     fn from(Unavailable(reason): Unavailable) -> Self {
@@ -38,7 +37,7 @@ impl From<Unavailable> for AdminError {
 }
 
 /// One request on its way through a transaction.
-pub(super) trait Job: Send {
+pub(in super::super) trait Job: Send {
     /// Decides inside the transaction, and keeps the answer back.
     fn decide(&mut self, book: &mut Book<'_>) -> Result<(), StoreError>;
 
@@ -47,7 +46,7 @@ pub(super) trait Job: Send {
 }
 
 /// A request, and whoever waits for its answer.
-pub(super) struct Request<T, E, F> {
+pub(in super::super) struct Request<T, E, F> {
     work: F,
     answer: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
@@ -57,7 +56,7 @@ impl<T, E, F> Request<T, E, F>
 where
     F: FnMut(&mut Book<'_>) -> Decided<T, E>,
 {
-    pub(super) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
+    pub(in super::super) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
         let (reply, answer) = oneshot::channel();
         (Self { work, answer: None, reply }, answer)
     }
@@ -90,20 +89,20 @@ where
 }
 
 /// What the writer's thread holds.
-pub(super) struct Writer<S> {
-    pub(super) source: S,
+pub(in super::super) struct Writer<S> {
+    pub(in super::super) source: S,
     /// None after a failure, until the source could be opened again.
-    pub(super) database: Option<Database>,
-    pub(super) issuer: Issuer,
-    pub(super) standing: Arc<Standing>,
-    pub(super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    pub(in super::super) database: Option<Database>,
+    pub(in super::super) issuer: Issuer,
+    pub(in super::super) standing: Arc<Standing>,
+    pub(in super::super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     /// Whether the last write failed, which has been said.
-    pub(super) failing: bool,
+    pub(in super::super) failing: bool,
 }
 
 impl<S: Source> Writer<S> {
     /// Works until the last sender is gone.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    pub(in super::super) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while jobs.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             let outcome = self.write(&mut batch);
@@ -153,7 +152,7 @@ impl<S: Source> Writer<S> {
 }
 
 /// An error while reading what should be a registry, told to whoever starts the relay.
-pub(super) fn unreadable(source: &impl Source, error: &StoreError) -> OpenError {
+pub(in super::super) fn unreadable(source: &impl Source, error: &StoreError) -> OpenError {
     let file = source.path().to_owned();
     match error {
         StoreError::Schema(found) => OpenError::Schema { file, found: *found },

@@ -9,9 +9,8 @@ use rand::Rng;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
-    AdminError, AgentRecord, RegisterError, Registration, Revocation,
+    super::{AdminError, AgentRecord, RegisterError, Registration, Revocation, standing::Revoked},
     record::{AgentEntry, RevokedEntry},
-    standing::Revoked,
     store::{self, StoreError},
 };
 use crate::{
@@ -27,24 +26,24 @@ const ASSIGNED_CHARS: usize = 10;
 const ASSIGN_ATTEMPTS: usize = 16;
 
 /// An answer, unless the store failed.
-pub(super) type Decided<T, E> = Result<Result<T, E>, StoreError>;
+pub(in super::super) type Decided<T, E> = Result<Result<T, E>, StoreError>;
 
 /// How tokens are issued.
 #[derive(Debug)]
-pub(super) struct Issuer {
-    pub(super) signer: TokenSigner,
-    pub(super) token_ttl: Option<Duration>,
+pub(in super::super) struct Issuer {
+    pub(in super::super) signer: TokenSigner,
+    pub(in super::super) token_ttl: Option<Duration>,
 }
 
 /// What a transaction has changed that lives in memory too.
-pub(super) struct Change {
+pub(in super::super) struct Change {
     /// How many ids are registered now.
-    pub(super) registered: u64,
-    pub(super) newly_revoked: Revoked,
+    pub(in super::super) registered: u64,
+    pub(in super::super) newly_revoked: Revoked,
 }
 
 /// The tables, open in one write transaction.
-pub(super) struct Book<'t> {
+pub(in super::super) struct Book<'t> {
     agents: Table<'t, &'static str, &'static [u8]>,
     revoked_tokens: Table<'t, u64, &'static [u8]>,
     revoked_agents: Table<'t, &'static str, &'static [u8]>,
@@ -56,7 +55,7 @@ pub(super) struct Book<'t> {
 }
 
 impl<'t> Book<'t> {
-    pub(super) fn open(
+    pub(in super::super) fn open(
         transaction: &'t WriteTransaction,
         issuer: &'t Issuer,
         now: UnixMillis,
@@ -74,12 +73,12 @@ impl<'t> Book<'t> {
     }
 
     /// What to follow once the transaction is durable; none if there is nothing to commit.
-    pub(super) fn close(self) -> Result<Option<Change>, StoreError> {
+    pub(in super::super) fn close(self) -> Result<Option<Change>, StoreError> {
         let change = Change { registered: self.agents.len()?, newly_revoked: self.newly_revoked };
         Ok(self.changed.then_some(change))
     }
 
-    pub(super) fn register(
+    pub(in super::super) fn register(
         &mut self,
         wanted: Option<&AgentId>,
     ) -> Decided<Registration, RegisterError> {
@@ -95,14 +94,17 @@ impl<'t> Book<'t> {
         self.issue(agent, self.now).map(Ok)
     }
 
-    pub(super) fn reissue(&mut self, agent: &AgentId) -> Decided<Registration, AdminError> {
+    pub(in super::super) fn reissue(
+        &mut self,
+        agent: &AgentId,
+    ) -> Decided<Registration, AdminError> {
         match self.entry(agent)? {
             Some(entry) => self.issue(agent.clone(), entry.registered_at).map(Ok),
             None => Ok(Err(AdminError::UnknownAgent)),
         }
     }
 
-    pub(super) fn revoke(&mut self, what: &Revocation) -> Decided<(), AdminError> {
+    pub(in super::super) fn revoke(&mut self, what: &Revocation) -> Decided<(), AdminError> {
         let forget_at = UnixMillis(store::number(&self.meta, store::META_TOKENS_END)?);
         match what {
             Revocation::Token(serial) => {
@@ -127,7 +129,10 @@ impl<'t> Book<'t> {
         Ok(Ok(()))
     }
 
-    pub(super) fn agent(&self, agent: &AgentId) -> Decided<Option<AgentRecord>, AdminError> {
+    pub(in super::super) fn agent(
+        &self,
+        agent: &AgentId,
+    ) -> Decided<Option<AgentRecord>, AdminError> {
         let Some(AgentEntry { serial, registered_at }) = self.entry(agent)? else {
             return Ok(Ok(None));
         };
