@@ -12,6 +12,7 @@ mod command;
 #[cfg(test)]
 mod disk_tests;
 mod local;
+mod memory;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
@@ -30,6 +31,7 @@ pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotati
 pub use carry::Carry;
 pub use command::{Claim, KeyId, RegistryId};
 pub use local::{LocalRegistry, Options};
+pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
