@@ -34,6 +34,7 @@ mod image;
 mod log;
 #[allow(dead_code)] // until consensus is there
 mod machine;
+mod memory;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
@@ -57,6 +58,7 @@ pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotati
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};
+pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
 pub use shared::{Place, Settings, SharedRegistry};
 pub use sealing::AtRest;

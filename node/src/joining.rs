@@ -23,7 +23,7 @@ use cluster::{
     },
     membership::{Dns, Load, MemberCounters, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
-    registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
+    registry::{Administration, AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
 use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
@@ -110,6 +110,8 @@ pub struct Ready {
     pub join: Join,
     /// The registry, as this node reaches it.
     pub registry: Arc<dyn Registry>,
+    /// The same, for the administrator.
+    pub administration: Arc<dyn Administration>,
     /// Where other nodes reach it.
     pub address: SocketAddr,
 }
@@ -160,9 +162,9 @@ pub async fn prepare(
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
-    let registry: Arc<dyn Registry> = match &part {
-        Part::Voter(_) => Arc::clone(local) as Arc<dyn Registry>,
-        Part::Observer(observer, _) => Arc::clone(observer) as Arc<dyn Registry>,
+    let (registry, administration): (Arc<dyn Registry>, Arc<dyn Administration>) = match &part {
+        Part::Voter(_) => (Arc::clone(local) as _, Arc::clone(local) as _),
+        Part::Observer(observer, _) => (Arc::clone(observer) as _, Arc::clone(observer) as _),
     };
     let introduction = Introduction {
         incarnation: me,
@@ -178,7 +180,8 @@ pub async fn prepare(
         transport: Arc::new(transport),
         resolver: Arc::new(Dns),
     };
-    Ok(Some(Ready { join: join_as(Some(part), network, clock), registry, address }))
+    let join = join_as(Some(part), network, clock);
+    Ok(Some(Ready { join, registry, administration, address }))
 }
 
 /// Joins a node to others when the book of names is none of its business: a simulation gives all its
@@ -581,7 +584,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, _) = relay();
         let address = SocketAddr::from(([127, 0, 0, 1], 7_946));
         let incarnation = Incarnation { node: relay.node, generation: Generation(1) };
         let transport = Arc::new(MemoryNetwork::new().host(address, relay.node, "secret"));

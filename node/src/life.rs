@@ -5,7 +5,11 @@
 
 use std::{convert::Infallible, future::pending, sync::Arc};
 
-use cluster::{Incarnation, registry::Registry, subscription_store};
+use cluster::{
+    Incarnation,
+    registry::{Administration, Registry},
+    subscription_store,
+};
 use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
@@ -38,6 +42,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Which names and tokens are good.
     pub registry: Arc<dyn Registry>,
+    /// What the administrator does to them.
+    pub administration: Arc<dyn Administration>,
     /// What it counts.
     pub metrics: Metrics,
     /// What the admin API asks for.
@@ -110,7 +116,7 @@ impl Node {
     /// Starts a node: it listens when this returns, and takes agents at once if it is alone. Else it
     /// does when it has joined the others, for which it must be [run](Self::run).
     pub fn start(parts: Parts) -> Result<Self, LifeError> {
-        let Parts { me, config, clock, registry, metrics, admin, .. } = parts;
+        let Parts { me, config, clock, registry, administration, metrics, admin, .. } = parts;
         let relay = Arc::new(Relay::new(me.node, config, clock, registry, metrics));
         *relay.subscriptions.write() = Subscriptions::restored(me, Vec::new(), relay.clock.wall());
         let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
@@ -127,8 +133,8 @@ impl Node {
             }
             None => relay.enter_phase(Phase::Serving),
         }
-        let (public, ops) =
-            (public_router(Arc::clone(&relay)), ops_router(Arc::clone(&relay), admin));
+        let public = public_router(Arc::clone(&relay));
+        let ops = ops_router(Arc::clone(&relay), administration, admin);
         let server = Server::public(Arc::clone(&relay), public, parts.public.places, stop.clone());
         essential.spawn("the public listener", server.run(parts.public.listener));
         let server = Server::ops(Arc::clone(&relay), ops, parts.ops.places, stop.clone());
@@ -229,7 +235,7 @@ mod tests {
         Generation, NodeId, UnixMillis,
         link::{LinkCounters, LinkStatus},
         membership::{Load, MemberCounters},
-        registry::{LocalRegistry, Options},
+        registry::{Claim, MemoryRegistry},
     };
     use parking_lot::Mutex;
     use tokio::{
@@ -308,20 +314,17 @@ mod tests {
         })
     }
 
-    fn start(
-        join: Option<Join>,
-        public: Option<mpsc::Receiver<DuplexStream>>,
-    ) -> (Node, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
+    fn start(join: Option<Join>, public: Option<mpsc::Receiver<DuplexStream>>) -> Node {
         let clock = Clock::starting_at(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
-        let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
+        let names = Arc::new(MemoryRegistry::new(None, move || now.wall()));
         let door = |made| Door { listener: Box::new(Memory(made)), places: 1 };
         let parts = Parts {
             me: Incarnation { node: NodeId(7), generation: Generation(1) },
             config: Config::default(),
             clock,
-            registry: Arc::new(LocalRegistry::open(folder.path(), options).unwrap()),
+            registry: Arc::clone(&names) as _,
+            administration: names,
             metrics: Metrics::new().unwrap(),
             admin: AdminToken::new("secret"),
             public: door(public),
@@ -329,13 +332,13 @@ mod tests {
             join,
             saves_subscriptions: false,
         };
-        (Node::start(parts).unwrap(), folder)
+        Node::start(parts).unwrap()
     }
 
     #[tokio::test]
     async fn a_node_serves_when_it_has_found_the_others_and_tells_them_when_it_goes() {
         let others = Arc::new(Others::default());
-        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let node = start(Some(join(&others, pending())), None);
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         assert_eq!(relay.phase(), Phase::Joining);
         let operator = async {
@@ -372,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_serves_agents_over_any_network() {
         let (network, arriving) = mpsc::channel(1);
-        let (node, _folder) = start(None, Some(arriving));
+        let node = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
             let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
@@ -394,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn tokens_are_checked_one_after_the_other() {
         let (network, arriving) = mpsc::channel(1);
-        let (node, _folder) = start(None, Some(arriving));
+        let node = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
             let turn = relay.token_checks.acquire().await.unwrap();
@@ -421,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_whose_place_another_process_has_drains_and_stops() {
         let others = Arc::new(Others::default());
-        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let node = start(Some(join(&others, pending())), None);
         let relay = Arc::clone(node.relay());
         others.displaced.notify_one();
         let error = node.run(Stop::default()).await.unwrap_err();
@@ -431,7 +434,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_does_not_go_on_without_its_mesh() {
-        let (node, _folder) = start(Some(join(&Arc::default(), async {})), None);
+        let node = start(Some(join(&Arc::default(), async {})), None);
         let error = node.run(Stop::default()).await.unwrap_err();
         assert!(matches!(&error, LifeError::Essential(part) if part == "the mesh"), "{error}");
     }

@@ -250,12 +250,12 @@ mod tests {
         NodeStatus { member, ring_share: 0.25 }
     }
 
-    fn relay_among(nodes: Vec<NodeStatus>) -> (Arc<Relay>, tempfile::TempDir) {
-        let (relay, _, folder) = relay();
+    fn relay_among(nodes: Vec<NodeStatus>) -> Arc<Relay> {
+        let (relay, _, _) = relay();
         let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
         relay.join(mesh(relay.node, deliver), Arc::new(Shown(nodes)));
         relay.enter_phase(Phase::Serving);
-        (relay, folder)
+        relay
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         use MemberState::{Alive, Dead, Leaving, Left, Suspect};
         let all = [Alive, Alive, Suspect, Leaving, Left, Dead];
         let nodes = (1..).zip(all).map(|(id, state)| node(id, state, id)).collect();
-        let (relay, _folder) = relay_among(nodes);
+        let relay = relay_among(nodes);
         let stats = stats(&relay);
         assert_eq!(stats["nodes"], 4);
         assert_eq!(stats["active_connections"], 2 + 3 + 4, "of itself it knows that it has none");
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn nodes_and_links_are_told_as_operators_read_them() {
-        let (relay, _folder) =
+        let relay =
             relay_among(vec![node(1, MemberState::Suspect, 5), node(2, MemberState::Dead, 6)]);
         let report = serde_json::to_value(cluster(&relay)).unwrap();
         let (own, other) = (&report["nodes"][0], &report["nodes"][1]);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_alone_is_all_of_its_cluster() {
-        let (relay, _, _folder) = relay();
+        let (relay, _, _) = relay();
         let report = cluster(&relay);
         assert_eq!((report.nodes.len(), report.links.len()), (1, 0));
         assert_eq!((report.nodes[0].state.as_str(), report.nodes[0].address), ("joining", None));

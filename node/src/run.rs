@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
+use cluster::registry::{Administration, LocalRegistry, OpenError, Options, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
@@ -78,10 +78,11 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let local = Arc::new(open_registry(&config, &clock)?);
     let ready = joining::prepare(&config, &clock, &local).await?;
     let address = ready.as_ref().map(|ready| ready.address);
-    let (registry, join): (Arc<dyn Registry>, _) = match ready {
-        Some(ready) => (ready.registry, Some(ready.join)),
-        None => (Arc::clone(&local) as _, None),
-    };
+    let (registry, administration, join): (Arc<dyn Registry>, Arc<dyn Administration>, _) =
+        match ready {
+            Some(ready) => (ready.registry, ready.administration, Some(ready.join)),
+            None => (Arc::clone(&local) as _, Arc::clone(&local) as _, None),
+        };
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
     let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
@@ -98,6 +99,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         config,
         clock,
         registry,
+        administration,
         metrics,
         admin: AdminToken::new(&admin_token),
         public: Door { listener: Box::new(public), places },

@@ -15,7 +15,7 @@ use axum::{
 use cluster::{
     AgentId,
     admin::same_secret,
-    registry::{AdminError, Revocation},
+    registry::{AdminError, Administration, Revocation},
     token::Serial,
 };
 use serde_json::{Value, json};
@@ -40,14 +40,26 @@ impl fmt::Debug for AdminToken {
     }
 }
 
+/// What the admin API works with.
+#[derive(Clone)]
+struct Desk {
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+}
+
 /// The paths that ask for the admin token.
-pub(super) fn routes(token: AdminToken) -> Router<Arc<Relay>> {
+pub(super) fn routes(
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+    token: AdminToken,
+) -> Router<Arc<Relay>> {
     Router::new()
         .route("/agents/{id}", get(show))
         .route("/agents/{id}/revoke", post(revoke))
         .route("/agents/{id}/reissue", post(reissue))
         .route("/tokens/{serial}/revoke", post(revoke_token))
         .route_layer(middleware::from_fn_with_state(token, guard))
+        .with_state(Desk { relay, administration })
 }
 
 async fn guard(State(token): State<AdminToken>, request: Request, next: Next) -> Response {
@@ -60,47 +72,45 @@ async fn guard(State(token): State<AdminToken>, request: Request, next: Next) ->
         .into_response()
 }
 
-async fn show(
-    State(relay): State<Arc<Relay>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let agent = parse_id(&id)?;
-    let record = relay.registry.agent(&agent).await.map_err(|error| refusal(&error))?;
+    let record = desk.administration.agent(&agent).await.map_err(|error| refusal(&error))?;
     let record = record.ok_or_else(|| refusal(&AdminError::UnknownAgent))?;
     Ok(Json(json!({
         "agent_id": agent.as_str(),
         "registered_at": record.registered_at,
         "serial": record.serial.0,
         "revoked": record.revoked,
-        "connected": relay.sessions.get(agent.as_str()).is_some(),
+        "connected": desk.relay.sessions.get(agent.as_str()).is_some(),
     })))
 }
 
 async fn revoke(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Desk>,
     Extension(from): Extension<ClientAddress>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let agent = parse_id(&id)?;
     let revocation = Revocation::Agent(agent.clone());
-    relay.registry.revoke(revocation).await.map_err(|error| refusal(&error))?;
+    desk.administration.revoke(revocation).await.map_err(|error| refusal(&error))?;
     tracing::info!(%agent, from = %from.ip, "audit: revoked all tokens of an agent");
     Ok(Json(json!({ "agent_id": agent.as_str(), "revoked": true })))
 }
 
 async fn reissue(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Desk>,
     Extension(from): Extension<ClientAddress>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let agent = parse_id(&id)?;
-    let registration = relay.registry.reissue(&agent).await.map_err(|error| refusal(&error))?;
+    let registration =
+        desk.administration.reissue(&agent).await.map_err(|error| refusal(&error))?;
     tracing::info!(%agent, from = %from.ip, "audit: issued a new token for an agent");
     Ok(Json(json!({ "agent_id": agent.as_str(), "token": registration.token })))
 }
 
 async fn revoke_token(
-    State(relay): State<Arc<Relay>>,
+    State(desk): State<Desk>,
     Extension(from): Extension<ClientAddress>,
     Path(serial): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
@@ -109,7 +119,7 @@ async fn revoke_token(
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_serial", message)
     })?;
     let revocation = Revocation::Token(serial);
-    relay.registry.revoke(revocation).await.map_err(|error| refusal(&error))?;
+    desk.administration.revoke(revocation).await.map_err(|error| refusal(&error))?;
     tracing::info!(serial = serial.0, from = %from.ip, "audit: revoked a token");
     Ok(Json(json!({ "serial": serial.0, "revoked": true })))
 }
@@ -125,6 +135,8 @@ fn refusal(error: &AdminError) -> ApiError {
     let (status, code) = match error {
         AdminError::UnknownAgent => (StatusCode::NOT_FOUND, "unknown_agent"),
         AdminError::UnknownToken => (StatusCode::NOT_FOUND, "unknown_token"),
+        AdminError::Banned => (StatusCode::CONFLICT, "agent_banned"),
+        AdminError::Refused(_) => (StatusCode::CONFLICT, "refused"),
         AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
     };
     ApiError::new(status, code, error.to_string())

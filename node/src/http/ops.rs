@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use cluster::registry::Administration;
 use serde_json::{Value, json};
 
 use super::{
@@ -44,7 +45,11 @@ POST /tokens/{serial}/revoke  revoke one token
 ";
 
 /// The ops listener's paths; `token` guards those that change something or name agents.
-pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
+pub fn ops_router(
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+    token: AdminToken,
+) -> Router {
     let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
     Router::new()
         .route("/", get(|| async { INDEX }))
@@ -54,7 +59,7 @@ pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
         .route("/register", post(register).options(no_content).layer(cors))
-        .merge(admin::routes(token))
+        .merge(admin::routes(Arc::clone(&relay), administration, token))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn(access_log::log))

@@ -12,7 +12,11 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use cluster::{AgentId, InvalidAgentId, admin::same_secret, registry::RegisterError};
+use cluster::{
+    AgentId, InvalidAgentId,
+    admin::same_secret,
+    registry::{Claim, RegisterError},
+};
 use serde_json::{json, value::RawValue};
 
 use super::{ApiError, client_address::ClientAddress, cors};
@@ -55,7 +59,7 @@ async fn answer(
         Err(error) => Err(error),
     };
     let wanted = wanted.inspect_err(|_| counters.refused.increment(1))?;
-    let registration = relay.registry.register(wanted).await.map_err(|error| {
+    let registration = relay.registry.register(wanted, Claim::random()).await.map_err(|error| {
         match error {
             RegisterError::Taken | RegisterError::Reserved => counters.taken.increment(1),
             RegisterError::Unavailable(_) => counters.unavailable.increment(1),
