@@ -16,33 +16,33 @@ mod consensus;
 mod disk_tests;
 #[allow(dead_code)] // until the whole of it is there
 mod duties;
+#[allow(dead_code)] // until consensus is there
+mod facts;
+mod former;
 #[allow(dead_code)] // until the whole of it is there
 mod heard;
 #[allow(dead_code)] // until the whole of it is there
 mod hello;
-mod local;
-#[allow(dead_code)] // until the whole of it is there
-mod message;
-#[allow(dead_code)] // until the whole of it is there
-mod network;
-#[allow(dead_code)] // until consensus is there
-mod facts;
-mod former;
 #[allow(dead_code)] // until consensus is there
 mod image;
+mod local;
 #[allow(dead_code)] // until consensus is there
 mod log;
 #[allow(dead_code)] // until consensus is there
 mod machine;
 mod memory;
+#[allow(dead_code)] // until the whole of it is there
+mod message;
+#[allow(dead_code)] // until the whole of it is there
+mod network;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
 mod remote;
-#[allow(dead_code)] // until the whole of it is there
-mod shared;
 #[allow(dead_code)] // until consensus is there
 mod sealing;
+#[allow(dead_code)] // until the whole of it is there
+mod shared;
 mod standing;
 mod status;
 #[allow(dead_code)] // until consensus is there
@@ -60,8 +60,8 @@ pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
-pub use shared::{Place, Settings, SharedRegistry};
 pub use sealing::AtRest;
+pub use shared::{Place, Settings, SharedRegistry};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
