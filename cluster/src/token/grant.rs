@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Serial, TokenError,
+    KeyId, Serial, TokenError,
     narrowing::{Narrowing, Operation},
 };
 use crate::{AgentId, UnixMillis};
@@ -13,12 +13,13 @@ const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
 /// What a verified token allows.
 ///
-/// Kept by every open session, so it is 40 bytes; what a narrowed token needs beyond them is shared
+/// Kept by every open session, so it is 48 bytes; what a narrowed token needs beyond them is shared
 /// by its clones. Whether the token was revoked since, the registry knows.
 #[derive(Clone, Debug)]
 pub struct Grant {
     agent: AgentId,
     serial: Serial,
+    key: KeyId,
     expires: UnixMillis,
     narrowing: Option<Arc<Narrowing>>,
 }
@@ -27,11 +28,12 @@ impl Grant {
     pub(super) fn new(
         agent: AgentId,
         serial: Serial,
+        key: KeyId,
         expires: Option<UnixMillis>,
         narrowing: Option<Narrowing>,
     ) -> Self {
         let expires = expires.unwrap_or(NEVER);
-        Self { agent, serial, expires, narrowing: narrowing.map(Arc::new) }
+        Self { agent, serial, key, expires, narrowing: narrowing.map(Arc::new) }
     }
 
     /// The agent that the token speaks for.
@@ -42,6 +44,11 @@ impl Grant {
     /// The token's serial.
     pub fn serial(&self) -> Serial {
         self.serial
+    }
+
+    /// The key that signed the token.
+    pub fn key(&self) -> KeyId {
+        self.key
     }
 
     /// When the token as it was issued ends; its narrowings may end it earlier.
@@ -92,13 +99,13 @@ mod tests {
     fn is_small_and_crosses_threads() {
         fn crosses_threads<T: Send + Sync>() {}
         crosses_threads::<Grant>();
-        assert_eq!(size_of::<Grant>(), 40);
+        assert_eq!(size_of::<Grant>(), 48);
     }
 
     #[test]
     fn shows_no_more_than_names() {
         let agent = "rawk-042".parse().expect("well-formed");
-        let grant = Grant::new(agent, Serial(7), None, None);
+        let grant = Grant::new(agent, Serial(7), KeyId(0), None, None);
         let shown = format!("{grant:?}");
         assert!(shown.contains("rawk-042") && !shown.contains("tok_"), "{shown}");
     }

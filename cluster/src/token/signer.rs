@@ -12,13 +12,16 @@ use biscuit_auth::{
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
-use super::{Serial, TOKEN_PREFIX, TokenVerifier, seconds_rounded_up, verifier::facts};
+use super::{KeyId, Serial, TOKEN_PREFIX, TokenVerifier, seconds_rounded_up, verifier::facts};
 use crate::{AgentId, UnixMillis};
 
 /// Issues tokens: the half of the key pair that only the registry holds.
 ///
 /// The key is wiped from memory when this is dropped.
-pub struct TokenSigner(KeyPair);
+pub struct TokenSigner {
+    pair: KeyPair,
+    key: KeyId,
+}
 
 /// A token could not be made, or a stored key is none.
 #[derive(Debug, thiserror::Error)]
@@ -37,24 +40,34 @@ pub enum SigningError {
 impl TokenSigner {
     /// A new key from the system's randomness.
     pub fn generate() -> Self {
-        Self(KeyPair::new())
+        Self::first(KeyPair::new())
     }
 
     /// The key that [`secret`](Self::secret) gave.
     pub fn from_secret(secret: &[u8]) -> Result<Self, SigningError> {
         PrivateKey::from_bytes(secret, Algorithm::Ed25519)
-            .map(|key| Self(KeyPair::from(&key)))
+            .map(|key| Self::first(KeyPair::from(&key)))
             .map_err(|_| SigningError::Key)
+    }
+
+    fn first(pair: KeyPair) -> Self {
+        Self { pair, key: KeyId(0) }
+    }
+
+    /// The same key as that of another number than 0. Its tokens name it.
+    #[must_use]
+    pub fn numbered(self, key: KeyId) -> Self {
+        Self { key, ..self }
     }
 
     /// The private key's 32 bytes, for storing.
     pub fn secret(&self) -> Zeroizing<Vec<u8>> {
-        self.0.private().to_bytes()
+        self.pair.private().to_bytes()
     }
 
     /// The half that verifies what this one issues.
     pub fn verifier(&self) -> TokenVerifier {
-        TokenVerifier::new(self.0.public())
+        TokenVerifier::new(self.key, self.pair.public())
     }
 
     /// The text of a new token. Tokens count in whole seconds: `expires` is rounded up.
@@ -70,14 +83,17 @@ impl TokenSigner {
             .fact(fact(facts::AGENT, &[string(agent.as_str())]))?
             .fact(fact(facts::SERIAL, &[int(serial)]))?
             .fact(fact(facts::ISSUED, &[Term::Date(issued.0 / 1000)]))?
-            .fact(fact(facts::SIGNER, &[bytes(&self.0.public().to_bytes())]))?;
+            .fact(fact(facts::SIGNER, &[bytes(&self.pair.public().to_bytes())]))?;
         if let Some(expires) = expires {
             let date = Term::Date(seconds_rounded_up(expires));
             authority = authority
                 .fact(fact(facts::EXPIRES, std::slice::from_ref(&date)))?
                 .check(before(date))?;
         }
-        let biscuit = authority.build(&self.0)?;
+        if self.key != KeyId(0) {
+            authority = authority.root_key_id(self.key.0);
+        }
+        let biscuit = authority.build(&self.pair)?;
         Ok(format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&biscuit.to_vec()?)))
     }
 }

@@ -3,7 +3,7 @@
 //! The text comes from strangers, so everything is bounded before it is worked on: the length of the
 //! text, then the number of blocks, then (in `vocabulary`) what a block may say.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use biscuit_auth::{
     Algorithm, PublicKey, UnverifiedBiscuit,
@@ -13,7 +13,7 @@ use biscuit_auth::{
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
 
 use super::{
-    Grant, Serial, TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenError,
+    Grant, KeyId, Serial, TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenError,
     narrowing::Narrowing, start_of_second,
 };
 use crate::{AgentId, UnixMillis};
@@ -33,23 +33,29 @@ pub(super) mod facts {
     pub(crate) const SIGNER: &str = "signer";
 }
 
-/// Verifies tokens without asking anybody: the half of the key pair that every node holds.
+/// Verifies tokens without asking anybody: the halves of the key pairs that every node holds.
 #[derive(Clone)]
-pub struct TokenVerifier(PublicKey);
+pub struct TokenVerifier(Arc<[(KeyId, PublicKey)]>);
 
 impl TokenVerifier {
-    pub(super) fn new(key: PublicKey) -> Self {
-        Self(key)
+    pub(super) fn new(id: KeyId, key: PublicKey) -> Self {
+        Self([(id, key)].into())
     }
 
-    /// The public key's 32 bytes, for other nodes.
+    /// The verifier of what any of these keys signed, each of 32 bytes; none if one of them is no key.
+    pub fn of_keys<'k>(keys: impl IntoIterator<Item = (KeyId, &'k [u8])>) -> Option<Self> {
+        let key = |(id, bytes)| Some((id, PublicKey::from_bytes(bytes, Algorithm::Ed25519).ok()?));
+        keys.into_iter().map(key).collect::<Option<_>>().map(Self)
+    }
+
+    /// The first public key's 32 bytes.
     pub fn key_bytes(&self) -> Vec<u8> {
-        self.0.to_bytes()
+        self.0.first().map(|(_, key)| key.to_bytes()).unwrap_or_default()
     }
 
     /// The verifier with the key that [`key_bytes`](Self::key_bytes) gave; none if it is no key.
     pub fn from_key_bytes(bytes: &[u8]) -> Option<Self> {
-        PublicKey::from_bytes(bytes, Algorithm::Ed25519).ok().map(Self)
+        Self::of_keys([(KeyId(0), bytes)])
     }
 
     /// Checks form, signatures, narrowings and, at `now`, expiry.
@@ -64,30 +70,37 @@ impl TokenVerifier {
     /// All of [`verify`](Self::verify) but the time.
     pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
         let bytes = decode(token).ok_or(TokenError::Invalid)?;
-        grant(&self.authentic_blocks(&bytes)?)
+        let (key, blocks) = self.authentic_blocks(&bytes)?;
+        grant(key, &blocks)
     }
 
-    /// The blocks of a biscuit, once every signature in it has been found right.
-    fn authentic_blocks(&self, biscuit: &[u8]) -> Result<schema::AuthorizerWorld, TokenError> {
+    /// The blocks of a biscuit, once every signature in it has been found right, and which key it was.
+    fn authentic_blocks(
+        &self,
+        biscuit: &[u8],
+    ) -> Result<(KeyId, schema::AuthorizerWorld), TokenError> {
         let unverified = UnverifiedBiscuit::from(biscuit).map_err(invalid)?;
         if unverified.block_count() > TOKEN_BLOCKS_MAX {
             let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
             return Err(TokenError::Unsupported(reason));
         }
-        let biscuit = unverified.verify(self.0).map_err(invalid)?;
+        let named = KeyId(unverified.root_key_id().unwrap_or(0));
+        let key = self.0.iter().find(|(id, _)| *id == named).ok_or(TokenError::Invalid)?;
+        let biscuit = unverified.verify(key.1).map_err(invalid)?;
         if biscuit.external_public_keys().iter().any(Option::is_some) {
             return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
         }
         // The snapshot is the library's public view of single blocks, all in one symbol table. No
         // datalog has run when it is taken.
         let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
-        Ok(snapshot.world)
+        Ok((named, snapshot.world))
     }
 }
 
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenVerifier({})", self.0.to_bytes_hex())
+        let keys = self.0.iter().map(|(id, key)| (id.0, key.to_bytes_hex()));
+        f.debug_map().entries(keys).finish()
     }
 }
 
@@ -101,7 +114,7 @@ fn decode(token: &str) -> Option<Vec<u8>> {
     encoding.decode(text).ok()
 }
 
-fn grant(world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
+fn grant(key: KeyId, world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
     let symbols = SymbolTable::from(world.symbols.clone()).map_err(invalid)?;
     let (authority, appended) = world.blocks.split_first().ok_or(TokenError::Invalid)?;
     let authority = Authority::read(authority, &symbols).ok_or(TokenError::Invalid)?;
@@ -109,7 +122,7 @@ fn grant(world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
         [] => None,
         blocks => Some(Narrowing::read(blocks, symbols)?),
     };
-    Ok(Grant::new(authority.agent, authority.serial, authority.expires, narrowing))
+    Ok(Grant::new(authority.agent, authority.serial, key, authority.expires, narrowing))
 }
 
 /// What the registry signed.
