@@ -141,6 +141,26 @@ impl Consensus {
         self.change(ChangeMembers::AddNodes([(node.0, address)].into())).await
     }
 
+    /// Knows a node that is given the log by another address from now on.
+    pub(super) async fn rename(
+        &self,
+        node: NodeId,
+        address: VoterAddress,
+    ) -> Result<(), ConsensusError> {
+        // The addresses are for people: nodes are reached by their ids.
+        self.change(ChangeMembers::SetNodes([(node.0, address)].into())).await
+    }
+
+    /// The voters that a change was to end with that was broken off in its middle.
+    pub(super) fn unfinished(&self) -> Option<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [_, .., last] => Some(last.iter().copied().map(NodeId).collect()),
+            _ => None,
+        }
+    }
+
     /// Gives the log to a learner no longer.
     pub(super) async fn remove_learner(&self, node: NodeId) -> Result<(), ConsensusError> {
         self.change(ChangeMembers::RemoveNodes([node.0].into())).await

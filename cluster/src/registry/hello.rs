@@ -42,6 +42,15 @@ pub(super) enum Part {
 }
 
 impl Part {
+    /// Of a node with these seeds, `slot` of which is itself.
+    pub(super) fn of(seeds: &[String], slot: Option<&str>) -> Self {
+        let seeds = slots(seeds);
+        match slot.and_then(|slot| seeds.iter().find(|seed| *seed == slot)) {
+            Some(slot) => Self::Candidate { slot: slot.clone(), seeds: seeds.to_vec() },
+            None => Self::Observer,
+        }
+    }
+
     /// The slot that it holds, if any.
     pub(super) fn slot(&self) -> Option<&str> {
         match self {
@@ -110,5 +119,9 @@ mod tests {
         let counts = (0..=9).map(|count| slots(&seeds[..count]).len());
         assert_eq!(counts.collect::<Vec<_>>(), [0, 1, 1, 3, 3, 5, 5, 5, 5, 5]);
         assert_eq!(slots(&seeds[..4]), &seeds[..3]);
+        assert_eq!(Part::of(&seeds[..4], Some("s3")), Part::Observer, "it was left out");
+        let candidate = Part::Candidate { slot: "s2".into(), seeds: seeds[..3].to_vec() };
+        assert_eq!(Part::of(&seeds[..4], Some("s2")), candidate);
+        assert_eq!(Part::of(&seeds, None), Part::Observer);
     }
 }

@@ -1,10 +1,10 @@
 //! The registry as every node has it, whether it keeps the book or asks those who do.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use super::{Carry, OpenError, RegistryId, Waiting, heard::Heard, hello::Hello};
+use super::{Carry, OpenError, RegistryId, Waiting, duties, heard::Heard, hello::Hello};
 use crate::{Incarnation, NodeId, UnixMillis};
 
 /// How the registry is kept.
@@ -107,6 +107,27 @@ impl SharedRegistry {
     /// A peer asked something.
     pub async fn asked(&self, _from: NodeId, _body: Vec<u8>) -> Vec<u8> {
         Vec::new()
+    }
+
+    /// The linked nodes that know another registry, neither of the two restored from the other: their
+    /// links are to be cut.
+    pub fn strangers(&self) -> BTreeSet<NodeId> {
+        duties::strangers(self)
+    }
+
+    /// Whether there is anything of a registry in the store: a log, a vote or a book.
+    pub(super) fn is_stored(&self) -> bool {
+        false
+    }
+
+    /// Who is to keep the book instead of the leader's seeds, by an operator's command.
+    pub(super) fn wanted_voters(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// The wall clock.
+    pub(super) fn now(&self) -> UnixMillis {
+        UnixMillis(0)
     }
 
     pub(super) fn place(&self) -> &Place {

@@ -421,7 +421,8 @@ fn a_token_is_verified_with_the_key_that_it_names() {
         TokenVerifier::of_keys([(KeyId(0), keys[0].as_slice()), (KeyId(7), keys[1].as_slice())])
             .unwrap();
     let agent: AgentId = "rawk-042".parse().unwrap();
-    let token = |signer: &TokenSigner| signer.issue(&agent, Serial(1), UnixMillis(0), None).unwrap();
+    let token =
+        |signer: &TokenSigner| signer.issue(&agent, Serial(1), UnixMillis(0), None).unwrap();
     for (signer, key) in [(&first, KeyId(0)), (&second, KeyId(7))] {
         assert_eq!(both.verify(&token(signer), UnixMillis(1)).unwrap().key(), key);
     }
