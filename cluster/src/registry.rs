@@ -5,9 +5,13 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
+#[allow(dead_code)] // until consensus is there
+mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
+#[allow(dead_code)] // until consensus is there
+mod disk;
 #[cfg(test)]
 mod disk_tests;
 #[allow(dead_code)] // until consensus is there
@@ -15,6 +19,8 @@ mod facts;
 mod former;
 #[allow(dead_code)] // until consensus is there
 mod image;
+#[allow(dead_code)] // until consensus is there
+mod keys;
 mod local;
 #[allow(dead_code)] // until consensus is there
 mod log;
@@ -23,6 +29,8 @@ mod machine;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
+#[allow(dead_code)] // until consensus is there
+mod record;
 mod remote;
 #[allow(dead_code)] // until consensus is there
 mod sealing;
@@ -30,10 +38,16 @@ mod standing;
 mod status;
 #[allow(dead_code)] // until consensus is there
 mod store;
+#[allow(dead_code)] // until consensus is there
+mod tables;
+#[allow(dead_code)] // until consensus is there
+mod tail;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
+#[allow(dead_code)] // until consensus is there
+mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
 pub use carry::Carry;
