@@ -9,6 +9,8 @@ mod asking;
 mod book;
 mod bootstrap;
 mod carry;
+#[cfg(test)]
+mod cluster_tests;
 mod command;
 mod consensus;
 mod deciding;
@@ -47,6 +49,8 @@ mod status;
 mod store;
 mod tables;
 mod tail;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod vault;
