@@ -5,6 +5,7 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
+mod backup;
 mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
@@ -28,6 +29,7 @@ mod voter;
 mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
+pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
 pub use command::{Claim, KeyId, RegistryId};
 pub use local::{LocalRegistry, Options};
