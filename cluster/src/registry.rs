@@ -7,6 +7,8 @@
 mod administration;
 #[allow(dead_code)] // until the facade is there
 mod bootstrap;
+mod backup;
+mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
@@ -55,6 +57,7 @@ mod voter;
 mod voters;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
+pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};

@@ -1,5 +1,6 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
+pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod clock;

@@ -11,7 +11,7 @@ use cluster::{
     membership::{Load, MemberState},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::{
     peers::NodeStatus,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The cluster as one node sees it: the body of `GET /cluster`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterReport {
     /// Id of the node that says so.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct ClusterReport {
 }
 
 /// One node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {
     /// Its id: sixteen hexadecimal digits.
     #[serde(default)]
@@ -48,6 +48,7 @@ pub struct NodeReport {
     pub version: String,
     /// Where its mesh port is reached; none if it has none.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub address: Option<SocketAddr>,
     /// Agents connected to it.
     pub agents: u64,
@@ -60,7 +61,7 @@ pub struct NodeReport {
 }
 
 /// One link.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LinkReport {
     /// What the peer's operator calls it.
     pub peer: String,
@@ -72,6 +73,31 @@ pub struct LinkReport {
     pub queue_bytes: u64,
     /// Milliseconds since anything was heard.
     pub silent_ms: u64,
+}
+
+/// How much there is: the body of `GET /stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Stats {
+    /// In the cluster.
+    #[serde(flatten)]
+    pub cluster: Numbers,
+    /// On this node.
+    pub node: Numbers,
+    /// How many nodes there are.
+    pub nodes: u64,
+}
+
+/// How much there is in a cluster or on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Numbers {
+    /// Ids that are taken, in the cluster.
+    pub registered_agents: u64,
+    /// Agents that are connected.
+    pub active_connections: u64,
+    /// Messages that were accepted in the last minute.
+    pub messages_per_minute: u64,
+    /// Seconds since this node's start.
+    pub uptime: u64,
 }
 
 /// The cluster as this node sees it.
@@ -87,20 +113,15 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
 }
 
 /// The body of `GET /stats` (PROTOCOL section 9).
-pub fn stats(relay: &Relay) -> Value {
-    let numbers = |load: Load| {
-        json!({
-            "registered_agents": relay.registry.registered_agents(),
-            "active_connections": load.sessions,
-            "messages_per_minute": load.messages_per_minute,
-            "uptime": relay.clock.elapsed().as_secs(),
-        })
+pub fn stats(relay: &Relay) -> Stats {
+    let numbers = |load: Load| Numbers {
+        registered_agents: relay.registry.registered_agents(),
+        active_connections: load.sessions,
+        messages_per_minute: load.messages_per_minute,
+        uptime: relay.clock.elapsed().as_secs(),
     };
     let (sum, nodes) = total(relay);
-    let mut stats = numbers(sum);
-    stats["node"] = numbers(load(relay));
-    stats["nodes"] = json!(nodes);
-    stats
+    Stats { cluster: numbers(sum), node: numbers(load(relay)), nodes: nodes as u64 }
 }
 
 /// How much all nodes carry together, and how many there are.
@@ -193,6 +214,8 @@ mod tests {
         mesh::Deliver,
     };
 
+    use serde_json::json;
+
     use super::*;
     use crate::{
         deliver::Sink,
@@ -264,7 +287,7 @@ mod tests {
         let all = [Alive, Alive, Suspect, Leaving, Left, Dead];
         let nodes = (1..).zip(all).map(|(id, state)| node(id, state, id)).collect();
         let relay = relay_among(nodes);
-        let stats = stats(&relay);
+        let stats = serde_json::to_value(stats(&relay)).unwrap();
         assert_eq!(stats["nodes"], 4);
         assert_eq!(stats["active_connections"], 2 + 3 + 4, "of itself it knows that it has none");
         assert_eq!(stats["messages_per_minute"], 90);

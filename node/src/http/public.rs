@@ -7,16 +7,15 @@ use axum::{
     extract::State,
     http::StatusCode,
     middleware,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use serde_json::json;
+use utoipa::ToSchema;
 
-use super::{ApiError, access_log, cors, landing, register::register, upgrade::upgrade};
-use crate::{
-    relay::{Phase, Relay},
-    report,
+use super::{
+    ApiError, access_log, cors, landing::landing_page, register::register, upgrade::upgrade,
 };
+use crate::relay::{Phase, Relay};
 
 /// The public listener's paths.
 pub fn public_router(relay: Arc<Relay>) -> Router {
@@ -32,17 +31,29 @@ pub fn public_router(relay: Arc<Relay>) -> Router {
         .with_state(relay)
 }
 
-/// `GET /health` (PROTOCOL section 9).
+/// What `/health` says.
+#[derive(serde::Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`, `joining` or `draining`.
+    status: &'static str,
+    /// Seconds since the start.
+    uptime: u64,
+}
+
+/// Whether the node is up (PROTOCOL section 9).
+#[utoipa::path(
+    get, path = "/health", tag = "operators",
+    responses(
+        (status = 200, body = Health, description = "It is"),
+        (status = 503, body = Health, description = "It starts or stops"),
+    ),
+)]
 pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
     let (status, text) = match relay.phase() {
         Phase::Joining => (StatusCode::SERVICE_UNAVAILABLE, "joining"),
         Phase::Serving => (StatusCode::OK, "ok"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    let body = json!({ "status": text, "uptime": relay.clock.elapsed().as_secs() });
-    (status, Json(body)).into_response()
-}
-
-async fn landing_page(State(relay): State<Arc<Relay>>) -> Html<String> {
-    Html(landing::page(&relay.config.relay_name, report::total(&relay).0.sessions))
+    let health = Health { status: text, uptime: relay.clock.elapsed().as_secs() };
+    (status, Json(health)).into_response()
 }
