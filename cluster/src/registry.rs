@@ -5,10 +5,9 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
+mod backup;
 #[allow(dead_code)] // until the facade is there
 mod bootstrap;
-mod backup;
-mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
@@ -60,6 +59,7 @@ pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotati
 pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
+pub use hello::slots as voter_slots;
 pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
