@@ -5,54 +5,53 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
+mod asking;
 mod backup;
-#[allow(dead_code)] // until the facade is there
 mod bootstrap;
 mod carry;
-#[allow(dead_code)] // until consensus is there
 mod command;
-#[allow(dead_code)] // until the whole of it is there
 mod consensus;
+mod deciding;
 #[cfg(test)]
 mod disk_tests;
-#[allow(dead_code)] // until the whole of it is there
 mod duties;
-#[allow(dead_code)] // until consensus is there
+mod facade;
+#[allow(dead_code)] // until the store is there
 mod facts;
 mod former;
-#[allow(dead_code)] // until the whole of it is there
 mod heard;
-#[allow(dead_code)] // until the whole of it is there
 mod hello;
-#[allow(dead_code)] // until consensus is there
+#[allow(dead_code)] // until the store is there
 mod image;
+mod known;
 mod local;
-#[allow(dead_code)] // until consensus is there
+#[allow(dead_code)] // until the store is there
 mod log;
-#[allow(dead_code)] // until consensus is there
+#[allow(dead_code)] // until the store is there
 mod machine;
 mod memory;
-#[allow(dead_code)] // until the whole of it is there
 mod message;
-#[allow(dead_code)] // until the whole of it is there
 mod network;
+mod news;
 mod observer;
-#[allow(dead_code)] // until consensus is there
+mod proposer;
 mod raft;
+mod releases;
 mod remote;
-#[allow(dead_code)] // until consensus is there
+mod request;
+mod saved;
+#[allow(dead_code)] // until the store is there
 mod sealing;
-#[allow(dead_code)] // until the whole of it is there
+mod serving;
 mod shared;
 mod standing;
 mod status;
-#[allow(dead_code)] // until consensus is there
+#[allow(dead_code)] // until the store is there
 mod store;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
-#[allow(dead_code)] // until the facade is there
 mod voters;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
@@ -132,7 +131,7 @@ pub enum Revocation {
 }
 
 /// What the registry knows of one agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AgentRecord {
     /// When the id was registered.
     pub registered_at: UnixMillis,

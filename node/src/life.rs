@@ -24,7 +24,7 @@ use crate::{
     http::{AdminToken, ops_router, public_router},
     metrics::Metrics,
     net::Listener,
-    peers::{Join, Joined},
+    peers::Join,
     relay::{Phase, Relay},
     saving,
     serve::Server,
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::{
         net::Connection,
-        peers::{NodeStatus, Peers, testing::mesh},
+        peers::{Joined, NodeStatus, Peers, testing::mesh},
     };
 
     /// Connections that are made in memory; none at all if nobody can make any.

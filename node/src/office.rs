@@ -182,8 +182,7 @@ impl Application for Office {
         self.living.lock().clone_from(nodes);
         self.note_lost_homes();
         if let Some(registry) = &self.registry {
-            let nodes: Vec<NodeId> = nodes.iter().map(|incarnation| incarnation.node).collect();
-            registry.living(&nodes);
+            registry.living(nodes.iter().map(|incarnation| incarnation.node));
         }
     }
 

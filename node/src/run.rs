@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::registry::{OpenError, Place, Settings, SharedRegistry};
+use cluster::registry::{AtRest, OpenError, Place, Settings, SharedRegistry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
@@ -134,14 +134,12 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
 }
 
 fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, OpenError> {
-    let clock = clock.clone();
-    let settings = Settings {
-        token_ttl: config.token_ttl,
-        now: Arc::new(move || clock.wall()),
-        secret: config.mesh.secret.clone(),
-        previous_secret: config.mesh.previous_secret.clone(),
-    };
-    SharedRegistry::open(&config.data_dir, settings)
+    let (clock, dir) = (clock.clone(), &config.data_dir);
+    let (secret, previous) = (&config.mesh.secret, &config.mesh.previous_secret);
+    let at_rest = AtRest::open(dir, secret.as_ref(), previous.as_ref())
+        .map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
+    let now = Arc::new(move || clock.wall());
+    SharedRegistry::open(dir, Settings { token_ttl: config.token_ttl, now, at_rest })
 }
 
 /// Begins what the registry of a node that is alone does by itself, and returns it when it has founded

@@ -5,8 +5,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use openraft::{
-    RaftNetworkFactory, Snapshot, Vote,
+    RaftNetworkFactory, Snapshot, StorageIOError,
     error::{
         Fatal, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Timeout,
         Unreachable,
@@ -18,12 +19,14 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
 
 use super::{
     Carry,
     consensus::Consensus,
-    message::{self, Question},
-    raft::{TypeConfig, VoterAddress},
+    image::{self, Image},
+    message::{self, Piece, Question, Taken},
+    raft::{StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
 
@@ -32,6 +35,9 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// How long a node that is not linked is left alone.
 const BACKOFF: Duration = Duration::from_millis(200);
+
+/// How long the whole of a snapshot may take to be installed.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(60);
 
 type RpcError<E = RaftError<u64>> = RPCError<u64, VoterAddress, E>;
 
@@ -80,6 +86,34 @@ impl Way {
     }
 }
 
+impl Way {
+    /// Sends a snapshot, piece by piece.
+    async fn send(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+        patience: Duration,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        let Snapshot { meta, snapshot: mut image } = snapshot;
+        let transfer = rand::random();
+        for number in 0_u64.. {
+            let (rest, chunk) = read(image).await?;
+            image = rest;
+            let last = chunk.is_none().then(|| (vote, meta.clone()));
+            let patience = if last.is_some() { INSTALL_PATIENCE } else { patience };
+            let piece = Piece { transfer, number, chunk: chunk.unwrap_or_default(), last };
+            let question = message::to_bytes(&Question::Snapshot(piece));
+            let answer = self.carry.ask(self.to, question, patience).await;
+            match answer.and_then(|bytes| message::from_bytes(&bytes)) {
+                Some(Taken::Next) => {}
+                Some(Taken::All(vote)) => return Ok(SnapshotResponse::new(vote)),
+                Some(Taken::Broken) | None => break,
+            }
+        }
+        Err(unreachable("the snapshot was not taken").into())
+    }
+}
+
 impl RaftNetwork<TypeConfig> for Way {
     async fn append_entries(
         &mut self,
@@ -107,13 +141,15 @@ impl RaftNetwork<TypeConfig> for Way {
 
     async fn full_snapshot(
         &mut self,
-        vote: Vote<u64>,
+        vote: Vote,
         snapshot: Snapshot<TypeConfig>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
-        let _ = (vote, snapshot, option);
-        Err(StreamingError::Closed(cancel.await))
+        tokio::select! {
+            outcome = self.send(vote, snapshot, option.hard_ttl()) => outcome,
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
 
     fn backoff(&self) -> Backoff {
@@ -121,25 +157,92 @@ impl RaftNetwork<TypeConfig> for Way {
     }
 }
 
-/// The snapshot that a node is being given, if any.
+/// Answers what another node's raft asks; with nothing if it takes no part, which its raft tries again.
+pub(super) async fn append(
+    consensus: &Consensus,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Vec<u8> {
+    message::answer(consensus.raft().append_entries(request).await.ok())
+}
+
+/// As [`append`].
+pub(super) async fn vote(consensus: &Consensus, request: VoteRequest<u64>) -> Vec<u8> {
+    message::answer(consensus.raft().vote(request).await.ok())
+}
+
+/// As [`append`], of a piece of a snapshot.
+pub(super) async fn take(consensus: &Consensus, from: NodeId, piece: Piece) -> Vec<u8> {
+    let Some((vote, meta)) = piece.last.clone() else {
+        return message::to_bytes(&consensus.receiving.push(from, piece));
+    };
+    let Some(image) = consensus.receiving.finish(from, piece) else {
+        return message::to_bytes(&Taken::Broken);
+    };
+    let snapshot = Snapshot { meta, snapshot: Box::new(image) };
+    let installed = consensus.raft().install_full_snapshot(vote, snapshot).await;
+    message::answer(installed.ok().map(|response| Taken::All(response.vote)))
+}
+
+/// The snapshot that a node is being given, if any: one at a time, the latest.
 #[derive(Default)]
-pub(super) struct Receiving(Mutex<Option<()>>);
+pub(super) struct Receiving(Mutex<Option<Incoming>>);
+
+struct Incoming {
+    from: NodeId,
+    transfer: u64,
+    /// The number of the piece that is waited for.
+    next: u64,
+    image: image::Receiving,
+}
 
 impl Receiving {
+    fn push(&self, from: NodeId, piece: Piece) -> Taken {
+        let mut incoming = self.0.lock();
+        if piece.number == 0 {
+            let (transfer, image) = (piece.transfer, image::Receiving::new());
+            *incoming = Some(Incoming { from, transfer, next: 0, image });
+        }
+        let awaited = |it: &&mut Incoming| {
+            (it.from, it.transfer, it.next) == (from, piece.transfer, piece.number)
+        };
+        let Some(it) = incoming.as_mut().filter(awaited) else { return Taken::Broken };
+        it.next += 1;
+        if piece.chunk.is_empty() {
+            return Taken::Next;
+        }
+        if let Err(error) = it.image.push(piece.chunk) {
+            tracing::warn!(%error, %from, "cannot take a snapshot of the registry");
+            *incoming = None;
+            return Taken::Broken;
+        }
+        Taken::Next
+    }
+
+    /// The whole of it, with its last piece.
+    fn finish(&self, from: NodeId, piece: Piece) -> Option<Image> {
+        let whole = self.push(from, piece) == Taken::Next;
+        let incoming = self.0.lock().take().filter(|_| whole)?;
+        let finished = incoming.image.finish();
+        finished
+            .inspect_err(|error| {
+                tracing::warn!(%error, %from, "cannot take a snapshot of the registry");
+            })
+            .ok()
+    }
+
     /// Drops what has come of it.
     pub(super) fn forget(&self) {
         *self.0.lock() = None;
     }
 }
 
-/// Answers what another node's raft asks; with nothing if it takes no part, which its raft tries again.
-pub(super) async fn answer(consensus: &Consensus, question: Question) -> Vec<u8> {
-    match question {
-        Question::Append(request) => {
-            message::answer(consensus.raft().append_entries(request).await.ok())
-        }
-        Question::Vote(request) => message::answer(consensus.raft().vote(request).await.ok()),
-    }
+/// The next chunk, read where it may block.
+async fn read(mut image: Box<Image>) -> Result<(Box<Image>, Option<Bytes>), StorageError> {
+    let failed = |reason: String| StorageError::IO {
+        source: StorageIOError::read_snapshot(None, &io::Error::other(reason)),
+    };
+    let read = spawn_blocking(move || image.next_chunk().map(|chunk| (image, chunk))).await;
+    read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 fn unreachable(why: &str) -> Unreachable {

@@ -19,8 +19,8 @@ use crate::{AgentId, UnixMillis};
 ///
 /// The key is wiped from memory when this is dropped.
 pub struct TokenSigner {
-    pair: KeyPair,
-    key: KeyId,
+    key: KeyPair,
+    id: KeyId,
 }
 
 /// A token could not be made, or a stored key is none.
@@ -38,36 +38,42 @@ pub enum SigningError {
 }
 
 impl TokenSigner {
-    /// A new key from the system's randomness.
+    /// A new key from the system's randomness, the first of its registry.
     pub fn generate() -> Self {
-        Self::first(KeyPair::new())
+        Self { key: KeyPair::new(), id: KeyId::default() }
     }
 
-    /// The key that [`secret`](Self::secret) gave.
+    /// The key that [`secret`](Self::secret) gave, as the first of its registry.
     pub fn from_secret(secret: &[u8]) -> Result<Self, SigningError> {
         PrivateKey::from_bytes(secret, Algorithm::Ed25519)
-            .map(|key| Self::first(KeyPair::from(&key)))
+            .map(|key| Self { key: KeyPair::from(&key), id: KeyId::default() })
             .map_err(|_| SigningError::Key)
     }
 
-    fn first(pair: KeyPair) -> Self {
-        Self { pair, key: KeyId(0) }
+    /// The same key, which its tokens name by this number; the first they do not name.
+    #[must_use]
+    pub fn with_id(self, id: KeyId) -> Self {
+        Self { id, ..self }
     }
 
-    /// The same key as that of another number than 0. Its tokens name it.
-    #[must_use]
-    pub fn numbered(self, key: KeyId) -> Self {
-        Self { key, ..self }
+    /// Its number among the registry's keys.
+    pub fn id(&self) -> KeyId {
+        self.id
     }
 
     /// The private key's 32 bytes, for storing.
     pub fn secret(&self) -> Zeroizing<Vec<u8>> {
-        self.pair.private().to_bytes()
+        self.key.private().to_bytes()
+    }
+
+    /// The public key's 32 bytes.
+    pub fn public(&self) -> [u8; 32] {
+        self.key.public().to_bytes().try_into().unwrap_or_default() // an ed25519 key has 32
     }
 
     /// The half that verifies what this one issues.
     pub fn verifier(&self) -> TokenVerifier {
-        TokenVerifier::new(self.key, self.pair.public())
+        TokenVerifier::new([(self.id, self.public())])
     }
 
     /// The text of a new token. Tokens count in whole seconds: `expires` is rounded up.
@@ -83,17 +89,17 @@ impl TokenSigner {
             .fact(fact(facts::AGENT, &[string(agent.as_str())]))?
             .fact(fact(facts::SERIAL, &[int(serial)]))?
             .fact(fact(facts::ISSUED, &[Term::Date(issued.0 / 1000)]))?
-            .fact(fact(facts::SIGNER, &[bytes(&self.pair.public().to_bytes())]))?;
+            .fact(fact(facts::SIGNER, &[bytes(&self.public())]))?;
         if let Some(expires) = expires {
             let date = Term::Date(seconds_rounded_up(expires));
             authority = authority
                 .fact(fact(facts::EXPIRES, std::slice::from_ref(&date)))?
                 .check(before(date))?;
         }
-        if self.key != KeyId(0) {
-            authority = authority.root_key_id(self.key.0);
+        if self.id != KeyId::default() {
+            authority = authority.root_key_id(self.id.0);
         }
-        let biscuit = authority.build(&self.pair)?;
+        let biscuit = authority.build(&self.key)?;
         Ok(format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&biscuit.to_vec()?)))
     }
 }

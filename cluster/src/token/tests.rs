@@ -412,25 +412,3 @@ fn what_another_biscuit_library_made_is_enforced() {
     assert!(grant.check_time(UnixMillis(end.0 - 1)).is_ok());
     assert_eq!(grant.check_time(end), Err(TokenError::Expired));
 }
-
-#[test]
-fn a_token_is_verified_with_the_key_that_it_names() {
-    let (first, second) = (TokenSigner::generate(), TokenSigner::generate().numbered(KeyId(7)));
-    let keys = [first.verifier().key_bytes(), second.verifier().key_bytes()];
-    let both =
-        TokenVerifier::of_keys([(KeyId(0), keys[0].as_slice()), (KeyId(7), keys[1].as_slice())])
-            .unwrap();
-    let agent: AgentId = "rawk-042".parse().unwrap();
-    let token =
-        |signer: &TokenSigner| signer.issue(&agent, Serial(1), UnixMillis(0), None).unwrap();
-    for (signer, key) in [(&first, KeyId(0)), (&second, KeyId(7))] {
-        assert_eq!(both.verify(&token(signer), UnixMillis(1)).unwrap().key(), key);
-    }
-    // A key of the same number that is another one, and a number that nobody has.
-    for stranger in [TokenSigner::generate(), TokenSigner::generate().numbered(KeyId(8))] {
-        let outcome = both.verify(&token(&stranger), UnixMillis(1));
-        assert_eq!(outcome.unwrap_err(), TokenError::Invalid);
-    }
-    let refused = first.verifier().verify(&token(&second), UnixMillis(1));
-    assert_eq!(refused.unwrap_err(), TokenError::Invalid);
-}

@@ -1,4 +1,4 @@
-//! From a token's text to what it grants. Holds the public key only.
+//! From a token's text to what it grants. Holds public keys only.
 //!
 //! The text comes from strangers, so everything is bounded before it is worked on: the length of the
 //! text, then the number of blocks, then (in `vocabulary`) what a block may say.
@@ -33,29 +33,36 @@ pub(super) mod facts {
     pub(crate) const SIGNER: &str = "signer";
 }
 
-/// Verifies tokens without asking anybody: the halves of the key pairs that every node holds.
+/// Verifies tokens without asking anybody: the halves of the key pairs that every node holds. Clones
+/// share them.
 #[derive(Clone)]
-pub struct TokenVerifier(Arc<[(KeyId, PublicKey)]>);
+pub struct TokenVerifier {
+    /// In the order of their numbers.
+    keys: Arc<[(KeyId, PublicKey)]>,
+}
 
 impl TokenVerifier {
-    pub(super) fn new(id: KeyId, key: PublicKey) -> Self {
-        Self([(id, key)].into())
+    /// Verifies what these keys, by their public halves' 32 bytes, have signed. What is no key, or has
+    /// a number beyond [`KeyId::MAX`], is left out.
+    pub fn new(keys: impl IntoIterator<Item = (KeyId, [u8; 32])>) -> Self {
+        let read = |(id, bytes): (KeyId, [u8; 32])| {
+            let key = PublicKey::from_bytes(&bytes, Algorithm::Ed25519).ok()?;
+            (id <= KeyId::MAX).then_some((id, key))
+        };
+        let mut keys: Vec<_> = keys.into_iter().filter_map(read).collect();
+        keys.sort_by_key(|(id, _)| *id);
+        Self { keys: keys.into() }
     }
 
-    /// The verifier of what any of these keys signed, each of 32 bytes; none if one of them is no key.
-    pub fn of_keys<'k>(keys: impl IntoIterator<Item = (KeyId, &'k [u8])>) -> Option<Self> {
-        let key = |(id, bytes)| Some((id, PublicKey::from_bytes(bytes, Algorithm::Ed25519).ok()?));
-        keys.into_iter().map(key).collect::<Option<_>>().map(Self)
-    }
-
-    /// The first public key's 32 bytes.
+    /// The first key's 32 bytes, for other nodes.
     pub fn key_bytes(&self) -> Vec<u8> {
-        self.0.first().map(|(_, key)| key.to_bytes()).unwrap_or_default()
+        self.keys.first().map(|(_, key)| key.to_bytes()).unwrap_or_default()
     }
 
     /// The verifier with the key that [`key_bytes`](Self::key_bytes) gave; none if it is no key.
     pub fn from_key_bytes(bytes: &[u8]) -> Option<Self> {
-        Self::of_keys([(KeyId(0), bytes)])
+        let verifier = Self::new([(KeyId::default(), bytes.try_into().ok()?)]);
+        (!verifier.keys.is_empty()).then_some(verifier)
     }
 
     /// Checks form, signatures, narrowings and, at `now`, expiry.
@@ -70,37 +77,37 @@ impl TokenVerifier {
     /// All of [`verify`](Self::verify) but the time.
     pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
         let bytes = decode(token).ok_or(TokenError::Invalid)?;
-        let (key, blocks) = self.authentic_blocks(&bytes)?;
-        grant(key, &blocks)
+        let unverified = UnverifiedBiscuit::from(bytes).map_err(invalid)?;
+        let id = KeyId(unverified.root_key_id().unwrap_or_default());
+        let found = self.keys.binary_search_by_key(&id, |(id, _)| *id);
+        let (_, key) = found.ok().and_then(|at| self.keys.get(at)).ok_or(TokenError::Invalid)?;
+        grant(id, &authentic_blocks(unverified, *key)?)
     }
+}
 
-    /// The blocks of a biscuit, once every signature in it has been found right, and which key it was.
-    fn authentic_blocks(
-        &self,
-        biscuit: &[u8],
-    ) -> Result<(KeyId, schema::AuthorizerWorld), TokenError> {
-        let unverified = UnverifiedBiscuit::from(biscuit).map_err(invalid)?;
-        if unverified.block_count() > TOKEN_BLOCKS_MAX {
-            let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
-            return Err(TokenError::Unsupported(reason));
-        }
-        let named = KeyId(unverified.root_key_id().unwrap_or(0));
-        let key = self.0.iter().find(|(id, _)| *id == named).ok_or(TokenError::Invalid)?;
-        let biscuit = unverified.verify(key.1).map_err(invalid)?;
-        if biscuit.external_public_keys().iter().any(Option::is_some) {
-            return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
-        }
-        // The snapshot is the library's public view of single blocks, all in one symbol table. No
-        // datalog has run when it is taken.
-        let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
-        Ok((named, snapshot.world))
+/// The blocks of a biscuit, once every signature in it has been found right.
+fn authentic_blocks(
+    unverified: UnverifiedBiscuit,
+    key: PublicKey,
+) -> Result<schema::AuthorizerWorld, TokenError> {
+    if unverified.block_count() > TOKEN_BLOCKS_MAX {
+        let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
+        return Err(TokenError::Unsupported(reason));
     }
+    let biscuit = unverified.verify(key).map_err(invalid)?;
+    if biscuit.external_public_keys().iter().any(Option::is_some) {
+        return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
+    }
+    // The snapshot is the library's public view of single blocks, all in one symbol table. No
+    // datalog has run when it is taken.
+    let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
+    Ok(snapshot.world)
 }
 
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.0.iter().map(|(id, key)| (id.0, key.to_bytes_hex()));
-        f.debug_map().entries(keys).finish()
+        let shown = self.keys.iter().map(|(id, key)| (id.0, key.to_bytes_hex()));
+        f.debug_map().entries(shown).finish()
     }
 }
 
@@ -122,7 +129,7 @@ fn grant(key: KeyId, world: &schema::AuthorizerWorld) -> Result<Grant, TokenErro
         [] => None,
         blocks => Some(Narrowing::read(blocks, symbols)?),
     };
-    Ok(Grant::new(authority.agent, authority.serial, key, authority.expires, narrowing))
+    Ok(Grant::new(key, authority.agent, authority.serial, authority.expires, narrowing))
 }
 
 /// What the registry signed.
