@@ -7,27 +7,26 @@
 mod administration;
 mod asking;
 mod backup;
+mod book;
 mod bootstrap;
 mod carry;
 mod command;
 mod consensus;
 mod deciding;
+mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod duties;
 mod facade;
-#[allow(dead_code)] // until the store is there
 mod facts;
 mod former;
 mod heard;
 mod hello;
-#[allow(dead_code)] // until the store is there
 mod image;
+mod keys;
 mod known;
 mod local;
-#[allow(dead_code)] // until the store is there
 mod log;
-#[allow(dead_code)] // until the store is there
 mod machine;
 mod memory;
 mod message;
@@ -36,23 +35,25 @@ mod news;
 mod observer;
 mod proposer;
 mod raft;
+mod record;
 mod releases;
 mod remote;
 mod request;
 mod saved;
-#[allow(dead_code)] // until the store is there
 mod sealing;
 mod serving;
 mod shared;
 mod standing;
 mod status;
-#[allow(dead_code)] // until the store is there
 mod store;
+mod tables;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
 mod voters;
+mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
 pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};

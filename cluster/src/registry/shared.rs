@@ -404,7 +404,7 @@ impl SharedRegistry {
         if known.as_ref().map(|signer| signer.id()) == newest && known.is_some() {
             return Ok(known);
         }
-        let signer = self.store.signer()?.map(|(id, signer)| Arc::new(signer.with_id(id)));
+        let signer = self.store.signer()?.map(Arc::new);
         self.signer.store(signer.clone());
         Ok(signer)
     }
