@@ -326,7 +326,7 @@ impl Administration for MemoryRegistry {
             for agent in agents {
                 match book.agents.entry(agent) {
                     btree_map::Entry::Occupied(known) => {
-                        imported.existing.push(known.key().clone())
+                        imported.existing.push(known.key().clone());
                     }
                     btree_map::Entry::Vacant(free) => {
                         free.insert(Entry::new(now));

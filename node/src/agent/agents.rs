@@ -34,6 +34,7 @@ const NAMES_BYTES_MAX: u64 = 128 << 20;
 
 /// What an operator can do to agents, on the ops port.
 #[derive(clap::Subcommand, Clone, Debug)]
+#[allow(clippy::doc_markdown)] // the comments are the help text, shown as they stand
 pub enum AgentsCommand {
     /// List all agents
     #[command(after_help = super::EXIT_CODES)]
@@ -195,7 +196,7 @@ async fn import(args: &ImportArgs, output: &mut Output) -> Result<(), Failure> {
         imported.added += step.added;
         imported.existing.extend(step.existing);
         if names.len() > IMPORT_STEP {
-            let done = imported.added as usize + imported.existing.len();
+            let done = imported.added + imported.existing.len() as u64;
             output.note(&format!("{done} of {} names", names.len())).await;
         }
     }

@@ -89,22 +89,21 @@ enum KeysChange {
 
 pub(super) async fn run(command: ClusterCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Voters(args) => match args.change {
-            Some(change) => change_voters(change, output).await,
-            None => {
-                let answer: Box<RawValue> = args.admin.ask(Method::GET, "/registry").await?;
-                args.admin.show(&answer, |report| voters(&report), output).await
-            }
-        },
-        ClusterCommand::Keys(args) => match args.change {
-            Some(KeysChange::Rotate { retire_after, admin }) => {
-                rotate(&admin, retire_after, output).await
-            }
-            None => {
-                let answer: Box<RawValue> = args.admin.ask(Method::GET, "/registry/keys").await?;
-                args.admin.show(&answer, |keys: Keys| listed(&keys.keys), output).await
-            }
-        },
+        ClusterCommand::Voters(VotersArgs { change: Some(change), .. }) => {
+            change_voters(change, output).await
+        }
+        ClusterCommand::Voters(VotersArgs { change: None, admin }) => {
+            let answer: Box<RawValue> = admin.ask(Method::GET, "/registry").await?;
+            admin.show(&answer, |report| voters(&report), output).await
+        }
+        ClusterCommand::Keys(KeysArgs { change: Some(change), .. }) => {
+            let KeysChange::Rotate { retire_after, admin } = change;
+            rotate(&admin, retire_after, output).await
+        }
+        ClusterCommand::Keys(KeysArgs { change: None, admin }) => {
+            let answer: Box<RawValue> = admin.ask(Method::GET, "/registry/keys").await?;
+            admin.show(&answer, |keys: Keys| listed(&keys.keys), output).await
+        }
     }
 }
 
