@@ -118,7 +118,7 @@ impl BackupWriter {
     }
 
     fn salted(secret: &Secret, header: &BackupHeader, salt: [u8; SALT_BYTES]) -> Self {
-        let header = header.to_bytes(&mark(secret), &salt);
+        let header = header.to_bytes(mark(secret), &salt);
         Self { frames: Frames::new(secret, &salt, &header), header }
     }
 
@@ -181,14 +181,14 @@ impl<R: Read> BackupReader<R> {
 }
 
 impl BackupHeader {
-    fn to_bytes(&self, mark: &[u8; MARK_BYTES], salt: &[u8; SALT_BYTES]) -> Vec<u8> {
+    fn to_bytes(&self, mark: [u8; MARK_BYTES], salt: &[u8; SALT_BYTES]) -> Vec<u8> {
         let release: Vec<u8> = self.release.bytes().take(usize::from(u8::MAX)).collect();
         let length = u8::try_from(release.len()).unwrap_or(u8::MAX);
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         bytes.extend_from_slice(&self.registry.0.to_be_bytes());
         bytes.extend_from_slice(&self.created.0.to_be_bytes());
-        bytes.extend_from_slice(mark);
+        bytes.extend_from_slice(&mark);
         bytes.extend_from_slice(salt);
         bytes.push(length);
         bytes.extend_from_slice(&release);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use hyper::Method;
 use serde_json::value::RawValue;
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
     failure::Failure,
     http::Call,
     output::Output,
-    text::{escaped, on_one_line},
+    text::{counted, escaped, on_one_line},
 };
 use crate::{
     admin::{RegistryReport, Voter},
@@ -25,7 +24,7 @@ pub struct StatusArgs {
 }
 
 pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let call = Call { method: Method::GET, path: "/cluster", authorization: None, body: None };
+    let call = Call { path: "/cluster", ..Call::default() };
     let answer: Box<RawValue> = args.ops.ask(call).await?;
     if args.ops.json {
         return output.result(&on_one_line(answer.get())).await;
@@ -105,10 +104,6 @@ fn voter_row(voter: &Voter, name: String) -> [String; 4] {
         if voter.votes { "yes" } else { "not yet" }.to_owned(),
         voter.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
     ]
-}
-
-fn counted(number: u64, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 const NODE_COLUMNS: [Column; 8] = [

@@ -188,7 +188,7 @@ pub(in crate::http) async fn import(
     let names: Vec<ImportedName> = desk.told(request, IMPORT_BYTES_MAX).await?;
     let agents = names.into_iter().enumerate().map(|(n, name)| importable(n, &name.into_id()));
     let agents = agents.collect::<Result<Vec<_>, _>>()?;
-    wanted.note(format!("{} names", agents.len()));
+    wanted.note(&format!("{} names", agents.len()));
     let mut imported = Imported::default();
     for some in agents.chunks(IMPORT_STEP) {
         let step = Imported::from(desk.administration.import(some.to_vec()).await?);
@@ -219,7 +219,7 @@ pub(in crate::http) async fn revoke_token(
         let message = "this is no serial of a token: agents show ID prints them";
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_serial", message)
     })?;
-    wanted.note(serial);
+    wanted.note(&serial);
     desk.administration.revoke(Revocation::Token(Serial(serial))).await?;
     Ok(Json(TokenRevoked { serial, revoked: true }))
 }

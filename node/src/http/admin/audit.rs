@@ -36,7 +36,7 @@ pub(in crate::http) struct Attempt {
 
 impl Wanted {
     /// Notes it; what is noted first stays.
-    pub(super) fn note(&self, what: impl ToString) {
+    pub(super) fn note(&self, what: &impl ToString) {
         let _ = self.0.set(what.to_string());
     }
 }

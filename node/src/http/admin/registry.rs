@@ -46,7 +46,7 @@ pub(in crate::http) async fn change_voters(
     request: Request,
 ) -> Answer<RegistryReport> {
     let change: VoterChange = desk.told(request, BODY_BYTES_MAX).await?;
-    wanted.note(match &change {
+    wanted.note(&match &change {
         VoterChange::Set { seeds } => format!("set {}", seeds.join(",")),
         VoterChange::Follow {} => "follow SEEDS".to_owned(),
         VoterChange::Replace { old, new } => format!("replace {old} by {new}"),
@@ -87,7 +87,7 @@ pub(in crate::http) async fn rotate_key(
     request: Request,
 ) -> Answer<Rotated> {
     let Rotation { retire_after_seconds } = desk.told(request, BODY_BYTES_MAX).await?;
-    wanted.note(format!("the present key retires after {retire_after_seconds} s"));
+    wanted.note(&format!("the present key retires after {retire_after_seconds} s"));
     let retire_after = Duration::from_secs(retire_after_seconds);
     Ok(Json(desk.administration.rotate_key(retire_after).await?.into()))
 }
