@@ -63,7 +63,9 @@ impl SharedRegistry {
                     Some(answer) => return answer,
                     None => {
                         tries.why = "the node that leads it does not answer".into();
-                        tries.hint = self.heard().voters().into_iter().find(|it| *it != leader);
+                        let mut others = self.heard().voters().into_iter();
+                        let stays = self.leader() == Some(leader);
+                        tries.hint = others.find(|it| stays && *it != leader);
                     }
                 }
                 if tries.unknown && !request.is_repeatable() {

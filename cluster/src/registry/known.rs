@@ -97,7 +97,7 @@ impl Standing {
             untold: Mutex::default(),
             urgent: Notify::new(),
         };
-        standing.replace(index, all);
+        standing.replace(&mut standing.known.write(), index, all);
         standing
     }
 
@@ -206,35 +206,31 @@ impl Standing {
     /// What a voter says is everything at `index`. Not taken if it is known, or of a registry that
     /// is neither this one nor made of a backup of it.
     pub(super) fn learn_all(&self, index: u64, all: Facts) -> Learned {
-        {
-            let known = self.known.read();
-            let Some(new) = &all.founded else { return Learned::Foreign };
-            if let Some(own) = &known.founded {
-                if own.registry == new.registry && index <= known.index {
+        let Some(new) = all.founded.clone() else { return Learned::Foreign };
+        let mut known = self.known.write();
+        match &known.founded {
+            Some(own) if own.registry == new.registry => {
+                if index <= known.index {
                     return Learned::Old;
                 }
-                if own.registry != new.registry && !new.lineage.contains(&own.registry) {
-                    return Learned::Foreign;
-                }
-                if own.registry != new.registry {
-                    tracing::warn!(
-                        former = %own.registry, registry = %new.registry,
-                        "the registry was restored from a backup, and is followed from now on"
-                    );
-                }
             }
+            Some(own) if !new.lineage.contains(&own.registry) => return Learned::Foreign,
+            Some(own) => tracing::warn!(
+                former = %own.registry, registry = %new.registry,
+                "the registry was restored from a backup, and is followed from now on"
+            ),
+            None => {}
         }
-        self.replace(index, all);
+        self.replace(&mut known, index, all);
         Learned::Taken
     }
 
-    fn replace(&self, index: u64, all: Facts) {
-        let mut known = self.known.write();
-        let before = std::mem::take(&mut *known);
+    fn replace(&self, known: &mut Known, index: u64, all: Facts) {
+        let before = std::mem::take(known);
         let mut change = known.take(index, all);
-        change.revoked = !before.revokes_all_of(&known);
+        change.revoked = !before.revokes_all_of(known);
         change.vault |= before.vault.len() != known.vault.len();
-        self.announce(&known, change);
+        self.announce(known, change);
     }
 
     fn announce(&self, known: &Known, change: Change) {
@@ -289,13 +285,10 @@ impl Follow for Standing {
 
     fn replaced(&self, index: u64, all: Facts) {
         *self.untold.lock() = None;
-        let behind = {
-            let known = self.known.read();
-            let registry = |founded: &Option<Founded>| founded.as_ref().map(|it| it.registry);
-            index > known.index || registry(&known.founded) != registry(&all.founded)
-        };
-        if behind {
-            self.replace(index, all);
+        let mut known = self.known.write();
+        let registry = |founded: &Option<Founded>| founded.as_ref().map(|it| it.registry);
+        if index > known.index || registry(&known.founded) != registry(&all.founded) {
+            self.replace(&mut known, index, all);
         }
     }
 }
@@ -398,5 +391,136 @@ impl VaultEntry {
     fn of(fact: &VaultFact) -> Option<Self> {
         let value = fact.value.as_ref()?;
         Some(Self { version: fact.version, value: Arc::new(value.0.clone()) })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use crate::{registry::Audience, token::TokenSigner};
+
+    const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
+
+    fn id(text: &str) -> AgentId {
+        text.parse().unwrap()
+    }
+
+    fn founded(registry: u128, lineage: &[u128]) -> Option<Founded> {
+        let lineage = lineage.iter().copied().map(RegistryId).collect();
+        Some(Founded { registry: RegistryId(registry), lineage })
+    }
+
+    fn key(signer: &TokenSigner, retired: bool) -> KeyFact {
+        KeyFact {
+            id: signer.id(),
+            public: signer.public(),
+            created_at: NOW,
+            retires_at: retired.then_some(NOW),
+            retired,
+        }
+    }
+
+    /// A book at index 10 with one key and nothing revoked, and a token of it.
+    fn book(signer: &TokenSigner) -> (Standing, Grant) {
+        let keys = Some(vec![key(signer, false)]);
+        let all = Facts { founded: founded(7, &[]), keys, ..Facts::default() };
+        let standing = Standing::new(10, all);
+        let token = signer.issue(&id("abc"), Serial(5), NOW, None).unwrap();
+        let grant = standing.verify(&token, NOW).unwrap();
+        (standing, grant)
+    }
+
+    fn bans(agent: &str, banned: bool) -> Facts {
+        Facts { bans: [(id(agent), banned)].into(), ..Facts::default() }
+    }
+
+    #[test]
+    fn news_are_taken_in_their_order_and_once() {
+        let (standing, grant) = book(&TokenSigner::generate());
+        let changes = standing.revocations();
+        let learn = |from, to, facts| standing.learn(RegistryId(7), from, to, facts);
+        assert_eq!(learn(11, 12, bans("abc", true)), Learned::Gap);
+        assert_eq!(learn(5, 10, bans("abc", true)), Learned::Old);
+        assert_eq!(standing.learn(RegistryId(8), 10, 11, bans("abc", true)), Learned::Foreign);
+        assert!(!standing.is_revoked(&grant) && !changes.has_changed().unwrap());
+        assert_eq!(learn(8, 12, bans("abc", true)), Learned::Taken);
+        assert!(standing.is_revoked(&grant) && changes.has_changed().unwrap());
+        assert_eq!((learn(10, 12, bans("abc", false)), standing.index()), (Learned::Old, 12));
+        assert_eq!(learn(12, 13, bans("abc", false)), Learned::Taken);
+        assert!(!standing.is_revoked(&grant));
+    }
+
+    #[test]
+    fn what_is_applied_here_and_known_already_changes_nothing() {
+        let (standing, grant) = book(&TokenSigner::generate());
+        standing.learn(RegistryId(7), 10, 20, bans("abc", true));
+        standing.applied(14, 15, bans("abc", false));
+        assert!(standing.is_revoked(&grant), "15 was before the ban at 20");
+        standing.applied(15, 21, Facts { registered: 3, ..bans("abc", true) });
+        assert_eq!((standing.index(), standing.registered()), (21, 3));
+        let untold = standing.take_untold().unwrap();
+        assert_eq!((untold.from, untold.to, untold.facts.bans[&id("abc")]), (14, 21, true));
+        assert!(standing.take_untold().is_none());
+    }
+
+    #[test]
+    fn a_view_is_believed_if_it_is_newer_or_of_a_restored_registry() {
+        let signer = TokenSigner::generate();
+        let (standing, grant) = book(&signer);
+        let all = |registry, lineage: &[u128]| Facts {
+            founded: founded(registry, lineage),
+            keys: Some(vec![key(&signer, false)]),
+            ..bans("abc", true)
+        };
+        assert_eq!(standing.learn_all(10, all(7, &[])), Learned::Old);
+        assert_eq!(standing.learn_all(99, all(8, &[6])), Learned::Foreign);
+        assert!(!standing.is_revoked(&grant));
+        assert_eq!(standing.learn_all(11, all(7, &[])), Learned::Taken);
+        assert!(standing.is_revoked(&grant));
+        let restored = Facts { bans: [].into(), ..all(8, &[7]) };
+        assert_eq!(standing.learn_all(3, restored), Learned::Taken);
+        assert!(!standing.is_revoked(&grant));
+        assert_eq!((standing.index(), standing.founded()), (3, founded(8, &[7])));
+    }
+
+    #[test]
+    fn a_retired_keys_tokens_are_refused() {
+        let (first, second) =
+            (TokenSigner::generate(), TokenSigner::generate().with_id(crate::token::KeyId(1)));
+        let (standing, grant) = book(&first);
+        let keys = |retired| Facts {
+            keys: Some(vec![key(&first, retired), key(&second, false)]),
+            ..Facts::default()
+        };
+        standing.applied(10, 11, keys(false));
+        assert_eq!(standing.signing_key(), Some(KeyId(1)));
+        assert!(!standing.is_revoked(&grant));
+        let changes = standing.revocations();
+        standing.applied(11, 12, keys(true));
+        assert!(standing.is_revoked(&grant) && changes.has_changed().unwrap());
+        let token = second.issue(&id("abc"), Serial(6), NOW, None).unwrap();
+        assert!(standing.verify(&token, NOW).is_ok());
+        let gone = Facts { keys: Some(vec![key(&second, false)]), ..Facts::default() };
+        standing.applied(12, 13, gone);
+        assert!(standing.is_revoked(&grant), "also when nobody knows the key any more");
+    }
+
+    #[test]
+    fn observers_are_given_no_secrets() {
+        let (standing, _) = book(&TokenSigner::generate());
+        let value = |audience| VaultFact {
+            audience,
+            version: 1,
+            value: Some(super::super::command::Secret(zeroize::Zeroizing::new(vec![1]))),
+        };
+        let vault = [("all", Audience::All), ("ours", Audience::Voters)];
+        let vault = vault.map(|(key, audience)| (key.to_owned(), value(audience))).into();
+        standing.applied(10, 11, Facts { vault, ..Facts::default() });
+        assert!(standing.vault("all").is_some() && standing.vault("ours").is_some());
+        let observer = Standing::new(0, Facts::default());
+        let (index, view) = standing.view();
+        assert_eq!(observer.learn_all(index, view), Learned::Taken);
+        assert!(observer.vault("all").is_some() && observer.vault("ours").is_none());
     }
 }

@@ -82,7 +82,7 @@ impl SharedRegistry {
         };
         let part = Part::begin(self, &consensus);
         if self.set_failure(None).is_some() {
-            tracing::info!("the registry's disk can be used again");
+            tracing::info!("this node takes part in the registry again");
         }
         let why = {
             let mut queue = self.queue.lock().await;
@@ -100,11 +100,9 @@ impl SharedRegistry {
     }
 
     fn say_failure(&self, why: String) {
-        if self.set_failure(Some(why.clone())).is_none() {
-            tracing::error!(
-                error = why,
-                "the registry's disk cannot be used: this node keeps no names until it can"
-            );
+        let said = self.store().failure().borrow().is_some(); // by the store
+        if self.set_failure(Some(why.clone())).is_none() && !said {
+            tracing::error!(error = why, "this node cannot take part in the registry");
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
     consensus::{Consensus, Situation},
-    duties,
+    disk, duties,
     heard::Heard,
     hello::{Hello, Part},
     known::Standing,
@@ -36,10 +36,7 @@ use super::{
     store::{Opened, Store, StoreError},
 };
 use crate::{
-    Incarnation, NodeId, UnixMillis,
-    database::{DatabaseFile, Source},
-    subscription_store,
-    token::TokenSigner,
+    Incarnation, NodeId, UnixMillis, database::Source, subscription_store, token::TokenSigner,
 };
 
 /// A request to take a name that is older than this is refused: it may have been given up long ago. So
@@ -48,12 +45,6 @@ const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The longest that another node's request is worked on.
 const REQUEST_PATIENCE_MAX: Duration = Duration::from_secs(2);
-
-/// The file's name in the data directory.
-const FILE: &str = "registry.redb";
-
-/// What redb may keep of the file in memory.
-const CACHE_BYTES: usize = 4 << 20;
 
 /// The wall clock.
 pub(super) type Wall = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -124,8 +115,7 @@ impl SharedRegistry {
     pub fn open(data_dir: &Path, settings: Settings) -> Result<Arc<Self>, OpenError> {
         // Every start makes the subscriptions' file after the registry.
         let had_one = data_dir.join(subscription_store::FILE).exists();
-        let source = DatabaseFile::new(data_dir, FILE, CACHE_BYTES);
-        Self::open_source(source, data_dir, had_one, settings)
+        Self::open_source(disk::file(data_dir), data_dir, had_one, settings)
     }
 
     pub(super) fn open_source(
