@@ -6,6 +6,7 @@
 
 mod administration;
 mod asking;
+mod backup;
 mod book;
 mod bootstrap;
 mod carry;
@@ -59,8 +60,10 @@ mod voters;
 mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
+pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
+pub use hello::slots as voter_slots;
 pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};

@@ -43,9 +43,15 @@ pub enum Command {
     /// Act as an agent: register, send, listen
     #[command(subcommand)]
     Agent(agent::Command),
-    /// Look after the agents of a relay: revoke and reissue their tokens
+    /// Look after the agents of a relay: list, ban, import; revoke and reissue their tokens
     #[command(subcommand)]
-    Agents(agent::AdminCommand),
+    Agents(agent::AgentsCommand),
+    /// Look after the registry of a cluster: who keeps it, which keys sign
+    #[command(subcommand)]
+    Cluster(agent::ClusterCommand),
+    /// Write all that the registry holds to an encrypted file
+    #[command(after_help = agent::EXIT_CODES)]
+    Backup(agent::BackupArgs),
     /// Make the secret that the nodes of one cluster share, and print it
     Secret,
     /// Show the nodes of a cluster, as one of them sees them

@@ -31,7 +31,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
-        Some(Command::Agents(command)) => act(agent::run_admin(command)),
+        Some(Command::Agents(command)) => act(agent::run_agents(command)),
+        Some(Command::Cluster(command)) => act(agent::run_cluster(command)),
+        Some(Command::Backup(args)) => act(agent::run_backup(args)),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
         None => start(cli).map(|()| ExitCode::SUCCESS),

@@ -4,7 +4,7 @@
 //! of a relay that somebody runs.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, btree_map},
     fmt,
     ops::Bound,
     time::Duration,
@@ -324,11 +324,14 @@ impl Administration for MemoryRegistry {
         self.decide(|book| {
             let mut imported = Imported::default();
             for agent in agents {
-                if book.agents.contains_key(&agent) {
-                    imported.existing.push(agent);
-                } else {
-                    book.agents.insert(agent, Entry::new(now));
-                    imported.added += 1;
+                match book.agents.entry(agent) {
+                    btree_map::Entry::Occupied(known) => {
+                        imported.existing.push(known.key().clone());
+                    }
+                    btree_map::Entry::Vacant(free) => {
+                        free.insert(Entry::new(now));
+                        imported.added += 1;
+                    }
                 }
             }
             Ok(imported)
