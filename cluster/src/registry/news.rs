@@ -151,21 +151,18 @@ impl SharedRegistry {
             if self.follows_log() {
                 continue;
             }
-            match self.view_of(voter).await {
-                Some((index, facts)) => {
-                    if self.standing().learn_all(index, facts) == Learned::Foreign {
-                        tracing::warn!(%voter, "a voter told of another registry, which is not believed");
-                    }
+            if let Some((index, facts)) = self.view_of(voter).await {
+                if self.standing().learn_all(index, facts) == Learned::Foreign {
+                    tracing::warn!(%voter, "a voter told of another registry, which is not believed");
                 }
-                None => {
-                    sleep(PAUSE).await;
-                    let others = self.heard().voters();
-                    if let Some(next) = others.iter().find(|other| **other != voter) {
-                        self.news().missed(*next);
-                    } else if others.contains(&voter) {
-                        self.news().missed(voter);
-                    }
-                }
+                continue;
+            }
+            sleep(PAUSE).await;
+            // Another voter, if there is one; or the same again, if it is still there.
+            let voters = self.heard().voters();
+            let another = voters.iter().find(|other| **other != voter);
+            if let Some(next) = another.or_else(|| voters.first()) {
+                self.news().missed(*next);
             }
         }
     }

@@ -238,7 +238,7 @@ impl SharedRegistry {
                 message::to_bytes(&self.requested(request, made, patience).await)
             }
             (Question::View { index, offset }, _) if self.keeps_book() => {
-                message::answer(self.news.page(&self.standing, index, offset))
+                message::answer(self.news.page(&self.standing, index, offset).as_ref())
             }
             (Question::Applied, _) => message::to_bytes(&self.standing.index()),
             _ => Vec::new(),

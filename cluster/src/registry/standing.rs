@@ -209,11 +209,10 @@ impl Standing {
         let Some(new) = all.founded.clone() else { return Learned::Foreign };
         let mut known = self.known.write();
         match &known.founded {
-            Some(own) if own.registry == new.registry => {
-                if index <= known.index {
-                    return Learned::Old;
-                }
+            Some(own) if own.registry == new.registry && index <= known.index => {
+                return Learned::Old;
             }
+            Some(own) if own.registry == new.registry => {}
             Some(own) if !new.lineage.contains(&own.registry) => return Learned::Foreign,
             Some(own) => tracing::warn!(
                 former = %own.registry, registry = %new.registry,
@@ -295,6 +294,7 @@ impl Follow for Standing {
 
 /// What whoever waits is to be told.
 #[derive(Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is what somebody else waits for
 struct Change {
     any: bool,
     revoked: bool,
@@ -406,9 +406,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn founded(registry: u128, lineage: &[u128]) -> Option<Founded> {
+    fn founded(registry: u128, lineage: &[u128]) -> Founded {
         let lineage = lineage.iter().copied().map(RegistryId).collect();
-        Some(Founded { registry: RegistryId(registry), lineage })
+        Founded { registry: RegistryId(registry), lineage }
     }
 
     fn key(signer: &TokenSigner, retired: bool) -> KeyFact {
@@ -424,7 +424,7 @@ mod tests {
     /// A book at index 10 with one key and nothing revoked, and a token of it.
     fn book(signer: &TokenSigner) -> (Standing, Grant) {
         let keys = Some(vec![key(signer, false)]);
-        let all = Facts { founded: founded(7, &[]), keys, ..Facts::default() };
+        let all = Facts { founded: Some(founded(7, &[])), keys, ..Facts::default() };
         let standing = Standing::new(10, all);
         let token = signer.issue(&id("abc"), Serial(5), NOW, None).unwrap();
         let grant = standing.verify(&token, NOW).unwrap();
@@ -469,7 +469,7 @@ mod tests {
         let signer = TokenSigner::generate();
         let (standing, grant) = book(&signer);
         let all = |registry, lineage: &[u128]| Facts {
-            founded: founded(registry, lineage),
+            founded: Some(founded(registry, lineage)),
             keys: Some(vec![key(&signer, false)]),
             ..bans("abc", true)
         };
@@ -481,7 +481,7 @@ mod tests {
         let restored = Facts { bans: [].into(), ..all(8, &[7]) };
         assert_eq!(standing.learn_all(3, restored), Learned::Taken);
         assert!(!standing.is_revoked(&grant));
-        assert_eq!((standing.index(), standing.founded()), (3, founded(8, &[7])));
+        assert_eq!((standing.index(), standing.founded()), (3, Some(founded(8, &[7]))));
     }
 
     #[test]
