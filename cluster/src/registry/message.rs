@@ -134,3 +134,7 @@ mod serde_bytes_of {
         d.deserialize_bytes(Visitor)
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;
