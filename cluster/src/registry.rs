@@ -7,6 +7,8 @@
 mod administration;
 #[allow(dead_code)] // until consensus is there
 mod book;
+#[cfg(test)]
+mod book_tests;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
@@ -38,6 +40,8 @@ mod standing;
 mod status;
 #[allow(dead_code)] // until consensus is there
 mod store;
+#[cfg(test)]
+mod store_tests;
 #[allow(dead_code)] // until consensus is there
 mod tables;
 #[allow(dead_code)] // until consensus is there

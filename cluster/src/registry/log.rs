@@ -149,6 +149,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut append = Append { entries: Vec::new(), flushed };
         {
             let mut tail = self.store.shared().tail.lock();
+            if !self.store.shared().is_open(self.epoch) {
+                return Err(writing(self.store.shared().closed()).into());
+            }
             for entry in entries {
                 let bytes = Zeroizing::new(record::to_bytes(&entry));
                 let (id, length) = (entry.log_id, bytes.len());
@@ -207,9 +210,11 @@ impl Job for Append {
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), StoreError>, shared: &Shared) {
-        if outcome.is_ok() {
-            let ids: Vec<_> = self.entries.iter().map(|(id, _)| *id).collect();
-            shared.tail.lock().flushed(&ids);
+        let ids: Vec<_> = self.entries.iter().map(|(id, _)| *id).collect();
+        match (&outcome, ids.first()) {
+            (Ok(()), _) => shared.tail.lock().flushed(&ids),
+            (Err(_), Some(first)) => shared.tail.lock().truncate(first.index),
+            (Err(_), None) => {}
         }
         self.flushed.log_io_completed(outcome.map_err(io::Error::other));
     }

@@ -35,25 +35,23 @@ impl StateMachine {
         Self { store, epoch, follow }
     }
 
-    /// The book as it is now; none if nothing was ever applied.
-    fn snapshot(&self) -> Result<Option<Snapshot<TypeConfig>>, StoreError> {
+    /// The book as it is now.
+    fn snapshot(&self) -> Result<Snapshot<TypeConfig>, StoreError> {
         let transaction = self.store.read()?;
-        let Some(last) = transaction.applied()? else { return Ok(None) };
+        let last_log_id = transaction.applied()?;
         let meta = SnapshotMeta {
-            last_log_id: Some(last),
+            last_log_id,
             last_membership: transaction.membership()?,
-            snapshot_id: last.to_string(),
+            snapshot_id: last_log_id.map_or_else(String::new, |id| id.to_string()),
         };
         let image = Image::pin(&transaction, self.store.sealing())?;
-        Ok(Some(Snapshot { meta, snapshot: Box::new(image) }))
+        Ok(Snapshot { meta, snapshot: Box::new(image) })
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let snapshot = self.snapshot().map_err(reading)?;
-        // openraft wants one only of what was applied.
-        snapshot.ok_or_else(|| reading(StoreError::Damaged(meta::APPLIED)).into())
+        Ok(self.snapshot().map_err(reading)?)
     }
 }
 
@@ -98,9 +96,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         image: Box<Image>,
     ) -> Result<(), StorageError> {
         let (reply, done) = oneshot::channel();
-        let last = meta.last_log_id.ok_or_else(|| writing(StoreError::Damaged(meta::APPLIED)))?;
         let install = Install {
-            applied: last,
+            applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             image: Some(*image),
             store: self.store.clone(),
@@ -114,7 +111,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         // Made when asked for: to keep one would keep the file from using its space anew.
-        Ok(self.snapshot().map_err(reading)?)
+        let snapshot = self.snapshot().map_err(reading)?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
@@ -187,7 +185,7 @@ impl Job for Apply {
 
 /// Another voter's book in place of this one's.
 struct Install {
-    applied: LogId,
+    applied: Option<LogId>,
     membership: Membership,
     image: Option<Image>,
     store: Store,
@@ -201,7 +199,9 @@ impl Job for Install {
             let head = image.head().clone();
             replace(work, &head, image)?;
         }
-        put_meta(work.transaction, meta::APPLIED, &self.applied)?;
+        if let Some(applied) = &self.applied {
+            put_meta(work.transaction, meta::APPLIED, applied)?;
+        }
         put_meta(work.transaction, meta::MEMBERSHIP, &self.membership)?;
         Ok(Durable::Yes)
     }
