@@ -35,6 +35,8 @@ mod raft;
 mod record;
 mod remote;
 #[allow(dead_code)] // until consensus is there
+mod salvage;
+#[allow(dead_code)] // until consensus is there
 mod sealing;
 mod standing;
 mod status;

@@ -44,7 +44,9 @@ impl TestDisk {
         let found = content.windows(bytes.len()).enumerate();
         let places: Vec<_> =
             found.filter(|(_, window)| *window == bytes).map(|(place, _)| place).collect();
-        places.into_iter().for_each(|place| content[place] ^= 1);
+        for place in places {
+            content[place] ^= 1;
+        }
     }
 
     fn check(&self) -> io::Result<()> {

@@ -100,7 +100,7 @@ async fn a_released_name_is_free_and_its_claim_comes_too_late() {
     assert_eq!(bench.one(take("other", claim(2, false))).await, Outcome::Released);
 
     // Long after, nobody asks with it any more, and it is forgotten.
-    let later = NOW.plus(Duration::from_secs(120));
+    let later = NOW.plus(Duration::from_mins(2));
     bench.at(later, Vec::new()).await;
     assert_eq!(serial(&bench.at(later, vec![take("other", claim(2, false))]).await[0]), 3);
 }
@@ -144,7 +144,7 @@ async fn a_revocation_touches_what_was_issued_before() {
 #[tokio::test]
 async fn a_revocation_is_forgotten_when_all_its_tokens_have_expired() {
     let mut bench = Bench::founded().await;
-    let expires = NOW.plus(Duration::from_secs(3600));
+    let expires = NOW.plus(Duration::from_hours(1));
     let short =
         Command::Register { agent: id("abc"), claim: claim(1, false), expires: Some(expires) };
     bench.one(short).await;
@@ -176,7 +176,7 @@ async fn imported_names_have_no_token_yet() {
 #[tokio::test]
 async fn a_new_key_signs_and_the_former_retires_when_its_time_has_come() {
     let mut bench = Bench::founded().await;
-    let retires_at = NOW.plus(Duration::from_secs(3600));
+    let retires_at = NOW.plus(Duration::from_hours(1));
     let add = |n| Command::AddKey { secret: secret(n), retires_at };
     let bad = Command::AddKey { secret: Secret(Vec::new().into()), retires_at };
     assert_eq!(bench.one(bad).await, Outcome::Malformed);

@@ -111,6 +111,7 @@ pub(super) enum Outcome {
 pub(super) struct Issued {
     pub(super) agent: AgentId,
     pub(super) serial: Serial,
+    #[allow(clippy::struct_field_names)] // when the token was issued; `at` says nothing
     pub(super) issued_at: UnixMillis,
     pub(super) expires: Option<UnixMillis>,
 }
@@ -354,7 +355,21 @@ mod tests {
         "0181aa57616e74566f7465727391a3613a31",
         "0181aa57616e74566f74657273c0",
     ];
-    const OUTCOMES: [&str; 0] = [];
+    const OUTCOMES: [&str; 13] = [
+        "01a4446f6e65",
+        "0181a649737375656494a36162630102c0",
+        "01a554616b656e",
+        "01a852656c6561736564",
+        "01ac556e6b6e6f776e4167656e74",
+        "01ac556e6b6e6f776e546f6b656e",
+        "01a642616e6e6564",
+        "0181a8496d706f72746564920191a3616263",
+        "0181a34b657901",
+        "0181a756657273696f6e01",
+        "0181a8436f6e666c69637402",
+        "01a9556e666f756e646564",
+        "01a94d616c666f726d6564",
+    ];
     const ENTRIES: [&str; 3] = [
         "01929292020304a5426c616e6b",
         "0192929202030481a64e6f726d616c92059181a342616ea3616263",

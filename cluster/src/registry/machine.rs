@@ -51,7 +51,7 @@ impl StateMachine {
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        Ok(self.snapshot().map_err(reading)?)
+        Ok(self.snapshot().map_err(|error| reading(&error))?)
     }
 }
 
@@ -63,7 +63,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let transaction = self.store.read()?;
             Ok((transaction.applied()?, transaction.membership()?))
         };
-        Ok(state().map_err(reading)?)
+        Ok(state().map_err(|error| reading(&error))?)
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, StorageError>
@@ -76,7 +76,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let apply = Apply { entries, follow: self.follow.clone(), applied: None, reply };
         self.store.send(self.epoch, Box::new(apply)).await;
         let outcomes = done.await.unwrap_or_else(|_| Err(self.store.shared().closed()));
-        Ok(outcomes.map_err(writing)?)
+        Ok(outcomes.map_err(|error| writing(&error))?)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {
@@ -86,7 +86,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Image>, StorageError> {
         // Those who receive one make it themselves; openraft asks only on its way in chunks, which
         // is not taken.
-        let image = self.store.export().map_err(reading)?;
+        let image = self.store.export().map_err(|error| reading(&error))?;
         Ok(Box::new(image))
     }
 
@@ -106,12 +106,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         self.store.send(self.epoch, Box::new(install)).await;
         let done = done.await.unwrap_or_else(|_| Err(self.store.shared().closed()));
-        Ok(done.map_err(writing)?)
+        Ok(done.map_err(|error| writing(&error))?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         // Made when asked for: to keep one would keep the file from using its space anew.
-        let snapshot = self.snapshot().map_err(reading)?;
+        let snapshot = self.snapshot().map_err(|error| reading(&error))?;
         Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
@@ -266,10 +266,10 @@ fn replace(work: &Work<'_>, head: &Head, image: Image) -> Result<(), StoreError>
     image::insert(work.transaction, work.sealing, image.into_rows())
 }
 
-fn reading(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::read_state_machine(any(&error))
+fn reading(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::read_state_machine(any(error))
 }
 
-fn writing(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::write_state_machine(any(&error))
+fn writing(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::write_state_machine(any(error))
 }

@@ -129,10 +129,9 @@ fn revoked(result: Result<(), AdminError>) -> Answer {
 
 fn refused(error: AdminError) -> Answer {
     match error {
-        AdminError::UnknownAgent => Answer::UnknownAgent,
+        AdminError::UnknownAgent | AdminError::Banned => Answer::UnknownAgent,
         AdminError::UnknownToken => Answer::UnknownToken,
         AdminError::Unavailable(why) | AdminError::Refused(why) => Answer::Unavailable(why),
-        AdminError::Banned => Answer::UnknownAgent,
     }
 }
 

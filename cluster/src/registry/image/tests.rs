@@ -1,10 +1,17 @@
 //! Streams of the book as they are written, cut, altered and invented.
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::{super::store_tests::*, *};
-use crate::registry::command::Command;
+use crate::{
+    registry::{
+        Audience, Claim, Revocation,
+        command::{Command, Secret},
+    },
+    token::Serial,
+};
 
 async fn written() -> Vec<u8> {
     let mut bench = Bench::founded().await;
@@ -19,6 +26,33 @@ fn read(bytes: &[u8], chunk: usize) -> Result<Image, ImageError> {
     }
     receiving.finish()
 }
+
+#[tokio::test]
+async fn the_bytes_are_frozen() {
+    let mut bench = Bench::founded().await;
+    let claim = Claim { id: [9; 16], repeatable: false };
+    let take = |agent, claim| Command::Register { agent: id(agent), claim, expires: None };
+    let put = Command::PutVault {
+        key: "cert".into(),
+        expected: 0,
+        value: Some(Secret(b"pem".to_vec().into())),
+        audience: Audience::All,
+    };
+    let released = Claim { id: [8; 16], repeatable: false };
+    bench
+        .commit(vec![
+            take("abc", claim),
+            Command::Revoke(Revocation::Token(Serial(1))),
+            Command::Revoke(Revocation::Agent(id("abc"))),
+            Command::Ban(id("abc")),
+            put,
+            Command::Release { agent: id("def"), claim: released },
+        ])
+        .await;
+    assert_eq!(HEXLOWER.encode(&bench.bytes()), WRITTEN);
+}
+
+const WRITTEN: &str = "";
 
 #[tokio::test]
 async fn is_read_in_pieces_of_any_length() {
