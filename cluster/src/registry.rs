@@ -9,6 +9,8 @@ mod administration;
 mod asking;
 mod backup;
 mod book;
+#[cfg(test)]
+mod book_tests;
 mod bootstrap;
 mod carry;
 #[cfg(test)]
@@ -37,6 +39,8 @@ mod raft;
 mod record;
 mod releases;
 mod request;
+#[allow(dead_code)] // until the command line uses it
+mod salvage;
 mod saved;
 mod sealing;
 mod serving;
@@ -44,6 +48,8 @@ mod shared;
 mod standing;
 mod status;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod tables;
 mod tail;
 #[cfg(test)]

@@ -50,11 +50,8 @@ fn membership() -> Membership<u64, VoterAddress> {
 fn what_rafts_ask_is_frozen() {
     let command = Command::Register { agent: id("abc"), claim: claim(), expires: None };
     let batch = Batch { time: UnixMillis(5), commands: vec![command] };
-    let payloads = [
-        EntryPayload::Blank,
-        EntryPayload::Normal(batch),
-        EntryPayload::Membership(membership()),
-    ];
+    let payloads =
+        [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(membership())];
     let append = AppendEntriesRequest {
         vote: Vote::new_committed(2, 3),
         prev_log_id: None,
@@ -113,10 +110,7 @@ fn requests_are_frozen() {
         (Request::RotateKey { retire_after_ms: 9 }, "R8"),
         (Request::ChangeVoters(VoterChange::Set(vec!["a:1".into()])), "R9"),
         (Request::ChangeVoters(VoterChange::FollowSeeds), "R10"),
-        (
-            Request::ChangeVoters(VoterChange::Replace { old: "a".into(), new: "b".into() }),
-            "R11",
-        ),
+        (Request::ChangeVoters(VoterChange::Replace { old: "a".into(), new: "b".into() }), "R11"),
         (put(Some(secret()), Audience::All), "R12"),
         (put(None, Audience::Voters), "R13"),
         (Request::Agent(agent.clone()), "R14"),
