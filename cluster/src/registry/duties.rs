@@ -89,7 +89,7 @@ async fn tend(
 ) -> Next {
     let me = registry.identity().node;
     let situation = consensus.situation();
-    if situation.leads {
+    if situation.leads && situation.available {
         return lead(registry, consensus, heard).await;
     }
     if situation.votes(me) {
