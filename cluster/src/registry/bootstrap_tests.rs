@@ -272,7 +272,9 @@ impl World {
             for (other, machine) in self.machines.iter().enumerate() {
                 assert_eq!(machine.store, Store::Empty, "s{n} founds over the data of s{other}");
             }
-            assert!(members.values().eq(slots(&self.slots)) && members.contains_key(&own.node));
+            let keepers: BTreeSet<_> = slots(&self.slots).iter().collect();
+            assert_eq!(members.values().collect::<BTreeSet<_>>(), keepers);
+            assert!(members.contains_key(&own.node));
             self.foundings += 1;
             self.machines[n].store = Store::Begun;
             self.machines[n].members = members;
