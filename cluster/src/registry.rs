@@ -6,35 +6,59 @@
 
 mod administration;
 mod backup;
+#[allow(dead_code)] // until consensus is there
 mod book;
 mod carry;
 #[allow(dead_code)] // until consensus is there
 mod command;
+#[allow(dead_code)] // until consensus is there
+mod disk;
 #[cfg(test)]
 mod disk_tests;
+#[allow(dead_code)] // until consensus is there
+mod facts;
+mod former;
+#[allow(dead_code)] // until consensus is there
+mod image;
+#[allow(dead_code)] // until consensus is there
+mod keys;
 mod local;
 mod memory;
+#[allow(dead_code)] // until consensus is there
+mod log;
+#[allow(dead_code)] // until consensus is there
+mod machine;
 mod observer;
 #[allow(dead_code)] // until consensus is there
 mod raft;
+#[allow(dead_code)] // until consensus is there
 mod record;
 mod remote;
+#[allow(dead_code)] // until consensus is there
+mod sealing;
 mod standing;
 mod status;
+#[allow(dead_code)] // until consensus is there
 mod store;
+#[allow(dead_code)] // until consensus is there
+mod tables;
+#[allow(dead_code)] // until consensus is there
+mod tail;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
+#[allow(dead_code)] // until consensus is there
 mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
 pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
-pub use command::{Claim, KeyId, RegistryId};
+pub use command::{Claim, RegistryId};
 pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
+pub use sealing::AtRest;
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
@@ -46,6 +70,8 @@ use crate::{
     AgentId, UnixMillis,
     token::{Grant, Serial, TokenError},
 };
+
+pub use crate::token::KeyId;
 
 /// An agent id and the token that speaks for it.
 #[derive(Clone)]

@@ -10,15 +10,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Audience, Revocation};
-use crate::{AgentId, UnixMillis, token::Serial};
+use crate::{
+    AgentId, UnixMillis,
+    token::{KeyId, Serial},
+};
 
 /// Names one founding of a registry: random, so that no two are taken for each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RegistryId(pub u128);
-
-/// Numbers the keys that sign tokens; the first is 0, which tokens do not name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct KeyId(pub u32);
 
 /// Names one attempt to register, so that it can be repeated until its outcome is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,6 +101,8 @@ pub(super) enum Outcome {
     Conflict(u64),
     /// Before the founding, or a second one.
     Unfounded,
+    /// It holds what no release of arc-relay proposes.
+    Malformed,
 }
 
 /// What a token says; who knows the key can sign it.

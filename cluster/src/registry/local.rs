@@ -13,11 +13,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     AdminError, Administration, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation,
-    RegisterError, Registration, Registry, RegistryStatus, Revocation, VoterChange,
-    book::{Book, Decided, Issuer},
+    OpenError, RegisterError, Registration, Registry, RegistryStatus, Revocation, VoterChange,
+    former::{
+        book::{Book, Decided, Issuer},
+        store::{self, Identity},
+        writer::{Job, Request, Unavailable, Writer, unreadable},
+    },
     standing::{Revoked, Standing},
-    store::{self, Identity, OpenError},
-    writer::{Job, Request, Unavailable, Writer, unreadable},
 };
 use crate::{
     AgentId, Generation, Incarnation, NodeId, UnixMillis,

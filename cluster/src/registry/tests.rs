@@ -15,7 +15,7 @@ use std::{
 use redb::Database;
 use tokio::task::JoinSet;
 
-use super::{store, *};
+use super::{former::store, *};
 
 const NOW: u64 = 1_795_341_600_000;
 const HOUR: Duration = Duration::from_hours(1);
