@@ -5,50 +5,54 @@
 //! Every other node of a mesh is an [`Observer`].
 
 mod administration;
+mod asking;
 mod backup;
-#[allow(dead_code)] // until consensus is there
 mod book;
+mod bootstrap;
 mod carry;
-#[allow(dead_code)] // until consensus is there
 mod command;
-#[allow(dead_code)] // until consensus is there
+mod consensus;
+mod deciding;
 mod disk;
 #[cfg(test)]
 mod disk_tests;
-#[allow(dead_code)] // until consensus is there
+mod duties;
+mod facade;
 mod facts;
 mod former;
-#[allow(dead_code)] // until consensus is there
+mod heard;
+mod hello;
 mod image;
-#[allow(dead_code)] // until consensus is there
 mod keys;
+mod known;
 mod local;
-mod memory;
-#[allow(dead_code)] // until consensus is there
 mod log;
-#[allow(dead_code)] // until consensus is there
 mod machine;
+mod memory;
+mod message;
+mod network;
+mod news;
 mod observer;
-#[allow(dead_code)] // until consensus is there
+mod proposer;
 mod raft;
-#[allow(dead_code)] // until consensus is there
 mod record;
+mod releases;
 mod remote;
-#[allow(dead_code)] // until consensus is there
+mod request;
+mod saved;
 mod sealing;
+mod serving;
+mod shared;
 mod standing;
 mod status;
-#[allow(dead_code)] // until consensus is there
 mod store;
-#[allow(dead_code)] // until consensus is there
 mod tables;
-#[allow(dead_code)] // until consensus is there
 mod tail;
 #[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
-#[allow(dead_code)] // until consensus is there
+mod voters;
 mod writer;
 
 pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
@@ -59,6 +63,7 @@ pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};
 pub use sealing::AtRest;
+pub use shared::{Place, Settings, SharedRegistry};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
@@ -126,7 +131,7 @@ pub enum Revocation {
 }
 
 /// What the registry knows of one agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AgentRecord {
     /// When the id was registered.
     pub registered_at: UnixMillis,

@@ -329,7 +329,7 @@ struct WayToVoter {
 impl AskVoter for WayToVoter {
     async fn ask(&self, request: Vec<u8>) -> Option<Vec<u8>> {
         let voter = (*self.voter.lock())?;
-        self.peering.get()?.upgrade()?.ask(voter, request).await
+        self.peering.get()?.upgrade()?.ask(voter, request, Duration::from_millis(1_800)).await
     }
 }
 

@@ -278,6 +278,7 @@ impl Links {
             cluster: self.cluster.clone(),
             introduction: self.introduction.clone(),
             time: self.events.mesh_time(),
+            allegiance: self.events.allegiance(),
         }
     }
 

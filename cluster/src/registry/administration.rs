@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 use super::{AdminError, AgentRecord, KeyId, Registration, Revocation};
 use crate::{AgentId, UnixMillis};
@@ -51,7 +52,7 @@ pub trait Administration: Send + Sync + 'static {
 }
 
 /// Some of the agents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentPage {
     /// In the order of their ids.
     pub agents: Vec<(AgentId, AgentRecord)>,
@@ -60,7 +61,7 @@ pub struct AgentPage {
 }
 
 /// What became of an import.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     /// How many names are new.
     pub added: u64,
@@ -69,7 +70,7 @@ pub struct Imported {
 }
 
 /// A key that signs tokens, or did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInfo {
     /// Its number, which its tokens carry.
     pub id: KeyId,
@@ -82,7 +83,7 @@ pub struct KeyInfo {
 }
 
 /// A change of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRotation {
     /// The key that signs now.
     pub signs: KeyInfo,
@@ -91,7 +92,7 @@ pub struct KeyRotation {
 }
 
 /// What the operator wants of the voters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VoterChange {
     /// These seeds and no others are to be the voters; 1, 3 or 5, as written in `SEEDS`.
     Set(Vec<String>),
