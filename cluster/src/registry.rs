@@ -10,6 +10,8 @@ mod backup;
 mod book;
 mod bootstrap;
 mod carry;
+#[cfg(test)]
+mod cluster_tests;
 mod command;
 mod consensus;
 mod deciding;
@@ -50,6 +52,8 @@ mod store;
 mod tables;
 mod tail;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod vault;
 mod voter;
@@ -60,6 +64,7 @@ pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotati
 pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
+pub use hello::slots as voter_slots;
 pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
 pub use observer::{AskVoter, NewsError, Observer};

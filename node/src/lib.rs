@@ -18,6 +18,7 @@ pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod net;
+mod office;
 pub mod peers;
 pub mod relay;
 pub mod report;

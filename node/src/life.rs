@@ -3,7 +3,7 @@
 //! Everything that is the process's own, signals, limits, binding and where names are kept, is given:
 //! so a simulation runs the same node on a network and a clock of its own, many in one process.
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{convert::Infallible, future::pending, pin::Pin, sync::Arc};
 
 use cluster::{
     Incarnation,
@@ -24,7 +24,7 @@ use crate::{
     http::{AdminToken, ops_router, public_router},
     metrics::Metrics,
     net::Listener,
-    peers::{Join, Joined},
+    peers::Join,
     relay::{Phase, Relay},
     saving,
     serve::Server,
@@ -54,6 +54,8 @@ pub struct Parts {
     pub ops: Door,
     /// What joins it to other nodes; none if it is alone.
     pub join: Option<Join>,
+    /// What the registry of a node that is alone does by itself; others' is joined with the node.
+    pub keeper: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Whether subscriptions are kept in the data directory; else they end with the node.
     pub saves_subscriptions: bool,
 }
@@ -97,6 +99,8 @@ pub struct Node {
     relay: Arc<Relay>,
     essential: Essential,
     stop: CancellationToken,
+    /// The registry goes on until requests under way are answered.
+    end: CancellationToken,
 }
 
 impl Stop {
@@ -120,18 +124,20 @@ impl Node {
         let relay = Arc::new(Relay::new(me.node, config, clock, registry, metrics));
         *relay.subscriptions.write() = Subscriptions::restored(me, Vec::new(), relay.clock.wall());
         let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let mut essential = Essential::default();
+        let mut keeper = parts.keeper;
         match parts.join {
             Some(join) => {
-                let Joined { mesh, peers, driver } = join(&relay, Arc::new(Sink::new(&relay)));
-                relay.join(mesh, peers);
-                let stop = stop.clone();
-                essential.spawn("the mesh", async move {
-                    let _ = stop.run_until_cancelled(driver).await;
-                });
+                let joined = join(&relay, Arc::new(Sink::new(&relay)));
+                relay.join(joined.mesh, joined.peers);
+                keeper = joined.keeper.or(keeper);
+                essential.spawn_until(stop.clone(), "the mesh", joined.driver);
             }
             None => relay.enter_phase(Phase::Serving),
+        }
+        if let Some(keeper) = keeper {
+            essential.spawn_until(end.clone(), "the registry", keeper);
         }
         let public = public_router(Arc::clone(&relay));
         let ops = ops_router(Arc::clone(&relay), administration, admin);
@@ -148,7 +154,7 @@ impl Node {
             let saving = saving::save_changes(Arc::clone(&relay), store, stop.clone());
             essential.spawn("saving subscriptions", saving);
         }
-        Ok(Self { relay, essential, stop })
+        Ok(Self { relay, essential, stop, end })
     }
 
     /// What its connections and sessions share.
@@ -172,6 +178,7 @@ impl Node {
         self.stop.cancel();
         // Requests under way are answered still: a registration that is decided must reach its agent.
         let _ = timeout(LAST_STEPS, self.relay.tasks.all_ended()).await;
+        self.end.cancel();
         self.essential.all_ended().await;
         ended
     }
@@ -203,6 +210,17 @@ impl Essential {
         self.0.spawn(async move {
             task.await;
             name
+        });
+    }
+
+    fn spawn_until(
+        &mut self,
+        stop: CancellationToken,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(name, async move {
+            let _ = stop.run_until_cancelled(task).await;
         });
     }
 
@@ -247,7 +265,7 @@ mod tests {
     use super::*;
     use crate::{
         net::Connection,
-        peers::{NodeStatus, Peers, testing::mesh},
+        peers::{Joined, NodeStatus, Peers, testing::mesh},
     };
 
     /// Connections that are made in memory; none at all if nobody can make any.
@@ -311,6 +329,7 @@ mod tests {
             mesh: mesh(NodeId(7), deliver),
             peers,
             driver: Box::pin(driver),
+            keeper: None,
         })
     }
 
@@ -330,6 +349,7 @@ mod tests {
             public: door(public),
             ops: door(None),
             join,
+            keeper: None,
             saves_subscriptions: false,
         };
         Node::start(parts).unwrap()

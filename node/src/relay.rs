@@ -293,6 +293,7 @@ impl Relay {
         let waiting: usize = self.sessions.all().iter().map(|s| s.outbox_bytes()).sum();
         metrics.sessions.set(float(self.sessions.len() as u64));
         metrics.outbox_bytes.set(float(waiting as u64));
+        metrics.registry.set(&self.registry.status());
         metrics.registered_agents.set(float(self.registry.registered_agents()));
         let subscriptions = self.subscriptions.read();
         metrics.subscriptions.set(float(subscriptions.total() as u64));

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    admin::RegistryReport,
     peers::NodeStatus,
     relay::{Phase, Relay, VERSION},
     upkeep::load,
@@ -30,6 +31,9 @@ pub struct ClusterReport {
     /// The links of the node that says so, by peer.
     #[serde(default)]
     pub links: Vec<LinkReport>,
+    /// The registry, as the node that says so sees it.
+    #[serde(default)]
+    pub registry: Option<RegistryReport>,
 }
 
 /// One node.
@@ -109,7 +113,8 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
     nodes.sort_by(|a, b| (&a.region, &a.name, &a.id).cmp(&(&b.region, &b.name, &b.id)));
     let mut links: Vec<_> = links.iter().map(link).collect();
     links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
-    ClusterReport { node: relay.node.to_string(), nodes, links }
+    let registry = Some(relay.registry.status().into());
+    ClusterReport { node: relay.node.to_string(), nodes, links, registry }
 }
 
 /// The body of `GET /stats` (PROTOCOL section 9).

@@ -60,8 +60,8 @@ impl Part {
     }
 }
 
-/// The voters' slots of a list of seeds: its first 1, 3 or 5.
-pub(super) fn slots(seeds: &[String]) -> &[String] {
+/// Those of a list of seeds whose nodes are to keep the book: its first 1, 3 or 5.
+pub fn slots(seeds: &[String]) -> &[String] {
     let count = seeds.len().min(SLOTS_MAX);
     let odd = if count.is_multiple_of(2) { count.saturating_sub(1) } else { count };
     seeds.get(..odd).unwrap_or_default()

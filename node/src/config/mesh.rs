@@ -23,6 +23,9 @@ pub struct MeshConfig {
     pub seeds: Vec<SeedAddress>,
     /// The secret that all nodes of the cluster share (`CLUSTER_SECRET`).
     pub secret: Option<Secret>,
+    /// What the secret was before, with which data on the disk may still be sealed
+    /// (`CLUSTER_SECRET_PREVIOUS`).
+    pub previous_secret: Option<Secret>,
     /// Certificate of the cluster's authority (`MESH_CA`).
     pub ca: Option<PathBuf>,
     /// This node's certificate (`MESH_CERT`).
@@ -82,6 +85,7 @@ impl Default for MeshConfig {
         Self {
             seeds: Vec::new(),
             secret: None,
+            previous_secret: None,
             ca: None,
             cert: None,
             key: None,

@@ -242,6 +242,8 @@ fn mesh() -> Vec<Setting> {
         setting(row, "CLUSTER_SECRET", cluster_secret(), |c| &mut c.mesh.secret,
             "Secret that all nodes of the cluster share; `arc-relay secret` makes one; better set as a \
              variable, a flag shows in the list of processes").hidden(),
+        setting(row, "CLUSTER_SECRET_PREVIOUS", cluster_secret(), |c| &mut c.mesh.previous_secret,
+            "What CLUSTER_SECRET was before it was changed, for one start: opens what is sealed with it").hidden(),
         setting(row, "MESH_CA", file(), |c| &mut c.mesh.ca,
             "Instead of CLUSTER_SECRET: certificate of the cluster's authority, PEM"),
         setting(row, "MESH_CERT", file(), |c| &mut c.mesh.cert,

@@ -18,7 +18,7 @@ use super::{
     admin::{self, AdminToken},
     cors,
     document::openapi,
-    public::health,
+    public::health_in_full,
     register::register,
 };
 use crate::{
@@ -62,7 +62,7 @@ pub fn ops_router(
     let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
     Router::new()
         .route("/", get(|| async { INDEX }))
-        .route("/health", get(health))
+        .route("/health", get(health_in_full))
         .route("/ready", get(ready))
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))

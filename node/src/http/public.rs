@@ -38,6 +38,11 @@ pub(super) struct Health {
     status: &'static str,
     /// Seconds since the start.
     uptime: u64,
+    /// `available`, or `unavailable` while no names can be registered.
+    registry: &'static str,
+    /// What for, if the node waits for others; on the ops listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<String>,
 }
 
 /// Whether the node is up (PROTOCOL section 9).
@@ -49,11 +54,26 @@ pub(super) struct Health {
     ),
 )]
 pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
+    told(&relay, false)
+}
+
+/// The same for operators, with what the node waits for: that names other nodes.
+pub(super) async fn health_in_full(State(relay): State<Arc<Relay>>) -> Response {
+    told(&relay, true)
+}
+
+fn told(relay: &Relay, in_full: bool) -> Response {
     let (status, text) = match relay.phase() {
         Phase::Joining => (StatusCode::SERVICE_UNAVAILABLE, "joining"),
         Phase::Serving => (StatusCode::OK, "ok"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    let health = Health { status: text, uptime: relay.clock.elapsed().as_secs() };
+    let registry = relay.registry.status();
+    let health = Health {
+        status: text,
+        uptime: relay.clock.elapsed().as_secs(),
+        registry: if registry.available { "available" } else { "unavailable" },
+        waiting: registry.waiting.filter(|_| in_full).map(|waiting| waiting.reason),
+    };
     (status, Json(health)).into_response()
 }
