@@ -1,13 +1,16 @@
 //! The book of names: which agent ids are taken, which tokens are good.
 //!
-//! [`Registry`] is what the rest of the relay sees of it. It says nothing of how many nodes keep
-//! the book. [`LocalRegistry`] is the book kept by one node: a relay that is alone, or a mesh's [`Voter`].
-//! Every other node of a mesh is an [`Observer`].
+//! [`Registry`] is what the rest of the relay sees of it, [`Administration`] what its operator does with
+//! it, [`Vault`] what its certificates need of it. [`SharedRegistry`] is all three on every node: on one
+//! that is alone, on the voters that keep the book by consensus, and on those that only observe. How its
+//! parts go together is told in ARCHITECTURE.md.
 
 mod administration;
 mod asking;
 mod backup;
 mod book;
+#[cfg(test)]
+mod book_tests;
 mod bootstrap;
 mod carry;
 #[cfg(test)]
@@ -21,27 +24,23 @@ mod disk_tests;
 mod duties;
 mod facade;
 mod facts;
-mod former;
 mod heard;
 mod hello;
 mod image;
 mod keys;
-mod known;
-mod local;
 mod log;
 mod machine;
 mod memory;
 mod message;
 mod network;
 mod news;
-mod observer;
 mod proposer;
 mod raft;
 mod record;
 mod releases;
-mod remote;
 mod request;
 mod restoring;
+mod salvage;
 mod saved;
 mod sealing;
 mod serving;
@@ -49,6 +48,8 @@ mod shared;
 mod standing;
 mod status;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod tables;
 mod tail;
 #[cfg(test)]
@@ -56,7 +57,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod vault;
-mod voter;
 mod voters;
 mod writer;
 
@@ -65,16 +65,15 @@ pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealErro
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
 pub use hello::slots as voter_slots;
-pub use local::{LocalRegistry, Options};
 pub use memory::MemoryRegistry;
-pub use observer::{AskVoter, NewsError, Observer};
-pub use restoring::{OfflineError, RestoreError, Restored, back_up_offline, restore};
+pub use restoring::{
+    OfflineBackup, OfflineError, RestoreError, Restored, back_up_offline, restore,
+};
 pub use sealing::AtRest;
 pub use shared::{Place, Settings, SharedRegistry};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};
-pub use voter::Voter;
 
 use async_trait::async_trait;
 

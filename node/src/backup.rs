@@ -2,13 +2,14 @@
 //! does not run, and restored into a data directory.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use cluster::registry::{self, OfflineError, RestoreError, Restored};
+use cluster::registry::{self, OfflineBackup, OfflineError, RestoreError, Restored};
 
 use crate::{clock::Clock, config::MeshConfig, relay::VERSION};
 
@@ -56,7 +57,7 @@ impl BackupFileError {
 }
 
 /// Writes a backup of the registry in `data_dir`, whose node does not run. What to tell the user.
-pub fn back_up_offline(
+pub async fn back_up_offline(
     data_dir: &Path,
     file: &Path,
     force: bool,
@@ -71,9 +72,18 @@ pub fn back_up_offline(
     let mut whole = WholeFile::create(file).map_err(failed)?;
     let (previous, now) = (mesh.previous_secret.as_ref(), clock.wall());
     let write = |bytes: &[u8]| whole.write(bytes);
-    let header = registry::back_up_offline(data_dir, secret, previous, VERSION, now, write)?;
+    let made = registry::back_up_offline(data_dir, secret, previous, VERSION, now, write);
+    let OfflineBackup { header, undecided } = made.await?;
     whole.finish().map_err(failed)?;
-    Ok(format!("wrote {}, a backup of registry {}", file.display(), header.registry))
+    let mut told = format!("wrote {}, a backup of registry {}", file.display(), header.registry);
+    if undecided > 0 {
+        // Writing into a `String` cannot fail.
+        let _ = write!(
+            told,
+            "\n{undecided} entries of its log, which the other voters may not have agreed to, are in it"
+        );
+    }
+    Ok(told)
 }
 
 /// Founds a new registry in `data_dir` from a backup. What to tell the user.

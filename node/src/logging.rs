@@ -32,6 +32,10 @@ const TALKATIVE: [&str; 4] = ["chitchat", "hyper", "quinn", "rustls"];
 /// unless they are named, as in `warn,audit=off`.
 pub const AUDIT: &str = "audit";
 
+/// It tells of its every step, and of each disk and link that fails, which the registry says in words
+/// for operators; who wants it names it, as in `info,openraft=info`.
+const SILENT: &str = "openraft=off";
+
 /// Lines that may wait for a stdout which nobody reads; further ones are dropped, so that the relay
 /// goes on. Some 2 MB.
 const LINES_MAX: usize = 8_192;
@@ -100,6 +104,7 @@ pub fn filter(text: &str) -> Option<EnvFilter> {
         // Of two about the same target the later one counts.
         directives.splice(0..0, TALKATIVE.map(|library| format!("{library}=info")));
     }
+    directives.insert(0, SILENT.to_owned());
     EnvFilter::builder().parse(directives.join(",")).ok()
 }
 
@@ -202,7 +207,7 @@ mod tests {
         for (name, level) in LEVELS {
             assert!(shown(name).unwrap().ends_with(level), "{name}");
         }
-        assert_eq!(shown("INFO").as_deref(), Some("info"));
+        assert_eq!(shown("INFO").as_deref(), Some("openraft=off,info"));
         assert!(shown("warn, node::http=debug").unwrap().contains("node::http=debug"));
         assert!(shown("info,[session{agent=a}]=trace").is_some());
     }

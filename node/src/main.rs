@@ -88,7 +88,8 @@ fn back_up_offline(
     force: bool,
 ) -> anyhow::Result<ExitCode> {
     let mesh = config::load(&sources(settings, config)?)?.config.mesh;
-    let told = backup::back_up_offline(data_dir, file, force, &mesh, &Clock::system())?;
+    let clock = Clock::system();
+    let told = act(backup::back_up_offline(data_dir, file, force, &mesh, &clock))??;
     print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
 }
 

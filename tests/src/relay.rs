@@ -130,6 +130,12 @@ impl Relay {
         self.settings.push((variable.to_owned(), value.to_owned()));
     }
 
+    /// Loses its disk: it must have ended, and has an empty data folder in its next run.
+    pub fn wipe(&mut self) {
+        assert!(!self.is_running(), "the last run must have ended");
+        std::fs::remove_dir_all(self.data_dir()).expect("the data folder can be removed");
+    }
+
     /// Starts it again on the data of its last run, which must have ended; the ports change.
     pub fn start_again(&mut self) {
         assert!(!self.is_running(), "the last run must have ended");

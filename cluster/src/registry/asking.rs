@@ -37,13 +37,11 @@ impl SharedRegistry {
     /// Asks the node that leads, whichever it is, until it answers or [`PATIENCE`] is at its end.
     pub(super) async fn ask_leader(&self, request: Request) -> Answer {
         let mut tries = Tries { why: String::new(), unknown: false, hint: None };
-        match timeout(PATIENCE, self.try_leaders(&request, &mut tries)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let why = if tries.why.is_empty() { self.why_unavailable() } else { tries.why };
-                Answer::Unavailable { why, unknown: tries.unknown }
-            }
-        }
+        let answer = timeout(PATIENCE, self.try_leaders(&request, &mut tries)).await;
+        answer.unwrap_or_else(|_| {
+            let why = if tries.why.is_empty() { self.why_unavailable() } else { tries.why };
+            Answer::Unavailable { why, unknown: tries.unknown }
+        })
     }
 
     async fn try_leaders(&self, request: &Request, tries: &mut Tries) -> Answer {

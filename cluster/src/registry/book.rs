@@ -21,7 +21,7 @@ use super::{
 use crate::{AgentId, UnixMillis, token::Serial};
 
 /// How long the claim of a released name is remembered: twice as long as leaders take it for new.
-const RELEASED_KEPT: Duration = Duration::from_secs(60);
+const RELEASED_KEPT: Duration = Duration::from_mins(1);
 
 /// How often, in log time, what has expired is dropped: whenever the time passes a multiple of it.
 const FORGET_EVERY_MILLIS: u64 = 60_000;

@@ -4,10 +4,10 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 
 use super::{
-    testing::{Cluster, NOW, id, until},
+    testing::{Cluster, NOW, id, until, within},
     *,
 };
 
@@ -66,9 +66,8 @@ async fn a_revocation_is_known_to_every_node_within_a_second() {
         grants.push(cluster.node(4).verify(&token, NOW).unwrap());
     }
     let known = async |what: &str, known: &dyn Fn(&SharedRegistry) -> bool| {
-        let asked = Instant::now();
-        until(what, || cluster.running().all(|node| known(node))).await;
-        assert!(asked.elapsed() < Duration::from_secs(1), "{what}: {:?}", asked.elapsed());
+        let all_know = until(what, || cluster.running().all(|node| known(node)));
+        within(Duration::from_secs(1), all_know).await;
     };
     cluster.node(3).revoke(Revocation::Agent(id("one"))).await.unwrap();
     known("an agent", &|node| node.is_revoked(&grants[0])).await;
@@ -156,10 +155,9 @@ async fn without_a_quorum_nothing_is_taken() {
     let tried = [leader, 3].map(|number| {
         let (node, before) = (cluster.node(number).clone(), before.clone());
         async move {
-            let asked = Instant::now();
-            let outcome = node.register(Some(id("wanted")), Claim::random()).await;
+            let outcome = node.register(Some(id("wanted")), Claim::random());
+            let outcome = within(ANSWER_MAX, outcome).await;
             assert!(matches!(outcome, Err(RegisterError::Unavailable(_))));
-            assert!(asked.elapsed() < ANSWER_MAX, "{:?}", asked.elapsed());
             assert!(node.verify(&before.token, NOW).is_ok());
         }
     });
@@ -217,10 +215,8 @@ async fn an_observer_out_of_reach_of_all_voters_restarts_with_what_it_knew() {
     assert!(node.verify(&good.token, NOW).is_ok());
     assert_eq!(node.verify(&bad.token, NOW).unwrap_err(), TokenError::Revoked);
     assert!(!node.status().available);
-    let asked = Instant::now();
-    let refused = node.register(None, Claim::random()).await;
+    let refused = within(ANSWER_MAX, node.register(None, Claim::random())).await;
     assert!(matches!(refused, Err(RegisterError::Unavailable(_))));
-    assert!(asked.elapsed() < ANSWER_MAX);
     cluster.start(0);
     cluster.agree().await;
     cluster.node(1).register(None, Claim::random()).await.unwrap();
@@ -272,9 +268,9 @@ async fn a_voter_far_behind_is_given_a_snapshot() {
     metrics.wait_for(|it| it.purged.is_some_and(|id| id.index >= applied)).await.unwrap();
     drop((consensus, leader));
     cluster.start(late);
+    let names = || cluster.node(late).store().agents(None, 4_000).unwrap().agents.len();
+    until("its own store has them", || names() == 3_000).await;
     cluster.agree().await;
-    let page = cluster.node(late).store().agents(None, 3_000).unwrap();
-    assert_eq!((page.agents.len(), page.more), (3_000, false));
     assert_eq!(cluster.node(late).registered_agents(), 3_000);
 }
 
@@ -318,9 +314,9 @@ async fn a_new_key_signs_and_the_former_retires() {
     let cluster = Cluster::of(3, 1).await;
     let old = cluster.node(3).register(Some(id("agent")), Claim::random()).await.unwrap();
     let grant = cluster.node(3).verify(&old.token, NOW).unwrap();
-    let rotation = cluster.node(3).rotate_key(Duration::from_secs(3_600)).await.unwrap();
+    let rotation = cluster.node(3).rotate_key(Duration::from_hours(1)).await.unwrap();
     assert_eq!((rotation.signs.id, rotation.retires.id), (KeyId(1), KeyId(0)));
-    assert_eq!(rotation.retires.retires_at, Some(NOW.plus(Duration::from_secs(3_600))));
+    assert_eq!(rotation.retires.retires_at, Some(NOW.plus(Duration::from_hours(1))));
     let new = cluster.node(3).reissue(&id("agent")).await.unwrap();
     cluster.agree().await;
     for node in cluster.running() {

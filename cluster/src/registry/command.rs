@@ -22,6 +22,7 @@ pub struct RegistryId(pub u128);
 /// Names one attempt to register, so that it can be repeated until its outcome is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
+    #[serde(with = "byte_array")]
     pub(super) id: [u8; 16],
     pub(super) repeatable: bool,
 }
@@ -110,6 +111,7 @@ pub(super) enum Outcome {
 pub(super) struct Issued {
     pub(super) agent: AgentId,
     pub(super) serial: Serial,
+    #[allow(clippy::struct_field_names)] // when the token was issued; `at` says nothing
     pub(super) issued_at: UnixMillis,
     pub(super) expires: Option<UnixMillis>,
 }
@@ -137,6 +139,40 @@ impl<'de> Deserialize<'de> for Secret {
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Secret, E> {
                 Ok(Secret(Zeroizing::new(bytes.to_vec())))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// `N` bytes as `MessagePack`'s bytes; serde would make an array of numbers of them.
+pub(super) mod byte_array {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    pub(in super::super) fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[u8; N], D::Error> {
+        struct Bytes<const N: usize>;
+
+        impl<const N: usize> de::Visitor<'_> for Bytes<N> {
+            type Value = [u8; N];
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{N} bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<[u8; N], E> {
+                bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
             }
         }
 
@@ -196,5 +232,153 @@ impl fmt::Debug for Claim {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(hidden)")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::{
+        super::{
+            raft::{Entry, VoterAddress},
+            record::{from_bytes, to_bytes},
+        },
+        *,
+    };
+
+    fn id(text: &str) -> AgentId {
+        text.parse().unwrap()
+    }
+
+    fn secret(bytes: &[u8]) -> Secret {
+        Secret(Zeroizing::new(bytes.to_vec()))
+    }
+
+    fn commands() -> Vec<Command> {
+        let claim = Claim { id: [9; 16], repeatable: false };
+        let expires = Some(UnixMillis(5));
+        let retires_at = UnixMillis(6);
+        let put = |value| Command::PutVault {
+            key: "cert".into(),
+            expected: 1,
+            value,
+            audience: Audience::All,
+        };
+        vec![
+            Command::Found { registry: RegistryId(7), key: secret(b"key") },
+            Command::Register { agent: id("abc"), claim, expires },
+            Command::Release { agent: id("abc"), claim },
+            Command::Reissue { agent: id("abc"), expires: None },
+            Command::Revoke(Revocation::Token(Serial(1))),
+            Command::Revoke(Revocation::Agent(id("abc"))),
+            Command::Ban(id("abc")),
+            Command::Unban(id("abc")),
+            Command::Import(vec![id("abc"), id("def")]),
+            Command::AddKey { secret: secret(b"key"), retires_at },
+            put(Some(secret(b"pem"))),
+            put(None),
+            Command::WantVoters(Some(vec!["a:1".into()])),
+            Command::WantVoters(None),
+        ]
+    }
+
+    fn outcomes() -> Vec<Outcome> {
+        let (serial, issued_at) = (Serial(1), UnixMillis(2));
+        vec![
+            Outcome::Done,
+            Outcome::Issued(Issued { agent: id("abc"), serial, issued_at, expires: None }),
+            Outcome::Taken,
+            Outcome::Released,
+            Outcome::UnknownAgent,
+            Outcome::UnknownToken,
+            Outcome::Banned,
+            Outcome::Imported { added: 1, existing: vec![id("abc")] },
+            Outcome::Key(KeyId(1)),
+            Outcome::Version(1),
+            Outcome::Conflict(2),
+            Outcome::Unfounded,
+            Outcome::Malformed,
+        ]
+    }
+
+    fn frozen<T>(values: &[T], bytes: &[&str])
+    where
+        T: Serialize + for<'de> Deserialize<'de> + PartialEq + fmt::Debug,
+    {
+        let written: Vec<_> =
+            values.iter().map(|value| HEXLOWER.encode(&to_bytes(value))).collect();
+        assert_eq!(written, bytes);
+        for value in values {
+            assert_eq!(from_bytes::<T>(&to_bytes(value)).as_ref(), Some(value));
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_commands_are_frozen() {
+        frozen(&commands(), &COMMANDS);
+        frozen(&outcomes(), &OUTCOMES);
+    }
+
+    #[test]
+    fn the_bytes_of_entries_are_frozen() {
+        let leader_id = openraft::CommittedLeaderId::new(2, 3);
+        let log_id = openraft::LogId { leader_id, index: 4 };
+        let batch = Batch { time: UnixMillis(5), commands: vec![Command::Ban(id("abc"))] };
+        let nodes = std::collections::BTreeMap::from([(3, VoterAddress { seed: "a:1".into() })]);
+        let membership = openraft::Membership::new(vec![[3].into()], nodes);
+        let entry = |payload| Entry { log_id, payload };
+        frozen(
+            &[
+                entry(openraft::EntryPayload::Blank),
+                entry(openraft::EntryPayload::Normal(batch)),
+                entry(openraft::EntryPayload::Membership(membership)),
+            ],
+            &ENTRIES,
+        );
+    }
+
+    const COMMANDS: [&str; 14] = [
+        "0181a5466f756e6492c41000000000000000000000000000000007c4036b6579",
+        "0181a8526567697374657293a361626392c41009090909090909090909090909090909c205",
+        "0181a752656c6561736592a361626392c41009090909090909090909090909090909c2",
+        "0181a75265697373756592a3616263c0",
+        "0181a65265766f6b6581a5546f6b656e01",
+        "0181a65265766f6b6581a54167656e74a3616263",
+        "0181a342616ea3616263",
+        "0181a5556e62616ea3616263",
+        "0181a6496d706f727492a3616263a3646566",
+        "0181a64164644b657992c4036b657906",
+        "0181a85075745661756c7494a46365727401c40370656da3416c6c",
+        "0181a85075745661756c7494a46365727401c0a3416c6c",
+        "0181aa57616e74566f7465727391a3613a31",
+        "0181aa57616e74566f74657273c0",
+    ];
+    const OUTCOMES: [&str; 13] = [
+        "01a4446f6e65",
+        "0181a649737375656494a36162630102c0",
+        "01a554616b656e",
+        "01a852656c6561736564",
+        "01ac556e6b6e6f776e4167656e74",
+        "01ac556e6b6e6f776e546f6b656e",
+        "01a642616e6e6564",
+        "0181a8496d706f72746564920191a3616263",
+        "0181a34b657901",
+        "0181a756657273696f6e01",
+        "0181a8436f6e666c69637402",
+        "01a9556e666f756e646564",
+        "01a94d616c666f726d6564",
+    ];
+    const ENTRIES: [&str; 3] = [
+        "01929292020304a5426c616e6b",
+        "0192929202030481a64e6f726d616c92059181a342616ea3616263",
+        "0192929202030481aa4d656d6265727368697092919103810391a3613a31",
+    ];
+
+    #[test]
+    fn nothing_shows_a_secret_or_a_claim() {
+        let shown = format!("{:?}", commands());
+        assert!(!shown.contains("[9, 9") && !shown.contains("107, 101, 121"), "{shown}");
     }
 }

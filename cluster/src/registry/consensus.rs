@@ -28,7 +28,7 @@ use crate::NodeId;
 const HEARTBEAT: Duration = Duration::from_millis(150);
 
 /// How long a leader is not heard of before another is elected: a random time between these.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_000));
+const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
 
 /// A leader that has not heard of a quorum for so long decides nothing.
 pub(super) const QUORUM_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -236,8 +236,8 @@ impl Situation {
             Some(last.saturating_sub(replicated.map_or(0, |id| id.index)))
         };
         let member = |(node, address): (&u64, &VoterAddress)| {
-            let votes = voters.contains(node);
-            (NodeId(*node), Member { address: address.clone(), votes, lag: lag(*node) })
+            let decides = voters.contains(node);
+            (NodeId(*node), Member { address: address.clone(), votes: decides, lag: lag(*node) })
         };
         let followed = voters.len() == 1 && voters.contains(&me.0)
             || metrics

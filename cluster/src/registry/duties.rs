@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
     AdminError, RegistryId, VoterChange, Waiting,
@@ -26,6 +26,9 @@ use crate::{NodeId, token::TokenSigner};
 /// How often everything is looked at, whatever happens.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// After a step, until what has come of it is known here.
+const BREATH: Duration = Duration::from_millis(50);
+
 /// How long a step may take before it is looked at anew.
 const STEP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,13 +41,20 @@ const REMIND: u64 = 600;
 
 /// Sees to the duties for as long as consensus runs; dropped when it ends.
 pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
-    let mut heard = registry.heard().watch();
+    let (mut heard, mut leads) = (registry.heard().watch(), registry.leads.subscribe());
     let mut round = interval(ROUND);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut complaint, mut rounds) = (Complaint::default(), 0);
     loop {
         let hellos = heard.borrow_and_update().clone();
-        let wait = tend(registry, consensus, &hellos).await;
+        let wait = match tend(registry, consensus, &hellos).await {
+            Next::Again => {
+                sleep(BREATH).await;
+                continue;
+            }
+            Next::Rest => None,
+            Next::Wait(waiting, again) => Some((waiting, again)),
+        };
         registry.set_waiting(wait.as_ref().map(|(waiting, _)| waiting.clone()));
         if let Some(waiting) = complaint.due(wait, rounds) {
             tracing::warn!(
@@ -56,20 +66,31 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
         tokio::select! {
             _ = round.tick() => rounds += 1,
             Ok(()) = heard.changed() => {}
+            Ok(()) = leads.changed() => {}
         }
     }
 }
 
-/// Does what is due, and returns what is waited for, if anything is, and how often to say so.
+/// What comes after a look at everything.
+enum Next {
+    /// The next look, for something has been done.
+    Again,
+    /// Nothing, until something happens.
+    Rest,
+    /// Nothing, until what is waited for has come; and how often to say so.
+    Wait(Waiting, u64),
+}
+
+/// Does what is due.
 async fn tend(
     registry: &SharedRegistry,
     consensus: &Consensus,
     heard: &BTreeMap<NodeId, Hello>,
-) -> Option<(Waiting, u64)> {
+) -> Next {
     let me = registry.identity().node;
     let situation = consensus.situation();
-    if situation.leads {
-        return lead(registry, consensus, heard).await.map(|reason| (plain(reason), REMIND));
+    if situation.leads && situation.available {
+        return lead(registry, consensus, heard).await;
     }
     if situation.votes(me) {
         let silent = |(node, member): (&NodeId, &consensus::Member)| {
@@ -83,9 +104,11 @@ async fn tend(
             seeds.join(", ")
         );
         let lost = !situation.available && !seeds.is_empty();
-        return lost.then_some((Waiting { reason, seeds }, TELL_AGAIN));
+        return if lost { Next::Wait(Waiting { reason, seeds }, TELL_AGAIN) } else { Next::Rest };
     }
-    begin(registry, consensus, heard).await.map(|waiting| (waiting, TELL_AGAIN))
+    let again = if registry.leader().is_some() { REMIND } else { TELL_AGAIN };
+    let waiting = begin(registry, consensus, heard).await;
+    waiting.map_or(Next::Rest, |waiting| Next::Wait(waiting, again))
 }
 
 /// Founds a registry, or says why not.
@@ -101,17 +124,38 @@ async fn begin(
             Store::Empty => bootstrap::Step::Found([(me, String::new())].into()),
             Store::Begun | Store::Founded(_) => return None,
         }
-    } else if let Part::Candidate { slot, seeds } = Part::of(&place.seeds, place.slot.as_deref()) {
+    } else if let part = Part::of(&place.seeds, place.slot.as_deref())
+        && part.slot().is_some()
+        && let Part::Candidate { slot, seeds } = part
+    {
         bootstrap::next(&bootstrap::Own { node: me, slot, seeds, store: store(registry) }, heard)
     } else {
-        return None;
+        return observe(registry, heard);
     };
     match step {
         bootstrap::Step::Found(members) => found(consensus, members).await.map(plain),
+        bootstrap::Step::Join(_) if is_passed_over(registry) => None,
         bootstrap::Step::Join(known) => Some(plain(joins(known))),
         bootstrap::Step::Wait(wait) => Some(Waiting { reason: wait.reason, seeds: wait.missing }),
         bootstrap::Step::Refuse(text) => Some(plain(text)),
     }
+}
+
+/// What a node waits for that keeps no names.
+fn observe(registry: &SharedRegistry, heard: &BTreeMap<NodeId, Hello>) -> Option<Waiting> {
+    if registry.leader().is_some() {
+        return None;
+    }
+    let held: BTreeSet<_> = heard.values().filter_map(|hello| hello.part.seed()).collect();
+    let seeds = slots(&registry.place().seeds).iter();
+    let seeds: Vec<_> = seeds.filter(|seed| !held.contains(seed.as_str())).cloned().collect();
+    let reason = if seeds.is_empty() {
+        "the nodes that keep the names have no leader yet: most of them must run and be in reach"
+            .to_owned()
+    } else {
+        format!("the nodes that keep the names are out of reach: start {}", seeds.join(", "))
+    };
+    Some(Waiting { reason, seeds })
 }
 
 /// What is in this node's store.
@@ -135,6 +179,12 @@ async fn found(consensus: &Consensus, members: BTreeMap<NodeId, String>) -> Opti
     }
 }
 
+/// Whether an operator has decided that others keep the names.
+fn is_passed_over(registry: &SharedRegistry) -> bool {
+    let slot = registry.place().slot.as_ref();
+    registry.wanted_voters().is_some_and(|wanted| slot.is_none_or(|slot| !wanted.contains(slot)))
+}
+
 fn joins(known: Option<RegistryId>) -> String {
     match known {
         Some(registry) => format!(
@@ -147,14 +197,15 @@ fn joins(known: Option<RegistryId>) -> String {
     }
 }
 
-/// What the leader has to do; returns why it does not, if it should.
+/// Does what the leader has to do.
 async fn lead(
     registry: &SharedRegistry,
     consensus: &Consensus,
     heard: &BTreeMap<NodeId, Hello>,
-) -> Option<String> {
+) -> Next {
     if registry.lineage().0.is_none() {
-        return name(registry, consensus).await;
+        let why = name(registry, consensus).await;
+        return why.map_or(Next::Rest, |why| Next::Wait(plain(why), TELL_AGAIN));
     }
     if let Some(voters) = consensus.unfinished() {
         return carry_out(consensus, Step::Change(voters)).await;
@@ -180,10 +231,11 @@ async fn name(registry: &SharedRegistry, consensus: &Consensus) -> Option<String
     }
 }
 
-async fn carry_out(consensus: &Consensus, step: Step) -> Option<String> {
+async fn carry_out(consensus: &Consensus, step: Step) -> Next {
+    let wait = |why: String| Next::Wait(plain(why), REMIND);
     let (what, done) = match step {
-        Step::Rest => return None,
-        Step::Wait(why) => return Some(why),
+        Step::Rest => return Next::Rest,
+        Step::Wait(why) => return wait(why),
         Step::Teach { node, slot } => {
             let what = format!("gives the book to {slot}");
             let address = VoterAddress { seed: slot };
@@ -207,11 +259,11 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Option<String> {
     match done {
         Ok(Ok(())) => {
             tracing::info!("the registry's leader {what}");
-            None
+            Next::Again
         }
-        Ok(Err(ConsensusError::NotLeader(_))) => None, // the next one will
-        Ok(Err(error)) => Some(format!("the leader cannot do this now: it {what} ({error})")),
-        Err(_) => Some(format!("most voters do not answer, while the leader {what}")),
+        Ok(Err(ConsensusError::NotLeader(_))) => Next::Rest, // the next one will
+        Ok(Err(error)) => wait(format!("the leader cannot do this now: it {what} ({error})")),
+        Err(_) => wait(format!("most voters do not answer, while the leader {what}")),
     }
 }
 
@@ -229,8 +281,8 @@ fn shown(
         members.contains_key(node) || !hello.stored || hello.registry == own
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
-    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.slot()?.to_owned())));
-    let mine = own_part.slot().map(|slot| (me, slot.to_owned()));
+    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.seed()?.to_owned())));
+    let mine = own_part.seed().map(|slot| (me, slot.to_owned()));
     let of = |(node, it): (&NodeId, &consensus::Member)| (*node, it.address.seed.clone());
     let learner = |(node, it): (&NodeId, &consensus::Member)| {
         (*node, Learner { slot: it.address.seed.clone(), lag: it.lag })
@@ -263,7 +315,7 @@ pub(super) fn wish(
     let wanted = match change {
         VoterChange::FollowSeeds => return Ok(Command::WantVoters(None)),
         VoterChange::Set(wanted) => wanted,
-        VoterChange::Replace { old, new } => instead(&now, &old, new)?,
+        VoterChange::Replace { old, new } => instead(&now, &old, &new)?,
     };
     match voters::objection(&now, &wanted) {
         Some(why) => Err(AdminError::Refused(why)),
@@ -272,7 +324,7 @@ pub(super) fn wish(
 }
 
 /// The present voters' slots, with `new` in the place of `old`.
-fn instead(now: &voters::Situation, old: &str, new: String) -> Result<Vec<String>, AdminError> {
+fn instead(now: &voters::Situation, old: &str, new: &str) -> Result<Vec<String>, AdminError> {
     let is_old = |node: &NodeId, slot: &str| slot == old || node.to_string() == old;
     if !now.voters.iter().any(|(node, slot)| is_old(node, slot)) {
         let voters: Vec<_> = now.voters.values().map(String::as_str).collect();
@@ -281,11 +333,8 @@ fn instead(now: &voters::Situation, old: &str, new: String) -> Result<Vec<String
             voters.join(", ")
         )));
     }
-    let then = now.voters.iter().map(|(node, slot)| match is_old(node, slot) {
-        true => new.clone(),
-        false => slot.clone(),
-    });
-    Ok(then.collect())
+    let then = now.voters.iter().map(|(node, slot)| if is_old(node, slot) { new } else { slot });
+    Ok(then.map(str::to_owned).collect())
 }
 
 /// The linked nodes that know another registry, which neither was restored from the other's: they may
@@ -358,10 +407,10 @@ mod tests {
         let voters = [(1, "a"), (2, "b"), (3, "c")].map(|(id, slot)| (NodeId(id), slot.into()));
         let now = voters::Situation { voters: voters.into(), ..voters::Situation::default() };
         for old in ["b", &NodeId(2).to_string()] {
-            let then = instead(&now, old, "d".into());
+            let then = instead(&now, old, "d");
             assert_eq!(then.ok(), Some(["a", "d", "c"].map(str::to_owned).to_vec()));
         }
-        let refused = instead(&now, "x", "d".into());
+        let refused = instead(&now, "x", "d");
         assert!(matches!(refused, Err(AdminError::Refused(why)) if why.contains("a, b, c")));
     }
 }

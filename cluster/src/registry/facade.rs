@@ -127,9 +127,10 @@ impl SharedRegistry {
             return Err(RegisterError::Reserved);
         }
         let busy = || RegisterError::Unavailable("too many requests wait: try again".into());
-        let attempt = match claim.is_repeatable() {
-            true => None,
-            false => Some(self.releases().attempt(agent.clone(), claim).ok_or_else(busy)?),
+        let attempt = if claim.is_repeatable() {
+            None
+        } else {
+            Some(self.releases().attempt(agent.clone(), claim).ok_or_else(busy)?)
         };
         let answer = self.ask_leader(Request::Register { agent, claim }).await;
         if !matches!(answer, Answer::Unavailable { unknown: true, .. }) {

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Audience, RegistryId, command::Secret};
+use super::{
+    Audience, RegistryId,
+    command::{Secret, byte_array},
+};
 use crate::{
     AgentId, UnixMillis,
     token::{KeyId, Serial},
@@ -58,7 +61,7 @@ pub(super) struct Founded {
 pub(super) struct KeyFact {
     pub(super) id: KeyId,
     /// 32 bytes.
-    #[serde(with = "bytes")]
+    #[serde(with = "byte_array")]
     pub(super) public: [u8; 32],
     pub(super) created_at: UnixMillis,
     pub(super) retires_at: Option<UnixMillis>,
@@ -111,31 +114,82 @@ impl Facts {
     }
 }
 
-/// 32 bytes as `MessagePack`'s bytes; serde would make an array of numbers of them.
-mod bytes {
-    use std::fmt;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use data_encoding::HEXLOWER;
+    use zeroize::Zeroizing;
 
-    use serde::{Deserializer, Serializer, de};
+    use super::{
+        super::record::{from_bytes, to_bytes},
+        *,
+    };
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_bytes(bytes)
+    fn id(text: &str) -> AgentId {
+        text.parse().unwrap()
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
-        struct Bytes;
-
-        impl de::Visitor<'_> for Bytes {
-            type Value = [u8; 32];
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("32 bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<[u8; 32], E> {
-                bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
-            }
+    fn some() -> Facts {
+        let key = KeyFact {
+            id: KeyId(1),
+            public: [7; 32],
+            created_at: UnixMillis(1),
+            retires_at: None,
+            retired: false,
+        };
+        let value = Some(Secret(Zeroizing::new(b"pem".to_vec())));
+        let fact = VaultFact { audience: Audience::All, version: 2, value };
+        Facts {
+            founded: Some(Founded { registry: RegistryId(5), lineage: vec![RegistryId(4)] }),
+            registered: 3,
+            tokens: [(Serial(1), true), (Serial(2), false)].into(),
+            agents: [(id("abc"), Some(Serial(9))), (id("def"), None)].into(),
+            bans: [(id("abc"), true)].into(),
+            keys: Some(vec![key]),
+            vault: [("cert".to_owned(), fact)].into(),
+            wanted_voters: Some(vec!["a:1".to_owned()]),
         }
+    }
 
-        d.deserialize_bytes(Bytes)
+    #[test]
+    fn the_bytes_are_frozen() {
+        assert_eq!(HEXLOWER.encode(&to_bytes(&some())), SOME);
+        assert_eq!(HEXLOWER.encode(&to_bytes(&Facts::default())), NONE);
+        assert_eq!(from_bytes(&to_bytes(&some())), Some(some()));
+        assert_eq!(from_bytes(&to_bytes(&Facts::default())), Some(Facts::default()));
+    }
+
+    const SOME: &str = "019892c4100000000000000000000000000000000591c41000000000000000000000000000000004\
+        038201c302c282a361626309a3646566c081a3616263c3919501c420070707070707070707070707\
+        070707070707070707070707070707070707070701c0c281a46365727493a3416c6c02c40370656d91a3613a31";
+    const NONE: &str = "0198c000808080c080c0";
+
+    #[test]
+    fn the_later_replaces_the_earlier() {
+        let mut facts = some();
+        assert!(!facts.is_count_only());
+        facts.extend(Facts { registered: 4, ..Facts::default() });
+        assert_eq!(facts, Facts { registered: 4, ..some() });
+        let later = Facts {
+            tokens: [(Serial(1), false)].into(),
+            bans: [(id("abc"), false)].into(),
+            wanted_voters: Some(Vec::new()),
+            ..Facts::default()
+        };
+        facts.extend(later);
+        assert_eq!(facts.tokens, [(Serial(1), false), (Serial(2), false)].into());
+        assert_eq!(facts.bans, [(id("abc"), false)].into());
+        assert_eq!((facts.registered, facts.wanted_voters), (0, Some(Vec::new())));
+        assert_eq!((facts.keys, facts.agents), (some().keys, some().agents));
+    }
+
+    #[test]
+    fn observers_are_not_told_what_is_for_voters() {
+        assert_eq!(some().for_observers(), some());
+        let mut facts = some();
+        facts.vault.get_mut("cert").unwrap().audience = Audience::Voters;
+        let told = facts.for_observers();
+        assert_eq!(told.vault["cert"].value, None);
+        assert!(!String::from_utf8_lossy(&to_bytes(&told)).contains("pem"));
     }
 }

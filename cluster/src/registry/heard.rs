@@ -18,7 +18,11 @@ impl Heard {
 
     /// A node said so.
     pub(super) fn said(&self, node: NodeId, hello: Hello) {
-        self.0.send_if_modified(|heard| heard.insert(node, hello.clone()).as_ref() != Some(&hello));
+        self.0.send_if_modified(|heard| {
+            let is_new = heard.get(&node) != Some(&hello);
+            heard.insert(node, hello);
+            is_new
+        });
     }
 
     /// A node is not linked any more.

@@ -7,6 +7,9 @@
 
 mod reading;
 mod row;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests;
 
 use std::collections::VecDeque;
 

@@ -104,7 +104,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        Ok(self.entries(start, end, usize::MAX).map_err(reading)?)
+        Ok(self.entries(start, end, usize::MAX).map_err(|error| reading(&error))?)
     }
 
     async fn limited_get_log_entries(
@@ -112,7 +112,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.entries(start, end, READ_BYTES_MAX).map_err(reading)?)
+        Ok(self.entries(start, end, READ_BYTES_MAX).map_err(|error| reading(&error))?)
     }
 }
 
@@ -120,7 +120,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
-        Ok(self.state().map_err(reading)?)
+        Ok(self.state().map_err(|error| reading(&error))?)
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -149,6 +149,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut append = Append { entries: Vec::new(), flushed };
         {
             let mut tail = self.store.shared().tail.lock();
+            if !self.store.shared().is_open(self.epoch) {
+                return Err(writing(&self.store.shared().closed()).into());
+            }
             for entry in entries {
                 let bytes = Zeroizing::new(record::to_bytes(&entry));
                 let (id, length) = (entry.log_id, bytes.len());
@@ -161,12 +164,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
-        self.write(Change::Truncate(since)).await.map_err(writing)?;
+        self.write(Change::Truncate(since)).await.map_err(|error| writing(&error))?;
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
-        self.write(Change::Purge(upto)).await.map_err(writing)?;
+        self.write(Change::Purge(upto)).await.map_err(|error| writing(&error))?;
         Ok(())
     }
 }
@@ -207,9 +210,11 @@ impl Job for Append {
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), StoreError>, shared: &Shared) {
-        if outcome.is_ok() {
-            let ids: Vec<_> = self.entries.iter().map(|(id, _)| *id).collect();
-            shared.tail.lock().flushed(&ids);
+        let ids: Vec<_> = self.entries.iter().map(|(id, _)| *id).collect();
+        match (&outcome, ids.first()) {
+            (Ok(()), _) => shared.tail.lock().flushed(&ids),
+            (Err(_), Some(first)) => shared.tail.lock().truncate(first.index),
+            (Err(_), None) => {}
         }
         self.flushed.log_io_completed(outcome.map_err(io::Error::other));
     }
@@ -269,12 +274,12 @@ fn unseal(sealing: &Sealing, index: u64, sealed: &[u8]) -> Result<Entry, StoreEr
     record::from_bytes(&opened).ok_or(StoreError::Damaged("log"))
 }
 
-fn reading(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::read_logs(any(&error))
+fn reading(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::read_logs(any(error))
 }
 
-fn writing(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::write_logs(any(&error))
+fn writing(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::write_logs(any(error))
 }
 
 /// As openraft keeps errors.

@@ -35,25 +35,23 @@ impl StateMachine {
         Self { store, epoch, follow }
     }
 
-    /// The book as it is now; none if nothing was ever applied.
-    fn snapshot(&self) -> Result<Option<Snapshot<TypeConfig>>, StoreError> {
+    /// The book as it is now.
+    fn snapshot(&self) -> Result<Snapshot<TypeConfig>, StoreError> {
         let transaction = self.store.read()?;
-        let Some(last) = transaction.applied()? else { return Ok(None) };
+        let last_log_id = transaction.applied()?;
         let meta = SnapshotMeta {
-            last_log_id: Some(last),
+            last_log_id,
             last_membership: transaction.membership()?,
-            snapshot_id: last.to_string(),
+            snapshot_id: last_log_id.map_or_else(String::new, |id| id.to_string()),
         };
         let image = Image::pin(&transaction, self.store.sealing())?;
-        Ok(Some(Snapshot { meta, snapshot: Box::new(image) }))
+        Ok(Snapshot { meta, snapshot: Box::new(image) })
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let snapshot = self.snapshot().map_err(reading)?;
-        // openraft wants one only of what was applied.
-        snapshot.ok_or_else(|| reading(StoreError::Damaged(meta::APPLIED)).into())
+        Ok(self.snapshot().map_err(|error| reading(&error))?)
     }
 }
 
@@ -65,7 +63,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let transaction = self.store.read()?;
             Ok((transaction.applied()?, transaction.membership()?))
         };
-        Ok(state().map_err(reading)?)
+        Ok(state().map_err(|error| reading(&error))?)
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, StorageError>
@@ -78,7 +76,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let apply = Apply { entries, follow: self.follow.clone(), applied: None, reply };
         self.store.send(self.epoch, Box::new(apply)).await;
         let outcomes = done.await.unwrap_or_else(|_| Err(self.store.shared().closed()));
-        Ok(outcomes.map_err(writing)?)
+        Ok(outcomes.map_err(|error| writing(&error))?)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {
@@ -88,7 +86,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Image>, StorageError> {
         // Those who receive one make it themselves; openraft asks only on its way in chunks, which
         // is not taken.
-        let image = self.store.export().map_err(reading)?;
+        let image = self.store.export().map_err(|error| reading(&error))?;
         Ok(Box::new(image))
     }
 
@@ -98,9 +96,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         image: Box<Image>,
     ) -> Result<(), StorageError> {
         let (reply, done) = oneshot::channel();
-        let last = meta.last_log_id.ok_or_else(|| writing(StoreError::Damaged(meta::APPLIED)))?;
         let install = Install {
-            applied: last,
+            applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             image: Some(*image),
             store: self.store.clone(),
@@ -109,12 +106,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         self.store.send(self.epoch, Box::new(install)).await;
         let done = done.await.unwrap_or_else(|_| Err(self.store.shared().closed()));
-        Ok(done.map_err(writing)?)
+        Ok(done.map_err(|error| writing(&error))?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         // Made when asked for: to keep one would keep the file from using its space anew.
-        Ok(self.snapshot().map_err(reading)?)
+        let snapshot = self.snapshot().map_err(|error| reading(&error))?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
@@ -187,7 +185,7 @@ impl Job for Apply {
 
 /// Another voter's book in place of this one's.
 struct Install {
-    applied: LogId,
+    applied: Option<LogId>,
     membership: Membership,
     image: Option<Image>,
     store: Store,
@@ -201,7 +199,9 @@ impl Job for Install {
             let head = image.head().clone();
             replace(work, &head, image)?;
         }
-        put_meta(work.transaction, meta::APPLIED, &self.applied)?;
+        if let Some(applied) = &self.applied {
+            put_meta(work.transaction, meta::APPLIED, applied)?;
+        }
         put_meta(work.transaction, meta::MEMBERSHIP, &self.membership)?;
         Ok(Durable::Yes)
     }
@@ -266,10 +266,10 @@ fn replace(work: &Work<'_>, head: &Head, image: Image) -> Result<(), StoreError>
     image::insert(work.transaction, work.sealing, image.into_rows())
 }
 
-fn reading(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::read_state_machine(any(&error))
+fn reading(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::read_state_machine(any(error))
 }
 
-fn writing(error: StoreError) -> StorageIOError<u64> {
-    StorageIOError::write_state_machine(any(&error))
+fn writing(error: &StoreError) -> StorageIOError<u64> {
+    StorageIOError::write_state_machine(any(error))
 }

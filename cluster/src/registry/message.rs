@@ -93,8 +93,8 @@ pub(super) fn to_bytes(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// The bytes of an answer, if there is one.
-pub(super) fn answer<T: Serialize>(answer: Option<T>) -> Vec<u8> {
-    answer.as_ref().map(to_bytes).unwrap_or_default()
+pub(super) fn answer<T: Serialize>(answer: Option<&T>) -> Vec<u8> {
+    answer.map(to_bytes).unwrap_or_default()
 }
 
 /// What the bytes say; none if they are nothing that this release knows.
@@ -134,3 +134,7 @@ mod serde_bytes_of {
         d.deserialize_bytes(Visitor)
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// How long the whole of a snapshot may take to be installed.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(60);
+const INSTALL_PATIENCE: Duration = Duration::from_mins(1);
 
 type RpcError<E = RaftError<u64>> = RPCError<u64, VoterAddress, E>;
 
@@ -162,12 +162,12 @@ pub(super) async fn append(
     consensus: &Consensus,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Vec<u8> {
-    message::answer(consensus.raft().append_entries(request).await.ok())
+    message::answer(consensus.raft().append_entries(request).await.ok().as_ref())
 }
 
 /// As [`append`].
 pub(super) async fn vote(consensus: &Consensus, request: VoteRequest<u64>) -> Vec<u8> {
-    message::answer(consensus.raft().vote(request).await.ok())
+    message::answer(consensus.raft().vote(request).await.ok().as_ref())
 }
 
 /// As [`append`], of a piece of a snapshot.
@@ -180,7 +180,7 @@ pub(super) async fn take(consensus: &Consensus, from: NodeId, piece: Piece) -> V
     };
     let snapshot = Snapshot { meta, snapshot: Box::new(image) };
     let installed = consensus.raft().install_full_snapshot(vote, snapshot).await;
-    message::answer(installed.ok().map(|response| Taken::All(response.vote)))
+    message::answer(installed.ok().map(|response| Taken::All(response.vote)).as_ref())
 }
 
 /// The snapshot that a node is being given, if any: one at a time, the latest.

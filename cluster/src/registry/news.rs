@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     facts::Facts,
-    known::{Learned, Standing},
     message::{self, Page, Question, Telling},
     shared::SharedRegistry,
+    standing::{Learned, Standing},
 };
 use crate::NodeId;
 
@@ -127,10 +127,10 @@ impl SharedRegistry {
         linked.into_iter().filter(listens).collect()
     }
 
-    /// Takes a voter's news. A voter has its own log for that.
+    /// Takes a voter's news, unless this node has its own log for that.
     pub(super) fn learn(&self, from: NodeId, news: Telling) {
         let Telling::News { registry, from: first, to, facts } = news else { return };
-        if self.keeps_book() {
+        if self.follows_log() {
             return;
         }
         match self.standing().learn(registry, first, to, facts) {
@@ -148,24 +148,21 @@ impl SharedRegistry {
     pub(super) async fn catch_up(&self) {
         loop {
             let voter = self.news().voter_ahead().await;
-            if self.keeps_book() {
+            if self.follows_log() {
                 continue;
             }
-            match self.view_of(voter).await {
-                Some((index, facts)) => {
-                    if self.standing().learn_all(index, facts) == Learned::Foreign {
-                        tracing::warn!(%voter, "a voter told of another registry, which is not believed");
-                    }
+            if let Some((index, facts)) = self.view_of(voter).await {
+                if self.standing().learn_all(index, facts) == Learned::Foreign {
+                    tracing::warn!(%voter, "a voter told of another registry, which is not believed");
                 }
-                None => {
-                    sleep(PAUSE).await;
-                    let others = self.heard().voters();
-                    if let Some(next) = others.iter().find(|other| **other != voter) {
-                        self.news().missed(*next);
-                    } else if others.contains(&voter) {
-                        self.news().missed(voter);
-                    }
-                }
+                continue;
+            }
+            sleep(PAUSE).await;
+            // Another voter, if there is one; or the same again, if it is still there.
+            let voters = self.heard().voters();
+            let another = voters.iter().find(|other| **other != voter);
+            if let Some(next) = another.or_else(|| voters.first()) {
+                self.news().missed(*next);
             }
         }
     }

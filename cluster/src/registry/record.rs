@@ -218,6 +218,8 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
+    /// The outer option: whether it could be read.
+    #[allow(clippy::option_option)] // "never" is a moment too
     fn moment(&mut self) -> Option<Option<UnixMillis>> {
         self.number().map(|moment| (moment != NEVER).then_some(UnixMillis(moment)))
     }

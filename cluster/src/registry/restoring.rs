@@ -16,6 +16,7 @@ use super::{
     AtRest, BackupError, BackupHeader, BackupReader, BackupWriter, OpenError, RegistryId,
     SealError, disk,
     image::{Image, Receiving},
+    salvage::{Salvaged, salvage},
     store::{self, Opened, Store, StoreError},
 };
 use crate::{UnixMillis, data_dir, database::Source as _};
@@ -29,6 +30,16 @@ pub struct Restored {
     pub registry: RegistryId,
     /// How many names it has.
     pub agents: u64,
+}
+
+/// What a backup of a data directory has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflineBackup {
+    /// What it says of itself.
+    pub header: BackupHeader,
+    /// How many entries of the node's log are in it that may never have been decided. Whoever is left
+    /// alone cannot know, and a name that nobody holds a token of does less harm than one given twice.
+    pub undecided: u64,
 }
 
 /// Why a backup was not restored; the data directory is as it was.
@@ -114,34 +125,37 @@ pub async fn restore(
 }
 
 /// Makes a backup of the registry in the data directory of a node that does not run: hands its bytes
-/// to `write`, one after the other. Blocks on the disk.
-pub fn back_up_offline(
+/// to `write`, one after the other. Blocks on the disk, and needs memory for the whole book.
+pub async fn back_up_offline(
     data_dir: &Path,
     secret: &Secret,
     previous: Option<&Secret>,
     release: &str,
     now: UnixMillis,
     mut write: impl FnMut(&[u8]) -> io::Result<()>,
-) -> Result<BackupHeader, OfflineError> {
+) -> Result<OfflineBackup, OfflineError> {
     let source = disk::file(data_dir);
     if !source.path().exists() {
         return Err(OfflineError::NoRegistry(data_dir.to_owned()));
     }
     let at_rest = AtRest::open(data_dir, Some(secret), previous);
     let at_rest = at_rest.map_err(|source| OpenError::Io { dir: data_dir.to_owned(), source })?;
-    let Opened { store, founded, .. } = Store::open(source, &at_rest, true, now)?;
+    let Opened { store, .. } = Store::open(source, &at_rest, true, now)?;
+    // The copy is what the image reads.
+    let Salvaged { mut image, entries: undecided, copy: _copy } =
+        salvage(&store, now).await.map_err(|error| OfflineError::Read(error.to_string()))?;
+    let founded = image.head().founded.clone();
     let founded = founded.ok_or_else(|| OfflineError::Unfounded(data_dir.to_owned()))?;
     let header =
         BackupHeader { registry: founded.registry, created: now, release: release.to_owned() };
     let mut writer = BackupWriter::new(secret, &header);
     write(writer.header())?;
     let unread = |error: StoreError| OfflineError::Read(error.to_string());
-    let mut image = store.export().map_err(unread)?;
     while let Some(chunk) = image.next_chunk().map_err(unread)? {
         write(&writer.chunk(&chunk)?)?;
     }
     write(&writer.finish()?)?;
-    Ok(header)
+    Ok(OfflineBackup { header, undecided })
 }
 
 /// Whether there is nothing at that place, or a directory with nothing in it.

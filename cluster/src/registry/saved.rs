@@ -43,3 +43,38 @@ impl Saved {
         data_dir::write_whole(&data_dir.join(FILE), &sealing.seal(PLACE, &plain))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+    use crate::registry::AtRest;
+
+    fn sealing() -> Sealing {
+        AtRest::generate().sealings().next().unwrap()
+    }
+
+    #[test]
+    fn it_comes_back_only_to_the_node_that_saved_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sealing, other) = (sealing(), sealing());
+        assert_eq!(Saved::read(dir.path(), &sealing).unwrap(), None);
+        let saved = Saved { index: 7, facts: Facts { registered: 3, ..Facts::default() } };
+        saved.write(dir.path(), &sealing).unwrap();
+        assert_eq!(Saved::read(dir.path(), &sealing).unwrap(), Some(saved));
+        assert_eq!(Saved::read(dir.path(), &other).unwrap(), None);
+        let file = dir.path().join(FILE);
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(Saved::read(dir.path(), &sealing).unwrap(), None);
+    }
+
+    #[test]
+    fn the_bytes_are_frozen() {
+        let saved = Saved { index: 300, facts: Facts { registered: 3, ..Facts::default() } };
+        assert_eq!(HEXLOWER.encode(&message::to_bytes(&saved)), "SAVED");
+    }
+}

@@ -59,6 +59,12 @@ impl AtRest {
         Self(vec![Zeroizing::new(rand::rng().random())])
     }
 
+    /// The same keys, which seal in place of `former`.
+    #[cfg(test)]
+    pub(super) fn in_place_of(&self, former: &Self) -> Self {
+        Self([&self.0[..], &former.0[..]].concat())
+    }
+
     /// What seals with each of the keys, the present one first.
     pub(super) fn sealings(&self) -> impl Iterator<Item = Sealing> + '_ {
         self.0.iter().filter_map(|key| Sealing::new(key))
@@ -137,5 +143,64 @@ impl fmt::Debug for AtRest {
 impl fmt::Debug for Sealing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sealing(hidden)")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const HERE: Place<'_> = Place("vault", b"account");
+
+    fn seals(keys: &AtRest) -> Sealing {
+        keys.sealings().next().unwrap()
+    }
+
+    #[test]
+    fn opens_with_the_key_and_at_the_place_alone() {
+        let (keys, others) = (AtRest::generate(), AtRest::generate());
+        let sealed = seals(&keys).seal(HERE, b"secret");
+        assert_eq!(sealed.len(), 6 + 28);
+        assert_ne!(sealed, seals(&keys).seal(HERE, b"secret"), "the same nonce twice");
+        assert_eq!(seals(&keys).open(HERE, &sealed).unwrap().as_slice(), b"secret");
+        assert!(seals(&others).open(HERE, &sealed).is_none());
+        for elsewhere in [Place("vault", b"accoun"), Place("log", b"account"), Place("", b"")] {
+            assert!(seals(&keys).open(elsewhere, &sealed).is_none());
+        }
+        for at in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            assert!(seals(&keys).open(HERE, &altered).is_none());
+            assert!(seals(&keys).open(HERE, &sealed[..at]).is_none());
+        }
+        assert!(!format!("{:?}{keys:?}", seals(&keys)).contains("secret"));
+    }
+
+    #[test]
+    fn a_node_without_a_secret_keeps_a_key_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("data");
+        let made = AtRest::open(&data_dir, None, None).unwrap();
+        assert_eq!(AtRest::open(&data_dir, None, None).unwrap().0, made.0);
+        let path = data_dir.join(FILE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, [1; 31]).unwrap();
+        let error = AtRest::open(&data_dir, None, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn the_present_secret_seals_and_the_others_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (present, previous) = (tls::mesh::Secret::generate(), tls::mesh::Secret::generate());
+        let alone = AtRest::open(dir.path(), Some(&present), Some(&previous)).unwrap();
+        assert_eq!(alone.0, [present.derive(LABEL), previous.derive(LABEL)]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a key that nobody needs");
+        let of_file = AtRest::open(dir.path(), None, None).unwrap().0;
+        let all = AtRest::open(dir.path(), Some(&present), Some(&previous)).unwrap();
+        assert_eq!(all.0, [&alone.0[..], &of_file[..]].concat());
     }
 }

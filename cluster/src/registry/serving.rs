@@ -60,7 +60,7 @@ impl SharedRegistry {
             let why = self.live().await;
             let mut why = self.store().failure().borrow().clone().unwrap_or(why);
             loop {
-                self.say_failure(why);
+                self.say_failure(&why);
                 sleep(REOPEN_EVERY).await;
                 match self.store().reopen().await {
                     Ok((index, facts)) => break self.standing().replaced(index, facts),
@@ -99,9 +99,9 @@ impl SharedRegistry {
         why
     }
 
-    fn say_failure(&self, why: String) {
+    fn say_failure(&self, why: &str) {
         let said = self.store().failure().borrow().is_some(); // by the store
-        if self.set_failure(Some(why.clone())).is_none() && !said {
+        if self.set_failure(Some(why.to_owned())).is_none() && !said {
             tracing::error!(error = why, "this node cannot take part in the registry");
         }
     }

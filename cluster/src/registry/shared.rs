@@ -25,7 +25,6 @@ use super::{
     disk, duties,
     heard::Heard,
     hello::{Hello, Part},
-    known::Standing,
     message::{self, Question, Telling},
     network,
     news::News,
@@ -33,6 +32,7 @@ use super::{
     releases::Releases,
     request::{Answer, Request},
     saved::Saved,
+    standing::Standing,
     store::{Opened, Store, StoreError},
 };
 use crate::{
@@ -238,7 +238,7 @@ impl SharedRegistry {
                 message::to_bytes(&self.requested(request, made, patience).await)
             }
             (Question::View { index, offset }, _) if self.keeps_book() => {
-                message::answer(self.news.page(&self.standing, index, offset))
+                message::answer(self.news.page(&self.standing, index, offset).as_ref())
             }
             (Question::Applied, _) => message::to_bytes(&self.standing.index()),
             _ => Vec::new(),
@@ -349,15 +349,26 @@ impl SharedRegistry {
         self.situation().votes(self.identity.node)
     }
 
+    /// Whether this node hears of what is decided from its own log: it keeps the book, and a leader is in
+    /// reach.
+    pub(super) fn follows_log(&self) -> bool {
+        let leader = self.situation().leader;
+        let in_reach = |leader| leader == self.identity.node || self.is_linked(leader);
+        self.keeps_book() && leader.is_some_and(in_reach)
+    }
+
     /// The node that leads and can be asked: this one, or one that is linked.
     pub(super) fn leader(&self) -> Option<NodeId> {
         let (situation, me) = (self.situation(), self.identity.node);
         if situation.leads {
             return situation.available.then_some(me);
         }
-        let linked = self.linked_nodes();
-        let in_reach = |node: &NodeId| *node != me && linked.contains(node);
+        let in_reach = |node: &NodeId| *node != me && self.is_linked(*node);
         situation.leader.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
+    }
+
+    fn is_linked(&self, node: NodeId) -> bool {
+        self.linked_nodes().contains(&node)
     }
 
     pub(super) fn linked_nodes(&self) -> Vec<NodeId> {

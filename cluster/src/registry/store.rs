@@ -339,6 +339,11 @@ impl Shared {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// Whether what was given out in `epoch` is still of use.
+    pub(super) fn is_open(&self, epoch: u64) -> bool {
+        self.epoch() == epoch && self.failure.borrow().is_none()
+    }
+
     /// Why nothing can be read or written now.
     pub(super) fn closed(&self) -> StoreError {
         let reason = self.failure.borrow().clone();
@@ -358,9 +363,11 @@ impl Shared {
 
     /// Notes that the file was opened anew.
     pub(super) fn opened(&self, database: Database) {
-        *self.tail.lock() = Tail::default();
         *self.database.write() = Some(database);
+        let mut tail = self.tail.lock();
+        *tail = Tail::default();
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        drop(tail);
         self.failure.send_replace(None);
     }
 }

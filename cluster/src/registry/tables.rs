@@ -198,3 +198,42 @@ fn value<T: DeserializeOwned>(
     let Some(stored) = meta.get(name)? else { return Ok(None) };
     record::from_bytes(stored.value()).ok_or(StoreError::Damaged(name)).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+    use crate::registry::{RegistryId, raft::VoterAddress};
+
+    fn frozen<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+        value: &T,
+        bytes: &str,
+    ) {
+        println!("FRZ {}", HEXLOWER.encode(&record::to_bytes(value)));
+        return;
+        assert_eq!(record::from_bytes::<T>(&record::to_bytes(value)).as_ref(), Some(value));
+    }
+
+    #[test]
+    fn the_bytes_beside_the_rows_are_frozen() {
+        let founded = Founded { registry: RegistryId(5), lineage: vec![RegistryId(4)] };
+        let head = Head {
+            founded: Some(founded),
+            time: UnixMillis(1),
+            serial: Serial(2),
+            tokens_end: UnixMillis(u64::MAX),
+            keys: 3,
+            vault_version: 4,
+            wanted_voters: vec!["a:1".to_owned()],
+            keys_change_at: Some(UnixMillis(6)),
+        };
+        frozen(&head, "HEAD");
+        let id = LogId { leader_id: openraft::CommittedLeaderId::new(2, 3), index: 4 };
+        frozen(&id, "9");
+        frozen(&openraft::Vote::<u64>::new_committed(2, 3), "9");
+        let nodes = std::collections::BTreeMap::from([(3, VoterAddress::default())]);
+        let membership = openraft::Membership::new(vec![[3].into()], nodes);
+        frozen(&Membership::new(Some(id), membership), "9");
+    }
+}

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{Incarnation, NodeId, database::Source, test_disk::TestDisk};
+use crate::{NodeId, test_disk::TestDisk};
 
 pub(super) const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
 
@@ -64,6 +64,11 @@ pub(super) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
         }
     };
     assert!(timeout(PATIENCE, wait).await.is_ok(), "waited in vain: {what}");
+}
+
+/// What comes of something that must not take longer.
+pub(super) async fn within<T>(most: Duration, doing: impl Future<Output = T>) -> T {
+    timeout(most, doing).await.unwrap_or_else(|_| panic!("it took longer than {most:?}"))
 }
 
 /// A registry that runs until this is dropped.
@@ -224,7 +229,7 @@ impl Cluster {
     }
 
     /// Starts a node with what its disk holds.
-    pub(super) fn start(&mut self, number: usize) -> Incarnation {
+    pub(super) fn start(&mut self, number: usize) {
         let Disk { disk, dir } = &self.disks[number];
         let at_rest = AtRest::open(dir.path(), None, None).unwrap();
         let settings = self.clock.settings(at_rest, None);
@@ -238,12 +243,10 @@ impl Cluster {
             slot: self.seeds.get(number).cloned(),
         };
         self.network.nodes.lock().insert(me, Arc::clone(&registry));
-        let identity = registry.identity();
         self.nodes[number] = Some(Running::start(registry, place));
         for other in self.network.linked(me) {
             self.network.link_up(me, other);
         }
-        identity
     }
 
     /// Ends a node without its saying so.
@@ -324,10 +327,4 @@ impl Cluster {
             self.network.link_up(one, other);
         }
     }
-}
-
-/// A lone registry on a disk in memory.
-pub(super) fn on_disk(disk: impl Source, dir: &TempDir, clock: &TestClock) -> Arc<SharedRegistry> {
-    let at_rest = AtRest::open(dir.path(), None, None).unwrap();
-    SharedRegistry::open_source(disk, dir.path(), false, clock.settings(at_rest, None)).unwrap()
 }

@@ -3,9 +3,9 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use tests::{
-    Client, Relay,
+    Client, Cluster, Relay,
     cluster::new_secret,
-    http,
+    eventually, http,
     process::{self, Finished},
 };
 
@@ -67,6 +67,64 @@ async fn every_name_and_token_comes_back_on_a_new_machine() {
     for backup in [&live, &offline] {
         is_as_before(&restored(backup, &secret).await, &good, &revoked).await;
     }
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_lost_is_founded_anew_from_its_backup() {
+    let mut cluster = Cluster::start(3).await;
+    let secret = cluster.secret().to_owned();
+    let token = cluster.nodes[1].register("ann-1").await;
+    run(&cluster.nodes[0], &["backup", "arc.backup"]).await.expect_code(0);
+    let former = cluster.nodes[0].admin("GET", "/registry").await.json()["id"].clone();
+    for node in &mut cluster.nodes {
+        node.kill9();
+        fs::remove_dir_all(node.data_dir()).expect("the data folder can be removed");
+    }
+    let words = ["restore", "arc.backup", "--data-dir", "data"];
+    arc(cluster.nodes[0].folder(), Some(&secret), &words).await.expect_code(0);
+    for node in &mut cluster.nodes {
+        node.start_again();
+    }
+    cluster.is_whole().await;
+    eventually("all seeds are voters again", || async {
+        let status = cluster.nodes[0].admin("GET", "/registry").await.json();
+        let voters = status["voters"].as_array().cloned().unwrap_or_default();
+        assert_ne!(status["id"], former, "it is another registry");
+        voters.iter().filter(|voter| voter["votes"] == true).count() == 3
+    })
+    .await;
+    for node in &cluster.nodes {
+        assert_eq!(Client::connect(node, &token).await.id, "ann-1");
+        let taken = http::post(node.public, "/register", r#"{"agent_id":"ann-1"}"#).await;
+        taken.expect_error(409, "agent_id_taken");
+    }
+    cluster.nodes[2].register("new-1").await;
+}
+
+#[tokio::test]
+async fn what_one_survivor_of_three_has_is_founded_anew() {
+    let mut cluster = Cluster::start(3).await;
+    let secret = cluster.secret().to_owned();
+    let token = cluster.nodes[0].register("ann-1").await;
+    eventually("all have it", || async {
+        let mut all = true;
+        for node in &cluster.nodes {
+            all &= node.admin("GET", "/agents/ann-1").await.status == 200;
+        }
+        all
+    })
+    .await;
+    cluster.nodes.iter_mut().for_each(Relay::kill9);
+    let survivor = &mut cluster.nodes[2];
+    let words = ["backup", "--offline", "data", "last.backup"];
+    arc(survivor.folder(), Some(&secret), &words).await.expect_code(0);
+    fs::rename(survivor.data_dir(), survivor.folder().join("former")).expect("it can be moved");
+    let words = ["restore", "last.backup", "--data-dir", "data"];
+    arc(survivor.folder(), Some(&secret), &words).await.expect_code(0);
+    survivor.start_again();
+    survivor.is_ready().await;
+    assert_eq!(Client::connect(survivor, &token).await.id, "ann-1");
+    survivor.register("new-1").await;
 }
 
 #[tokio::test]

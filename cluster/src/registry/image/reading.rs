@@ -21,6 +21,9 @@ const PREFIX_BYTES: usize = 5;
 /// The longest record, in bytes: a value of the vault with its key and all that is around them.
 const RECORD_BYTES_MAX: usize = 128 << 10;
 
+/// A record's kind, and what it holds.
+type Record = (u8, Zeroizing<Vec<u8>>);
+
 /// Reads a stream in pieces of any length.
 pub(super) struct Reader {
     /// What has come last; less than a record and a piece.
@@ -105,7 +108,7 @@ impl Reader {
         Ok(true)
     }
 
-    fn next_record(&mut self) -> Result<Option<(u8, Zeroizing<Vec<u8>>)>, ImageError> {
+    fn next_record(&mut self) -> Result<Option<Record>, ImageError> {
         let Some(&[kind, a, b, c, d]) = self.unread().first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
         };

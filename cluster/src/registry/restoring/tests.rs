@@ -132,8 +132,9 @@ async fn all_comes_back_from_a_live_and_from_an_offline_backup() {
         Ok(())
     };
     let data_dir = written.folder.path();
-    let header = back_up_offline(data_dir, &written.secret, None, "1.2.3", NOW, take).unwrap();
-    assert_eq!(header.registry, written.registry);
+    let backup = back_up_offline(data_dir, &written.secret, None, "1.2.3", NOW, take);
+    let OfflineBackup { header, undecided } = backup.await.unwrap();
+    assert_eq!((header.registry, undecided), (written.registry, 0));
     written.comes_back(&offline).await;
 }
 
@@ -174,11 +175,11 @@ async fn a_content_that_is_no_registry_is_refused() {
     assert!(matches!(error, RestoreError::Content(_)), "{error}");
 }
 
-#[test]
-fn a_directory_without_a_registry_has_no_backup() {
+#[tokio::test]
+async fn a_directory_without_a_registry_has_no_backup() {
     let folder = tempfile::tempdir().unwrap();
     let secret = Secret::generate();
-    let backup = back_up_offline(folder.path(), &secret, None, "1.2.3", NOW, |_| Ok(()));
+    let backup = back_up_offline(folder.path(), &secret, None, "1.2.3", NOW, |_| Ok(())).await;
     assert!(matches!(backup, Err(OfflineError::NoRegistry(_))));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "and gets none");
 }
