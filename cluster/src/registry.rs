@@ -39,7 +39,7 @@ mod raft;
 mod record;
 mod releases;
 mod request;
-#[allow(dead_code)] // until the command line uses it
+mod restoring;
 mod salvage;
 mod saved;
 mod sealing;
@@ -66,6 +66,9 @@ pub use carry::Carry;
 pub use command::{Claim, RegistryId};
 pub use hello::slots as voter_slots;
 pub use memory::MemoryRegistry;
+pub use restoring::{
+    OfflineBackup, OfflineError, RestoreError, Restored, back_up_offline, restore,
+};
 pub use sealing::AtRest;
 pub use shared::{Place, Settings, SharedRegistry};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};

@@ -1,11 +1,114 @@
-//! Backups as files: written whole or not at all, for their owner's eyes alone.
+//! Backups as files: written whole or not at all, for their owner's eyes alone; taken of a relay that
+//! does not run, and restored into a data directory.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+use cluster::registry::{self, OfflineBackup, OfflineError, RestoreError, Restored};
+
+use crate::{clock::Clock, config::MeshConfig, relay::VERSION};
+
+/// Why there is no backup, or nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupFileError {
+    /// Nothing says what opens it.
+    #[error(
+        "CLUSTER_SECRET is not set: a backup is encrypted with it; `arc-relay secret` makes one for a \
+         cluster that has none"
+    )]
+    NoSecret,
+    /// A file would be replaced.
+    #[error("{} exists already: choose another file, or give --force", .0.display())]
+    Exists(PathBuf),
+    /// The backup cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// The backup.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The backup cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The backup.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No backup could be made of the data directory.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
+    /// The backup was not restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+impl BackupFileError {
+    /// Whether the command was wrong, rather than what it met.
+    pub fn is_misuse(&self) -> bool {
+        matches!(self, Self::NoSecret | Self::Exists(_) | Self::Restore(RestoreError::NotEmpty(_)))
+    }
+}
+
+/// Writes a backup of the registry in `data_dir`, whose node does not run. What to tell the user.
+pub async fn back_up_offline(
+    data_dir: &Path,
+    file: &Path,
+    force: bool,
+    mesh: &MeshConfig,
+    clock: &Clock,
+) -> Result<String, BackupFileError> {
+    let secret = mesh.secret.as_ref().ok_or(BackupFileError::NoSecret)?;
+    if file.exists() && !force {
+        return Err(BackupFileError::Exists(file.to_owned()));
+    }
+    let failed = |source| BackupFileError::Write { file: file.to_owned(), source };
+    let mut whole = WholeFile::create(file).map_err(failed)?;
+    let (previous, now) = (mesh.previous_secret.as_ref(), clock.wall());
+    let write = |bytes: &[u8]| whole.write(bytes);
+    let made = registry::back_up_offline(data_dir, secret, previous, VERSION, now, write);
+    let OfflineBackup { header, undecided } = made.await?;
+    whole.finish().map_err(failed)?;
+    let mut told = format!("wrote {}, a backup of registry {}", file.display(), header.registry);
+    if undecided > 0 {
+        // Writing into a `String` cannot fail.
+        let _ = write!(
+            told,
+            "\n{undecided} entries of its log, which the other voters may not have agreed to, are in it"
+        );
+    }
+    Ok(told)
+}
+
+/// Founds a new registry in `data_dir` from a backup. What to tell the user.
+pub async fn restore(
+    file: &Path,
+    data_dir: &Path,
+    mesh: &MeshConfig,
+    clock: &Clock,
+) -> Result<String, BackupFileError> {
+    let secret = mesh.secret.as_ref().ok_or(BackupFileError::NoSecret)?;
+    let backup = File::open(file)
+        .map_err(|source| BackupFileError::Read { file: file.to_owned(), source })?;
+    let (backup, previous) = (BufReader::new(backup), mesh.previous_secret.as_ref());
+    let restored = registry::restore(backup, secret, previous, data_dir, clock.wall()).await?;
+    let Restored { backup, registry, agents } = restored;
+    let created = humantime::format_rfc3339_seconds(backup.created.into());
+    Ok(format!(
+        "restored {agents} names of registry {} as of {created} (release {})\n\
+         {} holds the new registry {registry}: start its node first, then the others of a \
+         cluster, with empty data directories",
+        backup.registry,
+        backup.release,
+        data_dir.display()
+    ))
+}
 
 /// A file of mode 0600 that appears under its name when all its bytes are on the disk; gone if that
 /// never happens.

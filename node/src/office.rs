@@ -13,10 +13,10 @@ use cluster::{
     link::{Allegiance, Introduction, LinkCounters, LinkStatus},
     membership::{Load, MemberCounters},
     peering::{Application, Peering},
-    registry::{Carry, Registry, Role, SharedRegistry},
+    registry::{Carry, SharedRegistry},
 };
 use parking_lot::Mutex;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 
 use crate::{
     peers::{NodeStatus, Peers},
@@ -33,12 +33,6 @@ mod tag {
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
-
-/// A node that cannot check tokens for so long says for whom it waits.
-const NAMES_PATIENCE: Duration = Duration::from_secs(2);
-
-/// And again so often.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -124,24 +118,10 @@ impl Office {
         answers.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect()
     }
 
-    /// Returns when tokens can be checked; says what is waited for until then.
+    /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
     async fn informed(&self) {
-        let Some(registry) = &self.registry else { return };
-        let mut patience = NAMES_PATIENCE;
-        while timeout(patience, registry.informed()).await.is_err() {
-            let status = registry.status();
-            let waiting = status.waiting.map_or_else(
-                || "none of the nodes that keep the names is in reach".to_owned(),
-                |waiting| waiting.reason,
-            );
-            // Who is to keep them repeats it by itself.
-            if patience == NAMES_PATIENCE || status.role == Role::Observer {
-                tracing::warn!(
-                    waiting,
-                    "this node has never heard of the names, and takes no agents before it has"
-                );
-            }
-            patience = TELL_AGAIN;
+        if let Some(registry) = &self.registry {
+            registry.informed().await;
         }
     }
 }

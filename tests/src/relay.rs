@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -175,11 +176,21 @@ impl Relay {
 
     /// Makes an administrator's request to the ops listener.
     pub async fn admin(&self, method: &str, path: &str) -> http::Response {
+        self.admin_with(method, path, "").await
+    }
+
+    /// The same, with a body.
+    pub async fn admin_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> http::Response {
         let secret = std::fs::read_to_string(self.data_dir().join("admin.token"))
             .expect("the relay writes the administrator's token into its data folder");
         let bearer = format!("Bearer {}", secret.trim());
         let request = http::request(method, path).header("authorization", bearer);
-        http::send(self.ops, request, "").await
+        http::send(self.ops, request, body).await
     }
 
     /// Waits until it takes agents.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     RegistryId,
-    hello::{Hello, Part},
+    hello::{Hello, Part, slots},
 };
 use crate::NodeId;
 
@@ -16,9 +16,9 @@ use crate::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) node: NodeId,
-    /// Which of the slots is this node.
+    /// Which of the seeds is this node.
     pub(super) slot: String,
-    /// The voters' slots by its list.
+    /// The seeds, as its list has them: all are asked, and the first 1, 3 or 5 keep the book.
     pub(super) seeds: Vec<String>,
     pub(super) store: Store,
 }
@@ -116,7 +116,7 @@ fn other_lists(own: &Own, heard: &BTreeMap<NodeId, Hello>) -> Option<String> {
 fn two_in_a_slot(own: &Own, heard: &BTreeMap<NodeId, Hello>) -> Option<String> {
     let mut held = BTreeMap::from([(own.slot.as_str(), own.node)]);
     heard.iter().find_map(|(node, hello)| {
-        let slot = hello.part.slot()?;
+        let slot = hello.part.seed()?;
         let other = held.insert(slot, *node)?;
         Some(format!(
             "nodes {other} and {node} both say that they are seed {slot}: give each an ADVERTISE of \
@@ -125,24 +125,26 @@ fn two_in_a_slot(own: &Own, heard: &BTreeMap<NodeId, Hello>) -> Option<String> {
     })
 }
 
-/// Who holds the slots, or the slots of which nobody has said that it holds them.
+/// Who is to keep the book, or the seeds of which nobody has said that it is there. Also a seed that
+/// is not to keep it may know a registry.
 fn members(
     own: &Own,
     heard: &BTreeMap<NodeId, Hello>,
 ) -> Result<BTreeMap<NodeId, String>, Vec<String>> {
-    let others = heard.iter().filter_map(|(node, hello)| Some((hello.part.slot()?, *node)));
+    let others = heard.iter().filter_map(|(node, hello)| Some((hello.part.seed()?, *node)));
     let held: BTreeMap<&str, NodeId> = others.chain([(own.slot.as_str(), own.node)]).collect();
     let is_missing = |seed: &&String| !held.contains_key(seed.as_str());
     let missing: Vec<_> = own.seeds.iter().filter(is_missing).cloned().collect();
     if missing.is_empty() {
-        Ok(held.into_iter().map(|(slot, node)| (node, slot.to_owned())).collect())
+        let keeper = |slot: &String| Some((*held.get(slot.as_str())?, slot.clone()));
+        Ok(slots(&own.seeds).iter().filter_map(keeper).collect())
     } else {
         Err(missing)
     }
 }
 
 fn is_lowest(own: &Own) -> bool {
-    own.seeds.iter().min() == Some(&own.slot)
+    slots(&own.seeds).iter().min() == Some(&own.slot)
 }
 
 fn seeds_missing(missing: &[String]) -> Wait {
@@ -156,7 +158,7 @@ fn seeds_missing(missing: &[String]) -> Wait {
 
 /// A node in a sentence.
 fn called(node: NodeId, hello: &Hello) -> String {
-    match hello.part.slot() {
+    match hello.part.seed() {
         Some(slot) => format!("seed {slot}"),
         None => format!("node {node}"),
     }

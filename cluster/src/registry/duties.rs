@@ -106,8 +106,9 @@ async fn tend(
         let lost = !situation.available && !seeds.is_empty();
         return if lost { Next::Wait(Waiting { reason, seeds }, TELL_AGAIN) } else { Next::Rest };
     }
+    let again = if registry.leader().is_some() { REMIND } else { TELL_AGAIN };
     let waiting = begin(registry, consensus, heard).await;
-    waiting.map_or(Next::Rest, |waiting| Next::Wait(waiting, TELL_AGAIN))
+    waiting.map_or(Next::Rest, |waiting| Next::Wait(waiting, again))
 }
 
 /// Founds a registry, or says why not.
@@ -123,17 +124,38 @@ async fn begin(
             Store::Empty => bootstrap::Step::Found([(me, String::new())].into()),
             Store::Begun | Store::Founded(_) => return None,
         }
-    } else if let Part::Candidate { slot, seeds } = Part::of(&place.seeds, place.slot.as_deref()) {
+    } else if let part = Part::of(&place.seeds, place.slot.as_deref())
+        && part.slot().is_some()
+        && let Part::Candidate { slot, seeds } = part
+    {
         bootstrap::next(&bootstrap::Own { node: me, slot, seeds, store: store(registry) }, heard)
     } else {
-        return None;
+        return observe(registry, heard);
     };
     match step {
         bootstrap::Step::Found(members) => found(consensus, members).await.map(plain),
+        bootstrap::Step::Join(_) if is_passed_over(registry) => None,
         bootstrap::Step::Join(known) => Some(plain(joins(known))),
         bootstrap::Step::Wait(wait) => Some(Waiting { reason: wait.reason, seeds: wait.missing }),
         bootstrap::Step::Refuse(text) => Some(plain(text)),
     }
+}
+
+/// What a node waits for that keeps no names.
+fn observe(registry: &SharedRegistry, heard: &BTreeMap<NodeId, Hello>) -> Option<Waiting> {
+    if registry.leader().is_some() {
+        return None;
+    }
+    let held: BTreeSet<_> = heard.values().filter_map(|hello| hello.part.seed()).collect();
+    let seeds = slots(&registry.place().seeds).iter();
+    let seeds: Vec<_> = seeds.filter(|seed| !held.contains(seed.as_str())).cloned().collect();
+    let reason = if seeds.is_empty() {
+        "the nodes that keep the names have no leader yet: most of them must run and be in reach"
+            .to_owned()
+    } else {
+        format!("the nodes that keep the names are out of reach: start {}", seeds.join(", "))
+    };
+    Some(Waiting { reason, seeds })
 }
 
 /// What is in this node's store.
@@ -155,6 +177,12 @@ async fn found(consensus: &Consensus, members: BTreeMap<NodeId, String>) -> Opti
         }
         Err(error) => Some(format!("the registry cannot be founded now: {error}")),
     }
+}
+
+/// Whether an operator has decided that others keep the names.
+fn is_passed_over(registry: &SharedRegistry) -> bool {
+    let slot = registry.place().slot.as_ref();
+    registry.wanted_voters().is_some_and(|wanted| slot.is_none_or(|slot| !wanted.contains(slot)))
 }
 
 fn joins(known: Option<RegistryId>) -> String {
@@ -253,8 +281,8 @@ fn shown(
         members.contains_key(node) || !hello.stored || hello.registry == own
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
-    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.slot()?.to_owned())));
-    let mine = own_part.slot().map(|slot| (me, slot.to_owned()));
+    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.seed()?.to_owned())));
+    let mine = own_part.seed().map(|slot| (me, slot.to_owned()));
     let of = |(node, it): (&NodeId, &consensus::Member)| (*node, it.address.seed.clone());
     let learner = |(node, it): (&NodeId, &consensus::Member)| {
         (*node, Learner { slot: it.address.seed.clone(), lag: it.lag })

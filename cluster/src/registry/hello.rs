@@ -31,11 +31,11 @@ pub(super) struct Hello {
 /// What a node is to the registry by its own settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Part {
-    /// It is one of its own seeds, and should be a voter.
+    /// It is one of its own seeds.
     Candidate {
         /// Which of them.
         slot: String,
-        /// The voters' slots by its list.
+        /// All of them, as its list has them.
         seeds: Vec<String>,
     },
     Observer,
@@ -44,18 +44,25 @@ pub(super) enum Part {
 impl Part {
     /// Of a node with these seeds, `slot` of which is itself.
     pub(super) fn of(seeds: &[String], slot: Option<&str>) -> Self {
-        let seeds = slots(seeds);
         match slot.and_then(|slot| seeds.iter().find(|seed| *seed == slot)) {
             Some(slot) => Self::Candidate { slot: slot.clone(), seeds: seeds.to_vec() },
             None => Self::Observer,
         }
     }
 
-    /// The slot that it holds, if any.
-    pub(super) fn slot(&self) -> Option<&str> {
+    /// Which seed it is, if any.
+    pub(super) fn seed(&self) -> Option<&str> {
         match self {
             Self::Candidate { slot, .. } => Some(slot),
             Self::Observer => None,
+        }
+    }
+
+    /// Which seed it is, if that should keep the book by its own list.
+    pub(super) fn slot(&self) -> Option<&str> {
+        match self {
+            Self::Candidate { slot, seeds } if slots(seeds).contains(slot) => Some(slot),
+            _ => None,
         }
     }
 }
@@ -119,9 +126,13 @@ mod tests {
         let counts = (0..=9).map(|count| slots(&seeds[..count]).len());
         assert_eq!(counts.collect::<Vec<_>>(), [0, 1, 1, 3, 3, 5, 5, 5, 5, 5]);
         assert_eq!(slots(&seeds[..4]), &seeds[..3]);
-        assert_eq!(Part::of(&seeds[..4], Some("s3")), Part::Observer, "it was left out");
-        let candidate = Part::Candidate { slot: "s2".into(), seeds: seeds[..3].to_vec() };
+        let left_out = Part::of(&seeds[..4], Some("s3"));
+        assert_eq!((left_out.seed(), left_out.slot()), (Some("s3"), None));
+        let candidate = Part::Candidate { slot: "s2".into(), seeds: seeds[..4].to_vec() };
         assert_eq!(Part::of(&seeds[..4], Some("s2")), candidate);
-        assert_eq!(Part::of(&seeds, None), Part::Observer);
+        assert_eq!((candidate.seed(), candidate.slot()), (Some("s2"), Some("s2")));
+        for stranger in [None, Some("x")] {
+            assert_eq!(Part::of(&seeds, stranger), Part::Observer);
+        }
     }
 }

@@ -16,7 +16,10 @@ use axum::{
     response::Response,
 };
 
-use crate::http::{client_address::ClientAddress, error::Explanation};
+use crate::{
+    http::{client_address::ClientAddress, error::Explanation},
+    logging::AUDIT,
+};
 
 /// Where a handler writes what exactly is wanted, as soon as it knows.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +50,9 @@ impl Attempt {
         let what = self.wanted.0.get().map(String::as_str);
         let from = self.from.map(tracing::field::display);
         if outcome == "done" {
-            tracing::info!(target: "audit", action = self.action, what, from, outcome, "changed");
+            tracing::info!(target: AUDIT, action = self.action, what, from, outcome, "changed");
         } else {
-            tracing::warn!(target: "audit", action = self.action, what, from, outcome, reason, "not changed");
+            tracing::warn!(target: AUDIT, action = self.action, what, from, outcome, reason, "not changed");
         }
     }
 }
