@@ -386,7 +386,9 @@ proptest! {
     ) {
         let mut world = World::new(3);
         world.machines[differs].seeds.swap(0, 1);
-        happenings.iter().for_each(|it| world.happen(it));
+        for it in &happenings {
+            world.happen(it);
+        }
         world.calm();
         prop_assert_eq!(world.foundings, 0);
     }
