@@ -21,8 +21,8 @@ use self::{answers::Answers, questions::Questions};
 use crate::{
     Incarnation, NodeId, UnixMillis,
     link::{
-        Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus, Links, Reason,
-        Refusal, transport::Transport,
+        Allegiance, Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus,
+        Links, Reason, Refusal, transport::Transport,
     },
     membership::{
         DialError, Dialled, Driver, GossipError, Load, Member, Membership, Monotonic, Peers,
@@ -41,14 +41,19 @@ const TICKS_PER_LOOK: u64 = 5;
 /// How often the engine is told that time passes.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long an answer is waited for.
-const ANSWER_DEADLINE: Duration = Duration::from_millis(1_800);
-
 /// The node behind the mesh: what peers say to each other that the mesh does not understand.
 #[async_trait]
 pub trait Application: Send + Sync + 'static {
+    /// Which registry this node knows, if it knows one: a peer of another is not linked.
+    fn allegiance(&self) -> Option<Allegiance> {
+        None
+    }
+
     /// A peer was linked: what it is to be told first.
     fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>>;
+
+    /// A peer is not linked any more.
+    fn unlinked(&self, _peer: Incarnation) {}
 
     /// These nodes live, and no others: with a node all its sessions are gone.
     fn living(&self, nodes: &BTreeSet<Incarnation>);
@@ -191,14 +196,14 @@ impl Peering {
         }
     }
 
-    /// Asks a peer; `None` if it is not linked or does not answer in time.
-    pub async fn ask(&self, to: NodeId, body: Vec<u8>) -> Option<Vec<u8>> {
+    /// Asks a peer; `None` if it is not linked or does not answer by `deadline`, counted from now.
+    pub async fn ask(&self, to: NodeId, body: Vec<u8>, deadline: Duration) -> Option<Vec<u8>> {
         let mut question = self.asked.ask(to);
         let frame = Control::Ask { ask: question.number, body };
         if !self.outward.control(to, &frame) {
             return None;
         }
-        timeout(ANSWER_DEADLINE, question.answer()).await.ok().flatten()
+        timeout(deadline, question.answer()).await.ok().flatten()
     }
 
     /// The node stops soon: it owns nothing from now on, and others take no more agents for it.
@@ -219,7 +224,15 @@ impl Peering {
         }
     }
 
-    fn linked(&self) -> Vec<NodeId> {
+    /// Ends the link to a node that may not be linked any more.
+    pub fn cut(&self, node: NodeId) {
+        if let Some(links) = self.outward.0.load().as_ref() {
+            links.close(node, Down::Closed);
+        }
+    }
+
+    /// The nodes that are linked now.
+    pub fn linked(&self) -> Vec<NodeId> {
         self.outward.0.load().as_ref().map(|links| links.linked()).unwrap_or_default()
     }
 
@@ -369,6 +382,7 @@ impl LinkEvents for Arc<Peering> {
     }
 
     fn down(&self, peer: Incarnation, why: Down) {
+        self.application.unlinked(peer);
         self.membership.down(peer, why);
         self.mesh.link_down(peer, self.now());
     }
@@ -399,6 +413,10 @@ impl LinkEvents for Arc<Peering> {
 
     fn data(&self, from: Incarnation, lane: u8, frames: &mut Frames<'_>) {
         self.mesh.chunk(from.node, lane, frames, self.now());
+    }
+
+    fn allegiance(&self) -> Option<Allegiance> {
+        self.application.allegiance()
     }
 
     fn mesh_time(&self) -> UnixMillis {

@@ -1,27 +1,79 @@
 //! The book of names: which agent ids are taken, which tokens are good.
 //!
-//! [`Registry`] is what the rest of the relay sees of it. It says nothing of how many nodes keep
-//! the book. [`LocalRegistry`] is the book kept by one node: a relay that is alone, or a mesh's [`Voter`].
-//! Every other node of a mesh is an [`Observer`].
+//! [`Registry`] is what the rest of the relay sees of it, [`Administration`] what its operator does with
+//! it, [`Vault`] what its certificates need of it. [`SharedRegistry`] is all three on every node: on one
+//! that is alone, on the voters that keep the book by consensus, and on those that only observe. How its
+//! parts go together is told in ARCHITECTURE.md.
 
+mod administration;
+mod asking;
+mod backup;
 mod book;
 #[cfg(test)]
+mod book_tests;
+mod bootstrap;
+mod carry;
+#[cfg(test)]
+mod cluster_tests;
+mod command;
+mod consensus;
+mod deciding;
+mod disk;
+#[cfg(test)]
 mod disk_tests;
-mod local;
-mod observer;
+mod duties;
+mod facade;
+mod facts;
+mod heard;
+mod hello;
+mod image;
+mod keys;
+mod log;
+mod machine;
+mod memory;
+mod message;
+mod network;
+mod news;
+mod proposer;
+mod raft;
 mod record;
-mod remote;
+mod releases;
+mod request;
+mod restoring;
+mod salvage;
+mod saved;
+mod sealing;
+mod serving;
+mod shared;
 mod standing;
+mod status;
 mod store;
 #[cfg(test)]
+mod store_tests;
+mod tables;
+mod tail;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
-mod voter;
+mod vault;
+mod voters;
 mod writer;
 
-pub use local::{LocalRegistry, Options};
-pub use observer::{AskVoter, NewsError, Observer};
+pub use administration::{Administration, AgentPage, Imported, KeyInfo, KeyRotation, VoterChange};
+pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealError};
+pub use carry::Carry;
+pub use command::{Claim, RegistryId};
+pub use hello::slots as voter_slots;
+pub use memory::MemoryRegistry;
+pub use restoring::{
+    OfflineBackup, OfflineError, RestoreError, Restored, back_up_offline, restore,
+};
+pub use sealing::AtRest;
+pub use shared::{Place, Settings, SharedRegistry};
+pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
-pub use voter::Voter;
+pub use vault::{Audience, Vault, VaultEntry, VaultError};
 
 use async_trait::async_trait;
 
@@ -29,6 +81,8 @@ use crate::{
     AgentId, UnixMillis,
     token::{Grant, Serial, TokenError},
 };
+
+pub use crate::token::KeyId;
 
 /// An agent id and the token that speaks for it.
 #[derive(Clone)]
@@ -59,6 +113,12 @@ pub enum AdminError {
     /// No agent of that id was ever registered.
     #[error("no agent of this id is registered")]
     UnknownAgent,
+    /// The agent is banned, and gets no token.
+    #[error("this agent is banned: lift the ban first")]
+    Banned,
+    /// What was asked for would do harm; the text says which and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// No token of that serial was ever issued.
     #[error("no token of this serial was ever issued")]
     UnknownToken,
@@ -68,7 +128,7 @@ pub enum AdminError {
 }
 
 /// What is revoked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Revocation {
     /// One token, and all tokens narrowed from it.
     Token(Serial),
@@ -77,7 +137,7 @@ pub enum Revocation {
 }
 
 /// What the registry knows of one agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AgentRecord {
     /// When the id was registered.
     pub registered_at: UnixMillis,
@@ -85,24 +145,24 @@ pub struct AgentRecord {
     pub serial: Serial,
     /// Whether that token is revoked.
     pub revoked: bool,
+    /// Whether the agent is banned.
+    pub banned: bool,
 }
 
-/// The book of names, as the rest of the relay sees it.
+/// The book of names, as the relay that serves agents sees it.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
     /// Registers `wanted`, or an id of the registry's choosing, and issues its first token. When
-    /// this returns `Ok` the name is durable.
-    async fn register(&self, wanted: Option<AgentId>) -> Result<Registration, RegisterError>;
-
-    /// Issues one more token for a registered agent, for example after its last was revoked.
-    async fn reissue(&self, agent: &AgentId) -> Result<Registration, AdminError>;
-
-    /// Revokes; durable when this returns, and seen by [`verify`](Self::verify) and
-    /// [`is_revoked`](Self::is_revoked) at once.
-    async fn revoke(&self, what: Revocation) -> Result<(), AdminError>;
-
-    /// What is known of an agent; none if the id was never registered.
-    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, AdminError>;
+    /// this returns `Ok` the name is durable on a majority of the voters.
+    ///
+    /// The same `claim` once more has the same outcome, with the same token's serial. Answers within
+    /// two seconds; after `Unavailable` the name stays free unless the claim is
+    /// [repeatable](Claim::is_repeatable), whose owner may come again for the outcome.
+    async fn register(
+        &self,
+        wanted: Option<AgentId>,
+        claim: Claim,
+    ) -> Result<Registration, RegisterError>;
 
     /// How many ids are registered.
     fn registered_agents(&self) -> u64;
@@ -110,9 +170,13 @@ pub trait Registry: Send + Sync + 'static {
     /// Checks a token's signature, expiry and revocation, in memory.
     fn verify(&self, token: &str, now: UnixMillis) -> Result<Grant, TokenError>;
 
-    /// Whether a token that was good once has been revoked since.
+    /// Whether a token that was good once has been revoked since, by serial, with its agent, by a ban
+    /// or with the key that signed it.
     fn is_revoked(&self, grant: &Grant) -> bool;
 
     /// Changes whenever something was revoked; whoever holds open sessions looks through them then.
     fn revocations(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// How the registry is, for operators.
+    fn status(&self) -> RegistryStatus;
 }

@@ -19,12 +19,36 @@ use crate::database::{self, FileError, Source};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TestDisk {
     content: Arc<Mutex<Vec<u8>>>,
+    /// The content at the last flush.
+    flushed: Arc<Mutex<Vec<u8>>>,
     /// Whether every write fails.
     pub(crate) full: Arc<AtomicBool>,
     pub(crate) flushes: Arc<AtomicUsize>,
 }
 
 impl TestDisk {
+    /// The disk as a machine finds it that lost its power now: what was not flushed is gone.
+    pub(crate) fn crashed(&self) -> Self {
+        let copy = || Arc::new(Mutex::new(self.flushed.lock().clone()));
+        Self { content: copy(), flushed: copy(), ..Self::default() }
+    }
+
+    /// Whether these bytes stand anywhere on it.
+    pub(crate) fn shows(&self, bytes: &[u8]) -> bool {
+        self.content.lock().windows(bytes.len()).any(|window| window == bytes)
+    }
+
+    /// Lets one bit of each page go bad in which these bytes stand.
+    pub(crate) fn rot(&self, bytes: &[u8]) {
+        let mut content = self.content.lock();
+        let found = content.windows(bytes.len()).enumerate();
+        let places: Vec<_> =
+            found.filter(|(_, window)| *window == bytes).map(|(place, _)| place).collect();
+        for place in places {
+            content[place] ^= 1;
+        }
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.full.load(Ordering::SeqCst) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"));
@@ -52,7 +76,9 @@ impl StorageBackend for TestDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
-        self.check()
+        self.check()?;
+        self.flushed.lock().clone_from(&self.content.lock());
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

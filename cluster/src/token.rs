@@ -35,9 +35,41 @@ pub const TOKEN_BLOCKS_MAX: usize = 16;
 ///
 /// Serials grow in the order in which a registry issues tokens.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 pub struct Serial(pub u64);
+
+/// Numbers the keys that sign tokens; the first is 0, which tokens do not name.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct KeyId(pub u32);
+
+impl KeyId {
+    /// The last that is given: a [`Grant`] has 24 bits for it. A new key every hour gets there in 1,900
+    /// years.
+    pub const MAX: Self = Self((1 << 24) - 1);
+}
 
 /// Why a token is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

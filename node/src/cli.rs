@@ -43,14 +43,35 @@ pub enum Command {
     /// Act as an agent: register, send, listen
     #[command(subcommand)]
     Agent(agent::Command),
-    /// Look after the agents of a relay: revoke and reissue their tokens
+    /// Look after the agents of a relay: list, ban, import; revoke and reissue their tokens
     #[command(subcommand)]
-    Agents(agent::AdminCommand),
+    Agents(agent::AgentsCommand),
+    /// Look after the registry of a cluster: who keeps it, which keys sign
+    #[command(subcommand)]
+    Cluster(agent::ClusterCommand),
+    /// Write all that the registry holds to an encrypted file
+    #[command(after_help = agent::EXIT_CODES)]
+    Backup(agent::BackupArgs),
+    /// Found a new registry from a backup, every name and token intact
+    Restore(RestoreArgs),
     /// Make the secret that the nodes of one cluster share, and print it
     Secret,
     /// Show the nodes of a cluster, as one of them sees them
     #[command(after_help = agent::EXIT_CODES)]
     Status(agent::StatusArgs),
+}
+
+/// Options of `arc-relay restore`.
+#[derive(Args)]
+#[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
+pub struct RestoreArgs {
+    /// The backup; CLUSTER_SECRET must be set to the one that it was taken with
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// The data directory to make, or to fill if it is empty
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \

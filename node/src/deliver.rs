@@ -164,18 +164,17 @@ mod tests {
 
     const ELSEWHERE: NodeId = NodeId(2);
 
-    /// What ends with a test: places of sessions, and the relay's folder.
+    /// A relay, and the places of its sessions, which end with a test.
     struct Hall {
         relay: Arc<Relay>,
         sink: Sink,
         entered: Vec<Entered>,
-        _folder: tempfile::TempDir,
     }
 
     impl Hall {
         fn new() -> Self {
-            let (relay, _, folder) = relay();
-            Self { sink: Sink::new(&relay), relay, entered: Vec::new(), _folder: folder }
+            let (relay, _, _) = relay();
+            Self { sink: Sink::new(&relay), relay, entered: Vec::new() }
         }
 
         fn enter(&mut self, (session, written): (Arc<Session>, Written)) -> Visitor {

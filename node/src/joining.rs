@@ -1,73 +1,39 @@
-//! What makes a process one node of a cluster: its identity, its place on the network, its part in the
-//! registry, and the mesh that it joins.
-//!
-//! The first of the seeds is the registry's voter: it keeps the names. All other nodes observe.
+//! What makes a process one node of a cluster: its identity, its place on the network and among those
+//! that keep the names, and the mesh that it joins.
 
 use std::{
-    collections::BTreeSet,
-    future::pending,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, OnceLock, Weak},
-    time::Duration,
+    pin::Pin,
+    sync::Arc,
 };
 
-use async_trait::async_trait;
 use cluster::{
-    AgentId, Incarnation, NodeId,
     link::{
-        Introduction, LinkCounters, LinkStatus, NodeKey,
+        Introduction, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Transport,
     },
-    membership::{Dns, Load, MemberCounters, Resolve, SeedAddress},
+    membership::{Dns, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
-    registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
+    registry::{Place, SharedRegistry},
 };
-use parking_lot::Mutex;
 use tls::mesh::{IdentityError, KeyExchange};
-use tokio::{
-    net::lookup_host,
-    time::{interval, timeout},
-};
+use tokio::net::lookup_host;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
     config::{Advertise, Config},
     identity::Identity,
-    peers::{Join, Joined, NodeStatus, Peers},
-    relay::{Relay, VERSION},
+    office::{Cluster, Office, OverLinks},
+    peers::{Join, Joined},
+    relay::VERSION,
 };
-
-/// What a node tells another, but for what the mesh itself says: the first byte of each message.
-mod news {
-    /// The registry's [`Voter::news`](cluster::registry::Voter::news).
-    pub(super) const REGISTRY: u8 = 1;
-    /// How many names there are, eight bytes, big-endian.
-    pub(super) const COUNT: u8 = 2;
-    /// What [`Subscriptions`](crate::subscriptions::Subscriptions) tell.
-    pub(super) const SUBSCRIPTIONS: u8 = 3;
-}
 
 /// What nodes say that their cluster is. Certificates tell who is of it.
 pub const CLUSTER: &str = "arc-relay";
-
-/// How long the last words may take.
-const GOODBYE: Duration = Duration::from_millis(200);
-
-/// A node that knows no names yet, and does not hear of any for so long, says for whom it waits.
-const VOTER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often changes of subscriptions are told.
-const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
-
-/// Every so many of these rounds, one of the others is asked what it knows better: a minute.
-const ROUNDS_TO_COMPARE: u32 = 1_200;
-
-/// How often the count of names is told, and what was learned is saved.
-const ROUND: Duration = Duration::from_secs(1);
 
 /// Why a node cannot be one of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -89,31 +55,12 @@ pub enum JoinError {
     /// Nobody could reach it.
     #[error("cannot tell where other nodes reach this one ({0}): set ADVERTISE to host:port")]
     Advertise(String),
-    /// It keeps names of its own.
-    #[error(
-        "{dir} holds {names} names of a relay that was alone, but the names of this cluster are \
-         kept by its first seed, {voter}: make this node the first of SEEDS, or give it an empty \
-         DATA_DIR", dir = dir.display()
-    )]
-    OwnNames {
-        /// The data directory.
-        dir: PathBuf,
-        /// How many.
-        names: u64,
-        /// The first seed.
-        voter: String,
-    },
-    /// What it knew of the registry cannot be read.
-    #[error("cannot read what this node knows of the registry")]
-    News(#[from] NewsError),
 }
 
 /// A node that is ready to join.
 pub struct Ready {
     /// What joins it.
     pub join: Join,
-    /// The registry, as this node reaches it.
-    pub registry: Arc<dyn Registry>,
     /// Where other nodes reach it.
     pub address: SocketAddr,
 }
@@ -132,19 +79,26 @@ pub struct Network<R> {
     pub resolver: Arc<R>,
 }
 
-/// Prepares the node of `local` to join the cluster that `config` names; none if it names none.
+/// What a node is to the registry.
+struct Seat {
+    registry: Arc<SharedRegistry>,
+    seeds: Vec<String>,
+    slot: Option<String>,
+}
+
+/// Prepares the node whose names are in `registry` to join the cluster that `config` names; none if it
+/// names none.
 pub async fn prepare(
     config: &Config,
     clock: &Clock,
-    local: &Arc<LocalRegistry>,
+    registry: &Arc<SharedRegistry>,
 ) -> Result<Option<Ready>, JoinError> {
     let mesh = &config.mesh;
     let Some(credentials) = mesh.credentials().filter(|_| !mesh.seeds.is_empty()) else {
         return Ok(None);
     };
-    let me = local.incarnation();
-    let node = me.node;
-    let identity = Identity::new(credentials, node, clock)?;
+    let me = registry.identity();
+    let identity = Identity::new(credentials, me.node, clock)?;
     let key = NodeKey::open(&config.data_dir)
         .map_err(|source| JoinError::Key { dir: config.data_dir.clone(), source })?;
     let settings = QuicSettings {
@@ -157,11 +111,12 @@ pub async fn prepare(
     let transport = Arc::new(QuicTransport::bind(bound, &settings)?);
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
-    let part = Part::of(config, local, &seeds, address).await?;
-    let registry: Arc<dyn Registry> = match &part {
-        Part::Voter(_) => Arc::clone(local) as Arc<dyn Registry>,
-        Part::Observer(observer, _) => Arc::clone(observer) as Arc<dyn Registry>,
+    let seat = Seat {
+        registry: Arc::clone(registry),
+        slot: own_seed(&seeds, mesh.advertise.as_ref(), address).await,
+        seeds: seeds.iter().map(ToString::to_string).collect(),
     };
+    say_who_votes(&seat);
     let introduction = Introduction {
         incarnation: me,
         name: config.node_name.clone(),
@@ -176,8 +131,8 @@ pub async fn prepare(
         transport: Arc::clone(&transport) as Arc<dyn Transport>,
         resolver: Arc::new(Dns),
     };
-    let join = identity.kept_while(join_as(Some(part), network, clock), transport);
-    Ok(Some(Ready { join, registry, address }))
+    let join = identity.kept_while(join_as(Some(seat), network, clock), transport);
+    Ok(Some(Ready { join, address }))
 }
 
 /// Joins a node to others when the book of names is none of its business: a simulation gives all its
@@ -186,16 +141,12 @@ pub fn join<R: Resolve>(network: Network<R>, clock: &Clock) -> Join {
     join_as(None, network, clock)
 }
 
-fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -> Join {
+fn join_as<R: Resolve>(seat: Option<Seat>, network: Network<R>, clock: &Clock) -> Join {
     let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
     Box::new(move |relay, deliver| {
-        let office = Arc::new(Office {
-            part,
-            relay: Arc::downgrade(relay),
-            living: Mutex::default(),
-            gives_way: CancellationToken::new(),
-        });
+        let registry = seat.as_ref().map(|seat| Arc::clone(&seat.registry));
+        let office = Arc::new(Office::new(registry, relay));
         let (peering, tasks) = Peering::new(Parts {
             introduction,
             cluster,
@@ -207,15 +158,22 @@ fn join_as<R: Resolve>(part: Option<Part>, network: Network<R>, clock: &Clock) -
             clock: Arc::new(move || clock.elapsed()),
             wall: Arc::new(move || wall.wall()),
         });
-        joined(&peering, &office, tasks)
+        joined(seat, &peering, office, tasks)
     })
 }
 
-fn joined<R: Resolve>(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks<R>) -> Joined {
-    if let Some(Part::Observer(_, way)) = &office.part {
-        let _ = way.peering.set(Arc::downgrade(peering));
-    }
-    let (runs, business) = (Arc::clone(peering), Arc::clone(office));
+fn joined<R: Resolve>(
+    seat: Option<Seat>,
+    peering: &Arc<Peering>,
+    office: Arc<Office>,
+    tasks: Tasks<R>,
+) -> Joined {
+    let keeper = seat.map(|Seat { registry, seeds, slot }| {
+        let carry = Arc::new(OverLinks(Arc::downgrade(peering)));
+        let place = Place { carry: Some(carry), seeds, slot };
+        Box::pin(registry.serve(place)) as Pin<Box<dyn Future<Output = ()> + Send>>
+    });
+    let (runs, business) = (Arc::clone(peering), Arc::clone(&office));
     let driver = Box::pin(async move {
         let stop = CancellationToken::new();
         tokio::select! {
@@ -227,8 +185,9 @@ fn joined<R: Resolve>(peering: &Arc<Peering>, office: &Arc<Office>, tasks: Tasks
     });
     Joined {
         mesh: Arc::clone(peering.mesh()),
-        peers: Arc::new(Cluster { peering: Arc::clone(peering), office: Arc::clone(office) }),
+        peers: Arc::new(Cluster { peering: Arc::clone(peering), office }),
         driver,
+        keeper,
     }
 }
 
@@ -271,35 +230,18 @@ async fn on_the_way_to(seed: &SeedAddress) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// A node's part in the registry.
-enum Part {
-    /// It keeps the names.
-    Voter(Voter),
-    /// It asks who does.
-    Observer(Arc<Observer>, Arc<WayToVoter>),
-}
-
-impl Part {
-    async fn of(
-        config: &Config,
-        local: &Arc<LocalRegistry>,
-        seeds: &[SeedAddress],
-        address: SocketAddr,
-    ) -> Result<Self, JoinError> {
-        let Some(first) = seeds.first() else { return Ok(Self::Voter(Voter::new(local.clone()))) };
-        if is_own(first, config.mesh.advertise.as_ref(), address).await {
-            return Ok(Self::Voter(Voter::new(Arc::clone(local))));
+/// Which of the seeds is this node itself.
+async fn own_seed(
+    seeds: &[SeedAddress],
+    advertise: Option<&Advertise>,
+    address: SocketAddr,
+) -> Option<String> {
+    for seed in seeds {
+        if is_own(seed, advertise, address).await {
+            return Some(seed.to_string());
         }
-        let names = local.registered_agents();
-        if names > 0 {
-            let voter = first.to_string();
-            return Err(JoinError::OwnNames { dir: config.data_dir.clone(), names, voter });
-        }
-        let first = format!("{}:{}", first.host, first.port);
-        let way = Arc::new(WayToVoter { first, ..WayToVoter::default() });
-        let observer = Observer::open(&config.data_dir, Arc::clone(&way) as Arc<dyn AskVoter>)?;
-        Ok(Self::Observer(Arc::new(observer), way))
     }
+    None
 }
 
 /// Whether a seed is this node itself.
@@ -312,271 +254,24 @@ async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: Sock
     found.is_ok_and(|mut found| found.any(|found| found == address))
 }
 
-/// The way to the node that keeps the names: whoever tells of them.
-#[derive(Default)]
-struct WayToVoter {
-    /// The seed that it should be.
-    first: String,
-    peering: OnceLock<Weak<Peering>>,
-    voter: Mutex<Option<NodeId>>,
-}
-
-#[async_trait]
-impl AskVoter for WayToVoter {
-    async fn ask(&self, request: Vec<u8>) -> Option<Vec<u8>> {
-        let voter = (*self.voter.lock())?;
-        self.peering.get()?.upgrade()?.ask(voter, request).await
+fn say_who_votes(seat: &Seat) {
+    let keepers = cluster::registry::voter_slots(&seat.seeds);
+    if keepers.len() < seat.seeds.len() {
+        tracing::warn!(
+            keep_the_names = keepers.join(","),
+            "1, 3 or 5 nodes keep the names: the other seeds do not"
+        );
     }
-}
-
-/// What nodes say to each other beside the mesh.
-struct Office {
-    /// Its part in the registry; none if the names are kept elsewhere.
-    part: Option<Part>,
-    relay: Weak<Relay>,
-    living: Mutex<BTreeSet<Incarnation>>,
-    /// Cancelled when there is another voter, and this node is the one to stop.
-    gives_way: CancellationToken,
-}
-
-impl Office {
-    /// Tells the others what is new, and saves what was learned, until it is dropped or has to give way
-    /// to another voter.
-    async fn keep_up(&self, peering: &Peering) {
-        let registry = async {
-            match &self.part {
-                Some(Part::Voter(voter)) => tell_news(voter, peering).await,
-                Some(Part::Observer(observer, _)) => save_news(observer).await,
-                None => pending().await,
-            }
-        };
-        let both = async { tokio::join!(registry, self.tell_subscriptions(peering)) };
-        let _ = self.gives_way.run_until_cancelled(both).await;
-    }
-
-    async fn tell_subscriptions(&self, peering: &Peering) {
-        let mut round = interval(SUBSCRIPTIONS_EVERY);
-        for number in 1_u32.. {
-            round.tick().await;
-            let Some(relay) = self.relay.upgrade() else { return };
-            let news = relay.subscriptions.write().take_news();
-            for body in news {
-                peering.tell_all(&tagged(news::SUBSCRIPTIONS, &body));
-            }
-            if number.is_multiple_of(ROUNDS_TO_COMPARE) {
-                self.note_lost_homes();
-                let peers = peering.links();
-                if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
-                    let digest = relay.subscriptions.read().digest();
-                    let to = peer.peer.incarnation.node;
-                    peering.tell(to, tagged(news::SUBSCRIPTIONS, &digest));
-                }
-            }
-        }
-    }
-
-    /// A record may name a home that ended before this node knew of either.
-    fn note_lost_homes(&self) {
-        let Some(relay) = self.relay.upgrade() else { return };
-        let (living, now) = (self.living.lock(), relay.time());
-        relay.subscriptions.write().homes_lost(now, |home| living.contains(&home));
-    }
-
-    /// What a peer told of subscriptions, and what it is to be told in return.
-    fn told_subscriptions(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
-        let Some(relay) = self.relay.upgrade() else { return Vec::new() };
-        let (now, ttl) = (relay.time(), relay.config.subscription_ttl);
-        let told = relay.subscriptions.write().told(body, now, ttl);
-        let answers = told.unwrap_or_else(|error| {
-            tracing::warn!(%error, from = %from, "cannot take subscriptions");
-            Vec::new()
-        });
-        answers.iter().map(|body| tagged(news::SUBSCRIPTIONS, body)).collect()
-    }
-}
-
-/// Takes the registry's news from whoever tells them.
-fn learn(from: Incarnation, observer: &Observer, way: &WayToVoter, news: &[u8]) {
-    match observer.learn(news) {
-        Ok(()) => {
-            let before = way.voter.lock().replace(from.node);
-            if before != Some(from.node) {
-                tracing::info!(voter = %from, "found the node that keeps the names");
-            }
-        }
-        Err(error) => tracing::error!(%error, from = %from, "cannot take the registry's news"),
-    }
-}
-
-async fn tell_news(voter: &Voter, peering: &Peering) {
-    let mut revocations = voter.changes();
-    let mut round = interval(ROUND);
-    let mut told = 0;
-    loop {
-        tokio::select! {
-            changed = revocations.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                peering.tell_all(&tagged(news::REGISTRY, &voter.news()));
-            }
-            _ = round.tick() => {
-                let names = voter.registered_agents();
-                if std::mem::replace(&mut told, names) != names {
-                    peering.tell_all(&tagged(news::COUNT, &names.to_be_bytes()));
-                }
-            }
-        }
-    }
-}
-
-/// The disk is written by a thread of its own.
-async fn save_news(observer: &Arc<Observer>) {
-    let mut round = interval(ROUND);
-    loop {
-        round.tick().await;
-        if observer.is_unsaved() {
-            let observer = Arc::clone(observer);
-            let saved = tokio::task::spawn_blocking(move || observer.save()).await;
-            if let Ok(Err(error)) = saved {
-                tracing::error!(%error, "cannot save what this node knows of the registry");
-            }
-        }
-    }
-}
-
-fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
-    [&[tag], body].concat()
-}
-
-#[async_trait]
-impl Application for Office {
-    fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
-        let mut first = Vec::new();
-        if let Some(Part::Voter(voter)) = &self.part {
-            first.push(tagged(news::REGISTRY, &voter.news()));
-        }
-        if let Some(relay) = self.relay.upgrade() {
-            let digest = relay.subscriptions.read().digest();
-            first.push(tagged(news::SUBSCRIPTIONS, &digest));
-        }
-        first
-    }
-
-    fn living(&self, nodes: &BTreeSet<Incarnation>) {
-        self.living.lock().clone_from(nodes);
-        self.note_lost_homes();
-    }
-
-    fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
-        if let Some((&news::SUBSCRIPTIONS, body)) = body.split_first() {
-            return self.told_subscriptions(from, body);
-        }
-        match (&self.part, body.split_first()) {
-            (Some(Part::Observer(observer, way)), Some((&news::REGISTRY, news))) => {
-                learn(from, observer, way, news);
-            }
-            (Some(Part::Observer(observer, _)), Some((&news::COUNT, names))) => {
-                if let Ok(names) = names.try_into() {
-                    observer.learn_count(u64::from_be_bytes(names));
-                }
-            }
-            (Some(Part::Voter(voter)), Some((&news::REGISTRY, news))) => {
-                let stops = voter.gives_way(from.node, news);
-                tracing::error!(
-                    from = %from, this_node_stops = stops,
-                    "two nodes think that they are the first of SEEDS, and names could be given twice: \
-                     give all nodes the same list, and each an ADVERTISE of its own"
-                );
-                if stops {
-                    self.gives_way.cancel();
-                }
-            }
-            _ => {}
-        }
-        Vec::new()
-    }
-
-    async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
-        match &self.part {
-            Some(Part::Voter(voter)) => voter.answer(&body).await,
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// The other nodes, as this one works with them.
-struct Cluster {
-    peering: Arc<Peering>,
-    office: Arc<Office>,
-}
-
-#[async_trait]
-impl Peers for Cluster {
-    fn nodes(&self) -> Vec<NodeStatus> {
-        let rings = self.peering.mesh().rings();
-        let members = self.peering.membership().members().borrow().clone();
-        let status = |member: &cluster::membership::Member| {
-            let ring = rings.ring(&member.region);
-            let ring_share = ring.map_or(0.0, |ring| ring.share(member.node()));
-            NodeStatus { member: member.clone(), ring_share }
-        };
-        members.iter().map(status).collect()
-    }
-
-    fn links(&self) -> Vec<LinkStatus> {
-        self.peering.links()
-    }
-
-    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
-        let members = self.peering.membership().counters();
-        self.peering.with_counters(|links| look(links, members));
-    }
-
-    async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
-        self.peering.whereabouts(agent).await.map(|session| session.node)
-    }
-
-    fn carry(&self, load: Load) {
-        self.peering.set_load(load);
-    }
-
-    async fn joined(&self) {
-        let mut joined = self.peering.membership().joined();
-        // An error means that the mesh has ended, which stops the node.
-        let _ = joined.wait_for(|joined| *joined).await;
-        if let Some(Part::Observer(observer, way)) = &self.office.part
-            && timeout(VOTER_PATIENCE, observer.informed()).await.is_err()
-        {
-            tracing::warn!(
-                first_seed = way.first,
-                "this node has never heard from the node that keeps the names, and takes no agents \
-                 before it has: start the first of SEEDS"
-            );
-            observer.informed().await;
-        }
-    }
-
-    async fn displaced(&self) {
-        let mut displaced = self.peering.membership().displaced();
-        if displaced.wait_for(|displaced| *displaced).await.is_err() {
-            // The mesh has ended, which stops the node.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    fn leave(&self) {
-        self.peering.leave();
-    }
-
-    async fn goodbye(&self) {
-        self.peering.say_goodbye(GOODBYE).await;
-    }
+    tracing::info!(
+        keep_the_names = keepers.join(","),
+        this_node = seat.slot.as_deref().unwrap_or("no seed"),
+        "read from SEEDS who keeps the names"
+    );
 }
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Generation, link::memory::MemoryNetwork};
+    use cluster::{Generation, Incarnation, link::memory::MemoryNetwork};
     use tokio::task::yield_now;
 
     use super::*;
@@ -584,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, _) = relay();
         let address = SocketAddr::from(([127, 0, 0, 1], 7_946));
         let incarnation = Incarnation { node: relay.node, generation: Generation(1) };
         let transport = Arc::new(MemoryNetwork::new().host(address, relay.node, "secret"));
@@ -596,7 +291,7 @@ mod tests {
             transport: Arc::clone(&transport) as Arc<dyn Transport>,
             resolver: Arc::new(Dns),
         };
-        let Joined { mesh, peers, driver } =
+        let Joined { mesh, peers, driver, .. } =
             join(network, &clock)(&relay, Arc::new(Sink::new(&relay)));
         relay.join(mesh, peers);
         tokio::select! {

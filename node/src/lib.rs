@@ -1,6 +1,8 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
+pub mod admin;
 pub mod agent;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -17,6 +19,7 @@ pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod net;
+mod office;
 pub mod peers;
 pub mod relay;
 pub mod report;

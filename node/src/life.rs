@@ -3,9 +3,13 @@
 //! Everything that is the process's own, signals, limits, binding and where names are kept, is given:
 //! so a simulation runs the same node on a network and a clock of its own, many in one process.
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{convert::Infallible, future::pending, pin::Pin, sync::Arc};
 
-use cluster::{Incarnation, registry::Registry, subscription_store};
+use cluster::{
+    Incarnation,
+    registry::{Administration, Registry},
+    subscription_store,
+};
 use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
@@ -20,7 +24,7 @@ use crate::{
     http::{AdminToken, ops_router, public_router},
     metrics::Metrics,
     net::Listener,
-    peers::{Join, Joined},
+    peers::Join,
     relay::{Phase, Relay},
     saving,
     serve::Server,
@@ -38,6 +42,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Which names and tokens are good.
     pub registry: Arc<dyn Registry>,
+    /// What the administrator does to them.
+    pub administration: Arc<dyn Administration>,
     /// What it counts.
     pub metrics: Metrics,
     /// What the admin API asks for.
@@ -48,6 +54,8 @@ pub struct Parts {
     pub ops: Door,
     /// What joins it to other nodes; none if it is alone.
     pub join: Option<Join>,
+    /// What the registry of a node that is alone does by itself; others' is joined with the node.
+    pub keeper: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Whether subscriptions are kept in the data directory; else they end with the node.
     pub saves_subscriptions: bool,
 }
@@ -91,6 +99,8 @@ pub struct Node {
     relay: Arc<Relay>,
     essential: Essential,
     stop: CancellationToken,
+    /// The registry goes on until requests under way are answered.
+    end: CancellationToken,
 }
 
 impl Stop {
@@ -110,25 +120,27 @@ impl Node {
     /// Starts a node: it listens when this returns, and takes agents at once if it is alone. Else it
     /// does when it has joined the others, for which it must be [run](Self::run).
     pub fn start(parts: Parts) -> Result<Self, LifeError> {
-        let Parts { me, config, clock, registry, metrics, admin, .. } = parts;
+        let Parts { me, config, clock, registry, administration, metrics, admin, .. } = parts;
         let relay = Arc::new(Relay::new(me.node, config, clock, registry, metrics));
         *relay.subscriptions.write() = Subscriptions::restored(me, Vec::new(), relay.clock.wall());
         let store = parts.saves_subscriptions.then(|| saving::restore(&relay, me)).transpose()?;
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let mut essential = Essential::default();
+        let mut keeper = parts.keeper;
         match parts.join {
             Some(join) => {
-                let Joined { mesh, peers, driver } = join(&relay, Arc::new(Sink::new(&relay)));
-                relay.join(mesh, peers);
-                let stop = stop.clone();
-                essential.spawn("the mesh", async move {
-                    let _ = stop.run_until_cancelled(driver).await;
-                });
+                let joined = join(&relay, Arc::new(Sink::new(&relay)));
+                relay.join(joined.mesh, joined.peers);
+                keeper = joined.keeper.or(keeper);
+                essential.spawn_until(stop.clone(), "the mesh", joined.driver);
             }
             None => relay.enter_phase(Phase::Serving),
         }
-        let (public, ops) =
-            (public_router(Arc::clone(&relay)), ops_router(Arc::clone(&relay), admin));
+        if let Some(keeper) = keeper {
+            essential.spawn_until(end.clone(), "the registry", keeper);
+        }
+        let public = public_router(Arc::clone(&relay));
+        let ops = ops_router(Arc::clone(&relay), administration, admin);
         let server = Server::public(Arc::clone(&relay), public, parts.public.places, stop.clone());
         essential.spawn("the public listener", server.run(parts.public.listener));
         let server = Server::ops(Arc::clone(&relay), ops, parts.ops.places, stop.clone());
@@ -142,7 +154,7 @@ impl Node {
             let saving = saving::save_changes(Arc::clone(&relay), store, stop.clone());
             essential.spawn("saving subscriptions", saving);
         }
-        Ok(Self { relay, essential, stop })
+        Ok(Self { relay, essential, stop, end })
     }
 
     /// What its connections and sessions share.
@@ -166,6 +178,7 @@ impl Node {
         self.stop.cancel();
         // Requests under way are answered still: a registration that is decided must reach its agent.
         let _ = timeout(LAST_STEPS, self.relay.tasks.all_ended()).await;
+        self.end.cancel();
         self.essential.all_ended().await;
         ended
     }
@@ -200,6 +213,17 @@ impl Essential {
         });
     }
 
+    fn spawn_until(
+        &mut self,
+        stop: CancellationToken,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(name, async move {
+            let _ = stop.run_until_cancelled(task).await;
+        });
+    }
+
     async fn first_end(&mut self) -> LifeError {
         match self.0.join_next().await {
             Some(Ok(name)) => LifeError::Essential(name.into()),
@@ -229,7 +253,7 @@ mod tests {
         Generation, NodeId, UnixMillis,
         link::{LinkCounters, LinkStatus},
         membership::{Load, MemberCounters},
-        registry::{LocalRegistry, Options},
+        registry::{Claim, MemoryRegistry},
     };
     use parking_lot::Mutex;
     use tokio::{
@@ -241,7 +265,7 @@ mod tests {
     use super::*;
     use crate::{
         net::Connection,
-        peers::{NodeStatus, Peers, testing::mesh},
+        peers::{Joined, NodeStatus, Peers, testing::mesh},
     };
 
     /// Connections that are made in memory; none at all if nobody can make any.
@@ -309,37 +333,36 @@ mod tests {
             mesh: mesh(NodeId(7), deliver),
             peers,
             driver: Box::pin(driver),
+            keeper: None,
         })
     }
 
-    fn start(
-        join: Option<Join>,
-        public: Option<mpsc::Receiver<DuplexStream>>,
-    ) -> (Node, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
+    fn start(join: Option<Join>, public: Option<mpsc::Receiver<DuplexStream>>) -> Node {
         let clock = Clock::starting_at(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
-        let options = Options { token_ttl: None, now: Arc::new(move || now.wall()) };
+        let names = Arc::new(MemoryRegistry::new(None, move || now.wall()));
         let door = |made| Door { listener: Box::new(Memory(made)), places: 1 };
         let parts = Parts {
             me: Incarnation { node: NodeId(7), generation: Generation(1) },
             config: Config::default(),
             clock,
-            registry: Arc::new(LocalRegistry::open(folder.path(), options).unwrap()),
+            registry: Arc::clone(&names) as _,
+            administration: names,
             metrics: Metrics::new().unwrap(),
             admin: AdminToken::new("secret"),
             public: door(public),
             ops: door(None),
             join,
+            keeper: None,
             saves_subscriptions: false,
         };
-        (Node::start(parts).unwrap(), folder)
+        Node::start(parts).unwrap()
     }
 
     #[tokio::test]
     async fn a_node_serves_when_it_has_found_the_others_and_tells_them_when_it_goes() {
         let others = Arc::new(Others::default());
-        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let node = start(Some(join(&others, pending())), None);
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         assert_eq!(relay.phase(), Phase::Joining);
         let operator = async {
@@ -376,10 +399,10 @@ mod tests {
     #[tokio::test]
     async fn a_node_serves_agents_over_any_network() {
         let (network, arriving) = mpsc::channel(1);
-        let (node, _folder) = start(None, Some(arriving));
+        let node = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
-            let token = relay.registry.register(None).await.unwrap().token;
+            let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
             let (stream, theirs) = duplex(64);
             network.send(theirs).await.unwrap();
             let operator = async {
@@ -398,11 +421,11 @@ mod tests {
     #[tokio::test]
     async fn tokens_are_checked_one_after_the_other() {
         let (network, arriving) = mpsc::channel(1);
-        let (node, _folder) = start(None, Some(arriving));
+        let node = start(None, Some(arriving));
         let (relay, stop) = (Arc::clone(node.relay()), Stop::default());
         let agent = async {
             let turn = relay.token_checks.acquire().await.unwrap();
-            let token = relay.registry.register(None).await.unwrap().token;
+            let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
             let (stream, theirs) = duplex(4_096);
             network.send(theirs).await.unwrap();
             let operator = async {
@@ -425,7 +448,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_whose_place_another_process_has_drains_and_stops() {
         let others = Arc::new(Others::default());
-        let (node, _folder) = start(Some(join(&others, pending())), None);
+        let node = start(Some(join(&others, pending())), None);
         let relay = Arc::clone(node.relay());
         others.displaced.notify_one();
         let error = node.run(Stop::default()).await.unwrap_err();
@@ -435,7 +458,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_does_not_go_on_without_its_mesh() {
-        let (node, _folder) = start(Some(join(&Arc::default(), async {})), None);
+        let node = start(Some(join(&Arc::default(), async {})), None);
         let error = node.run(Stop::default()).await.unwrap_err();
         assert!(matches!(&error, LifeError::Essential(part) if part == "the mesh"), "{error}");
     }

@@ -28,6 +28,14 @@ const LEVELS: [(&str, &str); 7] = [
 /// them, as in `debug,quinn=debug`.
 const TALKATIVE: [&str; 4] = ["chitchat", "hyper", "quinn", "rustls"];
 
+/// The target of the lines that say what an administrator did. They are logged at any level but `off`,
+/// unless they are named, as in `warn,audit=off`.
+pub const AUDIT: &str = "audit";
+
+/// It tells of its every step, and of each disk and link that fails, which the registry says in words
+/// for operators; who wants it names it, as in `info,openraft=info`.
+const SILENT: &str = "openraft=off";
+
 /// Lines that may wait for a stdout which nobody reads; further ones are dropped, so that the relay
 /// goes on. Some 2 MB.
 const LINES_MAX: usize = 8_192;
@@ -86,10 +94,17 @@ where
 pub fn filter(text: &str) -> Option<EnvFilter> {
     let written: Option<Vec<_>> = text.split(',').map(|part| directive(part.trim())).collect();
     let mut directives = written?;
+    let says_it =
+        |directive: &String| matches!(directive.as_str(), "off" | "info" | "debug" | "trace");
+    if !directives.iter().any(says_it) {
+        // Who changed what is not a question of how much else is said.
+        directives.insert(0, format!("{AUDIT}=info"));
+    }
     if directives.iter().any(|directive| matches!(directive.as_str(), "debug" | "trace")) {
         // Of two about the same target the later one counts.
         directives.splice(0..0, TALKATIVE.map(|library| format!("{library}=info")));
     }
+    directives.insert(0, SILENT.to_owned());
     EnvFilter::builder().parse(directives.join(",")).ok()
 }
 
@@ -128,6 +143,21 @@ mod tests {
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         text
+    }
+
+    #[test]
+    fn the_administrators_deeds_are_logged_whatever_the_level() {
+        let told = |level: &str| {
+            logged(level, LogFormat::Text, || {
+                tracing::info!(target: AUDIT, "banned");
+                tracing::info!("chatter");
+            })
+        };
+        for level in ["error", "warn"] {
+            let text = told(level);
+            assert!(text.contains("banned") && !text.contains("chatter"), "{level}: {text}");
+        }
+        assert_eq!(told("off") + &told("warn,audit=off"), "");
     }
 
     #[test]
@@ -177,7 +207,7 @@ mod tests {
         for (name, level) in LEVELS {
             assert!(shown(name).unwrap().ends_with(level), "{name}");
         }
-        assert_eq!(shown("INFO").as_deref(), Some("info"));
+        assert_eq!(shown("INFO").as_deref(), Some("openraft=off,info"));
         assert!(shown("warn, node::http=debug").unwrap().contains("node::http=debug"));
         assert!(shown("info,[session{agent=a}]=trace").is_some());
     }

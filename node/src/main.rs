@@ -6,14 +6,17 @@
 use std::{
     env,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::Parser;
 use node::{
-    agent,
-    cli::{Cli, Command},
+    agent::{self, BackupArgs},
+    backup::{self, BackupFileError},
+    cli::{Cli, Command, RestoreArgs, SettingFlags},
+    clock::Clock,
     config::{self, Loaded, Problems, Sources},
     files,
     life::LifeError,
@@ -31,7 +34,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
-        Some(Command::Agents(command)) => act(agent::run_admin(command)),
+        Some(Command::Agents(command)) => act(agent::run_agents(command)),
+        Some(Command::Cluster(command)) => act(agent::run_cluster(command)),
+        Some(Command::Backup(BackupArgs { offline: Some(data_dir), file, force, .. })) => {
+            back_up_offline(cli.settings, cli.config.as_deref(), &data_dir, &file, force)
+        }
+        Some(Command::Backup(args)) => act(agent::run_backup(args)),
+        Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
@@ -43,7 +52,10 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "arc-relay: {error:#}");
             let displaced =
                 |error: &RunError| matches!(error, RunError::Life(LifeError::Displaced));
-            if error.is::<Problems>() || error.downcast_ref().is_some_and(displaced) {
+            if error.is::<Problems>()
+                || error.downcast_ref().is_some_and(displaced)
+                || error.downcast_ref().is_some_and(BackupFileError::is_misuse)
+            {
                 ExitCode::from(BAD_CONFIGURATION)
             } else {
                 ExitCode::FAILURE
@@ -56,12 +68,40 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     if cli.config_table {
         return print(&config::markdown_table());
     }
-    let directory = env::current_dir().context("cannot tell the working directory")?;
-    let sources = Sources::gather(cli.settings.0, cli.config.as_deref(), &directory);
+    let sources = sources(cli.settings, cli.config.as_deref())?;
     if cli.check_config {
         return print(&format!("{}\n", config::check(&sources)?));
     }
     run(config::load(&sources)?)
+}
+
+fn sources(settings: SettingFlags, file: Option<&Path>) -> anyhow::Result<Sources> {
+    let directory = env::current_dir().context("cannot tell the working directory")?;
+    Ok(Sources::gather(settings.0, file, &directory))
+}
+
+fn back_up_offline(
+    settings: SettingFlags,
+    config: Option<&Path>,
+    data_dir: &Path,
+    file: &Path,
+    force: bool,
+) -> anyhow::Result<ExitCode> {
+    let mesh = config::load(&sources(settings, config)?)?.config.mesh;
+    let clock = Clock::system();
+    let told = act(backup::back_up_offline(data_dir, file, force, &mesh, &clock))??;
+    print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
+}
+
+fn restore(
+    settings: SettingFlags,
+    config: Option<&Path>,
+    args: &RestoreArgs,
+) -> anyhow::Result<ExitCode> {
+    let mesh = config::load(&sources(settings, config)?)?.config.mesh;
+    let clock = Clock::system();
+    let told = act(backup::restore(&args.file, &args.data_dir, &mesh, &clock))??;
+    print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
 }
 
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
@@ -82,14 +122,14 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
     Ok(runtime.block_on(node::run::run(config))?)
 }
 
-/// Runs a client's command, which needs no more than one thread.
-fn act(command: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
+/// Runs a command that needs no more than one thread.
+fn act<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
-    let code = runtime.block_on(command);
+    let done = runtime.block_on(command);
     // A write to a pipe that nobody reads may never end.
     runtime.shutdown_background();
-    Ok(code)
+    Ok(done)
 }
 
 fn new_secret() -> anyhow::Result<()> {

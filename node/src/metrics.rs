@@ -4,11 +4,13 @@
 //! a label per agent, so the size of `/metrics` does not grow with the number of agents.
 
 mod mesh;
+mod registry;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 pub use mesh::MeshMetrics;
+pub use registry::RegistryMetrics;
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub relay_seconds: Histogram,
     /// Other nodes, and the links to them.
     pub mesh: MeshMetrics,
+    /// How the registry is.
+    pub registry: RegistryMetrics,
     handle: PrometheusHandle,
 }
 
@@ -240,6 +244,7 @@ impl Metrics {
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
             mesh: MeshMetrics::registered(counter!("arc_task_panics_total")),
+            registry: RegistryMetrics::registered(),
             handle,
         }
     }

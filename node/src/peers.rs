@@ -26,6 +26,8 @@ pub struct Joined {
     pub peers: Arc<dyn Peers>,
     /// What runs beside the node, until it is dropped; that it ends by itself stops the node.
     pub driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// What the registry does by itself, likewise.
+    pub keeper: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// The other nodes.

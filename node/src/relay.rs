@@ -293,6 +293,7 @@ impl Relay {
         let waiting: usize = self.sessions.all().iter().map(|s| s.outbox_bytes()).sum();
         metrics.sessions.set(float(self.sessions.len() as u64));
         metrics.outbox_bytes.set(float(waiting as u64));
+        metrics.registry.set(&self.registry.status());
         metrics.registered_agents.set(float(self.registry.registered_agents()));
         let subscriptions = self.subscriptions.read();
         metrics.subscriptions.set(float(subscriptions.total() as u64));
@@ -351,28 +352,26 @@ fn float(number: u64) -> f64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 pub(crate) mod testing {
-    use cluster::registry::{LocalRegistry, Options};
+    use cluster::registry::MemoryRegistry;
 
     use super::*;
 
-    /// A relay whose tokens are good for a minute, the clock it goes by, and where it keeps names.
-    pub(crate) fn relay() -> (Arc<Relay>, Clock, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
+    /// A relay whose tokens are good for a minute, the clock it goes by, and its book of names.
+    pub(crate) fn relay() -> (Arc<Relay>, Clock, Arc<MemoryRegistry>) {
         let clock = Clock::manual(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
         let minute = Some(Duration::from_mins(1));
-        let options = Options { token_ttl: minute, now: Arc::new(move || now.wall()) };
-        let registry = Arc::new(LocalRegistry::open(folder.path(), options).unwrap());
-        let metrics = Metrics::new().unwrap();
-        let relay = Relay::new(NodeId(1), Config::default(), clock.clone(), registry, metrics);
-        (Arc::new(relay), clock, folder)
+        let registry = Arc::new(MemoryRegistry::new(minute, move || now.wall()));
+        let (metrics, names) = (Metrics::new().unwrap(), Arc::clone(&registry));
+        let relay = Relay::new(NodeId(1), Config::default(), clock.clone(), names, metrics);
+        (Arc::new(relay), clock, registry)
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
-    use cluster::registry::Revocation;
+    use cluster::registry::{Administration as _, Claim, Revocation};
 
     use super::{testing::relay, *};
     use crate::{
@@ -381,7 +380,7 @@ mod tests {
     };
 
     async fn session(relay: &Relay) -> Session {
-        let token = relay.registry.register(None).await.unwrap().token;
+        let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
         let opening = Opening {
             id: relay.next_session_id(relay.clock.wall()),
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
@@ -394,7 +393,7 @@ mod tests {
 
     #[tokio::test]
     async fn session_ids_grow_even_if_the_clock_goes_back() {
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, _) = relay();
         let first = relay.next_session_id(clock.wall());
         let second = relay.next_session_id(UnixMillis(0));
         assert!(first < second && second < relay.next_session_id(clock.wall()));
@@ -403,7 +402,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_good_session_stays() {
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, _) = relay();
         let session = session(&relay).await;
         relay.enter_phase(Phase::Serving);
         relay.arrived(&session, clock.elapsed(), clock.wall());
@@ -414,10 +413,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_happened_between_admission_and_arrival_is_made_up_for() {
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, names) = relay();
         relay.enter_phase(Phase::Serving);
         let (late, revoked) = (session(&relay).await, session(&relay).await);
-        relay.registry.revoke(Revocation::Agent(revoked.agent().clone())).await.unwrap();
+        names.revoke(Revocation::Agent(revoked.agent().clone())).await.unwrap();
         relay.arrived(&revoked, clock.elapsed(), clock.wall());
         assert_eq!(revoked.end(), Some(End::Token), "revoked meanwhile");
         clock.advance(Duration::from_mins(2));
@@ -436,7 +435,7 @@ mod tests {
             peers::testing::{Alone, mesh},
             subscriptions::SubscriptionNews,
         };
-        let (relay, clock, _folder) = relay();
+        let (relay, clock, _) = relay();
         relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Alone));
         let wall = clock.wall();
         let ahead = wall.plus(Duration::from_secs(20));
@@ -456,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_limit_goes_with_the_last_session_that_holds_it() {
-        let (relay, _clock, _folder) = relay();
+        let (relay, _, _) = relay();
         let ann: AgentId = "ann-1".parse().unwrap();
         let (older, newer) = (relay.limiter(&ann), relay.limiter(&ann));
         newer.as_ref().unwrap().judge();

@@ -11,16 +11,17 @@ use cluster::{
     membership::{Load, MemberState},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::{
+    admin::RegistryReport,
     peers::NodeStatus,
     relay::{Phase, Relay, VERSION},
     upkeep::load,
 };
 
 /// The cluster as one node sees it: the body of `GET /cluster`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterReport {
     /// Id of the node that says so.
     #[serde(default)]
@@ -30,10 +31,13 @@ pub struct ClusterReport {
     /// The links of the node that says so, by peer.
     #[serde(default)]
     pub links: Vec<LinkReport>,
+    /// The registry, as the node that says so sees it.
+    #[serde(default)]
+    pub registry: Option<RegistryReport>,
 }
 
 /// One node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {
     /// Its id: sixteen hexadecimal digits.
     #[serde(default)]
@@ -48,6 +52,7 @@ pub struct NodeReport {
     pub version: String,
     /// Where its mesh port is reached; none if it has none.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub address: Option<SocketAddr>,
     /// Agents connected to it.
     pub agents: u64,
@@ -60,7 +65,7 @@ pub struct NodeReport {
 }
 
 /// One link.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LinkReport {
     /// What the peer's operator calls it.
     pub peer: String,
@@ -74,6 +79,31 @@ pub struct LinkReport {
     pub silent_ms: u64,
 }
 
+/// How much there is: the body of `GET /stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Stats {
+    /// In the cluster.
+    #[serde(flatten)]
+    pub cluster: Numbers,
+    /// On this node.
+    pub node: Numbers,
+    /// How many nodes there are.
+    pub nodes: u64,
+}
+
+/// How much there is in a cluster or on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Numbers {
+    /// Ids that are taken, in the cluster.
+    pub registered_agents: u64,
+    /// Agents that are connected.
+    pub active_connections: u64,
+    /// Messages that were accepted in the last minute.
+    pub messages_per_minute: u64,
+    /// Seconds since this node's start.
+    pub uptime: u64,
+}
+
 /// The cluster as this node sees it.
 pub fn cluster(relay: &Relay) -> ClusterReport {
     let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
@@ -83,7 +113,8 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
     nodes.sort_by(|a, b| (&a.region, &a.name, &a.id).cmp(&(&b.region, &b.name, &b.id)));
     let mut links: Vec<_> = links.iter().map(link).collect();
     links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
-    ClusterReport { node: relay.node.to_string(), nodes, links }
+    let registry = Some(relay.registry.status().into());
+    ClusterReport { node: relay.node.to_string(), nodes, links, registry }
 }
 
 /// The name of the node that has the agent's session, as far as is found out within a second.
@@ -99,20 +130,15 @@ pub async fn home_of(relay: &Relay, agent: &AgentId) -> Option<String> {
 }
 
 /// The body of `GET /stats` (PROTOCOL section 9).
-pub fn stats(relay: &Relay) -> Value {
-    let numbers = |load: Load| {
-        json!({
-            "registered_agents": relay.registry.registered_agents(),
-            "active_connections": load.sessions,
-            "messages_per_minute": load.messages_per_minute,
-            "uptime": relay.clock.elapsed().as_secs(),
-        })
+pub fn stats(relay: &Relay) -> Stats {
+    let numbers = |load: Load| Numbers {
+        registered_agents: relay.registry.registered_agents(),
+        active_connections: load.sessions,
+        messages_per_minute: load.messages_per_minute,
+        uptime: relay.clock.elapsed().as_secs(),
     };
     let (sum, nodes) = total(relay);
-    let mut stats = numbers(sum);
-    stats["node"] = numbers(load(relay));
-    stats["nodes"] = json!(nodes);
-    stats
+    Stats { cluster: numbers(sum), node: numbers(load(relay)), nodes: nodes as u64 }
 }
 
 /// How much all nodes carry together, and how many there are.
@@ -205,6 +231,8 @@ mod tests {
         mesh::Deliver,
     };
 
+    use serde_json::json;
+
     use super::*;
     use crate::{
         deliver::Sink,
@@ -266,12 +294,12 @@ mod tests {
         NodeStatus { member, ring_share: 0.25 }
     }
 
-    fn relay_among(nodes: Vec<NodeStatus>) -> (Arc<Relay>, tempfile::TempDir) {
-        let (relay, _, folder) = relay();
+    fn relay_among(nodes: Vec<NodeStatus>) -> Arc<Relay> {
+        let (relay, _, _) = relay();
         let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
         relay.join(mesh(relay.node, deliver), Arc::new(Shown(nodes)));
         relay.enter_phase(Phase::Serving);
-        (relay, folder)
+        relay
     }
 
     #[test]
@@ -279,8 +307,8 @@ mod tests {
         use MemberState::{Alive, Dead, Leaving, Left, Suspect};
         let all = [Alive, Alive, Suspect, Leaving, Left, Dead];
         let nodes = (1..).zip(all).map(|(id, state)| node(id, state, id)).collect();
-        let (relay, _folder) = relay_among(nodes);
-        let stats = stats(&relay);
+        let relay = relay_among(nodes);
+        let stats = serde_json::to_value(stats(&relay)).unwrap();
         assert_eq!(stats["nodes"], 4);
         assert_eq!(stats["active_connections"], 2 + 3 + 4, "of itself it knows that it has none");
         assert_eq!(stats["messages_per_minute"], 90);
@@ -290,7 +318,7 @@ mod tests {
 
     #[test]
     fn nodes_and_links_are_told_as_operators_read_them() {
-        let (relay, _folder) =
+        let relay =
             relay_among(vec![node(1, MemberState::Suspect, 5), node(2, MemberState::Dead, 6)]);
         let report = serde_json::to_value(cluster(&relay)).unwrap();
         let (own, other) = (&report["nodes"][0], &report["nodes"][1]);
@@ -309,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_alone_is_all_of_its_cluster() {
-        let (relay, _, _folder) = relay();
+        let (relay, _, _) = relay();
         let report = cluster(&relay);
         assert_eq!((report.nodes.len(), report.links.len()), (1, 0));
         assert_eq!((report.nodes[0].state.as_str(), report.nodes[0].address), ("joining", None));

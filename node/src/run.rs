@@ -8,14 +8,17 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
-use cluster::registry::{LocalRegistry, OpenError, Options, Registry};
+use cluster::registry::{AtRest, OpenError, Place, Settings, SharedRegistry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
 };
 
 use crate::{
@@ -31,6 +34,12 @@ use crate::{
 
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 1_024;
+
+/// Founding a registry takes two fsyncs; a disk that needs longer is likely to fail.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the registry does by itself.
+type Keeper = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why a relay did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +84,12 @@ pub enum RunError {
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let signals = Signals::new().map_err(RunError::Signals)?;
     let clock = Clock::system();
-    let local = Arc::new(open_registry(&config, &clock)?);
-    let ready = joining::prepare(&config, &clock, &local).await?;
+    let registry = open_registry(&config, &clock)?;
+    let ready = joining::prepare(&config, &clock, &registry).await?;
     let address = ready.as_ref().map(|ready| ready.address);
-    let (registry, join): (Arc<dyn Registry>, _) = match ready {
-        Some(ready) => (ready.registry, Some(ready.join)),
-        None => (Arc::clone(&local) as _, None),
+    let (join, keeper) = match ready {
+        Some(ready) => (Some(ready.join), None),
+        None => (None, Some(found_alone(&registry).await)),
     };
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
@@ -94,15 +103,17 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let limits = &mut config.limits;
     limits.handshakes_per_address = limits.handshakes_per_address.min(per_address);
     let node = Node::start(Parts {
-        me: local.incarnation(),
+        me: registry.identity(),
         config,
         clock,
-        registry,
+        registry: Arc::clone(&registry) as _,
+        administration: registry,
         metrics,
         admin: AdminToken::new(&admin_token),
         public: Door { listener: Box::new(public), places },
         ops: Door { listener: Box::new(ops), places: ops_places },
         join,
+        keeper,
         saves_subscriptions: true,
     })?;
     if let (Ok(public), Ok(ops)) = addresses {
@@ -122,10 +133,27 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     Ok(ended?)
 }
 
-fn open_registry(config: &Config, clock: &Clock) -> Result<LocalRegistry, OpenError> {
-    let clock = clock.clone();
-    let options = Options { token_ttl: config.token_ttl, now: Arc::new(move || clock.wall()) };
-    LocalRegistry::open(&config.data_dir, options)
+fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, OpenError> {
+    let (clock, dir) = (clock.clone(), &config.data_dir);
+    let (secret, previous) = (&config.mesh.secret, &config.mesh.previous_secret);
+    let at_rest = AtRest::open(dir, secret.as_ref(), previous.as_ref())
+        .map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
+    let now = Arc::new(move || clock.wall());
+    SharedRegistry::open(dir, Settings { token_ttl: config.token_ttl, now, at_rest })
+}
+
+/// Begins what the registry of a node that is alone does by itself, and returns it when it has founded
+/// or read what it needs to serve; or after a while, for a disk may work again.
+async fn found_alone(registry: &Arc<SharedRegistry>) -> Keeper {
+    let mut keeper: Keeper = Box::pin(Arc::clone(registry).serve(Place::alone()));
+    let informed = tokio::select! {
+        () = &mut keeper => false,
+        informed = timeout(FOUNDING_PATIENCE, registry.informed()) => informed.is_ok(),
+    };
+    if !informed {
+        tracing::error!("the registry is of no use yet: nobody can register or connect");
+    }
+    keeper
 }
 
 fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {

@@ -81,6 +81,13 @@ impl Cluster {
         &self.seeds
     }
 
+    /// Waits until the registry is led, as every node sees it, and is kept by so many nodes.
+    pub async fn is_kept_by(&self, voters: usize) {
+        for node in &self.nodes {
+            kept_by(node, voters).await;
+        }
+    }
+
     /// Waits until all nodes are ready, and each is linked to all others and sees them alive.
     pub async fn is_whole(&self) {
         let nodes: Vec<&Relay> = self.nodes.iter().collect();
@@ -103,6 +110,28 @@ pub async fn are_one(nodes: &[&Relay]) {
         })
         .await;
     }
+}
+
+/// Waits until the registry is led, as the node sees it, and, if it knows, kept by so many nodes.
+pub async fn kept_by(node: &Relay, voters: usize) {
+    eventually(&format!("{voters} nodes keep the names"), || async {
+        let registry = registry(node).await;
+        let known = voting(&registry).len();
+        registry["available"] == true && (known == voters || known == 0)
+    })
+    .await;
+}
+
+/// What the node says of the registry.
+pub async fn registry(node: &Relay) -> Value {
+    view(node).await["registry"].clone()
+}
+
+/// The ids of the nodes that keep the names, as a node says that is one of them.
+pub fn voting(registry: &Value) -> Vec<String> {
+    let voters = registry["voters"].as_array().cloned().unwrap_or_default();
+    let voting = voters.into_iter().filter(|voter| voter["votes"] == true);
+    voting.filter_map(|voter| voter["node"].as_str().map(str::to_owned)).collect()
 }
 
 /// What the node says of the cluster.

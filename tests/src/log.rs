@@ -41,6 +41,13 @@ impl Log {
         self.0.lines.lock().join("\n")
     }
 
+    /// The lines so far that are JSON and have that target.
+    pub fn of_target(&self, target: &str) -> Vec<Value> {
+        let lines = self.0.lines.lock();
+        let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.filter(|entry| entry["target"] == target).collect()
+    }
+
     /// How many lines there are so far.
     pub fn len(&self) -> usize {
         self.0.lines.lock().len()

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,6 +130,12 @@ impl Relay {
         self.settings.push((variable.to_owned(), value.to_owned()));
     }
 
+    /// Loses its disk: it must have ended, and has an empty data folder in its next run.
+    pub fn wipe(&mut self) {
+        assert!(!self.is_running(), "the last run must have ended");
+        std::fs::remove_dir_all(self.data_dir()).expect("the data folder can be removed");
+    }
+
     /// Starts it again on the data of its last run, which must have ended; the ports change.
     pub fn start_again(&mut self) {
         assert!(!self.is_running(), "the last run must have ended");
@@ -169,11 +176,21 @@ impl Relay {
 
     /// Makes an administrator's request to the ops listener.
     pub async fn admin(&self, method: &str, path: &str) -> http::Response {
+        self.admin_with(method, path, "").await
+    }
+
+    /// The same, with a body.
+    pub async fn admin_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> http::Response {
         let secret = std::fs::read_to_string(self.data_dir().join("admin.token"))
             .expect("the relay writes the administrator's token into its data folder");
         let bearer = format!("Bearer {}", secret.trim());
         let request = http::request(method, path).header("authorization", bearer);
-        http::send(self.ops, request, "").await
+        http::send(self.ops, request, body).await
     }
 
     /// Waits until it takes agents.

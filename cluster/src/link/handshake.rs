@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
-    Introduction,
+    Allegiance, Introduction,
     refusal::{Reason, Refusal},
 };
 use crate::{NodeId, UnixMillis};
@@ -41,6 +41,9 @@ pub(super) struct Hello {
     pub(super) introduction: Introduction,
     /// Its mesh time.
     pub(super) time: UnixMillis,
+    /// Which registry it knows, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) allegiance: Option<Allegiance>,
 }
 
 /// Why there is no handshake.
@@ -200,7 +203,31 @@ pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(
         );
         return refuse(Reason::Clock, text);
     }
+    if let (Some(own), Some(other)) = (&ours.allegiance, &theirs.allegiance)
+        && !own.goes_with(other)
+    {
+        return refuse(Reason::Registry, two_registries(me, own, peer, other));
+    }
     Ok(())
+}
+
+fn two_registries(
+    me: &Introduction,
+    own: &Allegiance,
+    peer: &Introduction,
+    other: &Allegiance,
+) -> String {
+    format!(
+        "node {:?} at {} is of registry {}, and node {:?} at {} of registry {}: two registries never \
+         become one; stop the nodes of the wrong one and empty their DATA_DIR, or let their SEEDS lead \
+         to their own",
+        peer.name,
+        peer.address,
+        other.registry(),
+        me.name,
+        me.address,
+        own.registry(),
+    )
 }
 
 /// Two nodes have one name.
@@ -253,7 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Generation, Incarnation};
+    use crate::{Generation, Incarnation, registry::RegistryId};
 
     fn hello() -> Hello {
         Hello {
@@ -266,6 +293,7 @@ mod tests {
                 address: ([10, 0, 0, 1], 9).into(),
             },
             time: UnixMillis(5),
+            allegiance: None,
         }
     }
 
@@ -295,6 +323,17 @@ mod tests {
         assert_eq!(bytes, b"ARCM\x00\x00\x05\x02\x00no");
         let refused = answer(&mut &bytes[..]).await;
         assert!(matches!(refused, Err(Fault::Refused(it)) if it.reason == Reason::Clock));
+
+        let mut bytes = Vec::new();
+        let lineage = vec![RegistryId(2), RegistryId(1)];
+        let allegiance = Some(Allegiance::new(RegistryId(3), lineage));
+        let hello = Hello { allegiance, ..hello() };
+        accept(&mut bytes, 1, &hello).await.unwrap();
+        let id = |last| [&[0xc4, 16][..], &[0; 15], &[last]].concat();
+        let more = [&[0x92][..], &id(3), &[0x92], &id(2), &id(1)].concat();
+        let body = [&[0x94], &body[1..], &more].concat();
+        assert_eq!(bytes, [&b"ARCM\x01\x00\x53\x00"[..], &body].concat());
+        assert_eq!(answer(&mut &bytes[..]).await.unwrap(), hello);
 
         let mut bytes = Vec::new();
         confirm(&mut bytes).await.unwrap();

@@ -272,6 +272,7 @@ impl Links {
             cluster: self.cluster.clone(),
             introduction: self.introduction.clone(),
             time: self.events.mesh_time(),
+            allegiance: self.events.allegiance(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! What carries them is a transport, QUIC or memory. This module owns the handshake, the lanes'
 //! bounded queues and their writers and readers. It never decides where a message goes.
 
+mod allegiance;
 #[cfg(test)]
 mod conformance;
 mod counters;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::{
+    allegiance::Allegiance,
     counters::{LaneCounts, LaneKind, LinkCounters},
     error::LinkError,
     frames::Frames,
@@ -74,6 +76,11 @@ pub trait LinkEvents: Send + Sync + 'static {
 
     /// Frames came together on a data lane.
     fn data(&self, from: Incarnation, lane: u8, frames: &mut Frames<'_>);
+
+    /// Which registry this node knows, if it knows one.
+    fn allegiance(&self) -> Option<Allegiance> {
+        None
+    }
 
     /// The wall clock, and mesh time, for the handshake's check of the peer's clock.
     fn mesh_time(&self) -> UnixMillis;

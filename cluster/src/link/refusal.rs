@@ -45,11 +45,13 @@ pub enum Reason {
     Malformed = 13,
     /// The connection broke, or there was none.
     Broken = 14,
+    /// The two nodes know different registries.
+    Registry = 15,
 }
 
 impl Reason {
     /// All of them, each at the place of its number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Version,
         Self::Cluster,
         Self::Certificate,
@@ -65,6 +67,7 @@ impl Reason {
         Self::Busy,
         Self::Malformed,
         Self::Broken,
+        Self::Registry,
     ];
 
     /// Its name in metrics.
@@ -85,6 +88,7 @@ impl Reason {
             Self::Busy => "busy",
             Self::Malformed => "malformed",
             Self::Broken => "broken",
+            Self::Registry => "registry",
         }
     }
 

@@ -40,8 +40,8 @@ use crate::{
     link::Frames,
     membership::{Member, MemberState},
     wire::{
-        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Published, Relayed,
-        Spent,
+        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Published,
+        Relayed, Spent,
     },
 };
 

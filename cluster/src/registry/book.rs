@@ -1,196 +1,341 @@
-//! The book of names inside one transaction: decides, and writes what was decided.
+//! The rules of the book: what each command does to it. The state machine of the registry's consensus.
 //!
-//! Requests of one transaction see each other's writes, so of many claims to one name the first
-//! wins. Nothing here is true until the transaction is committed.
+//! A command's outcome depends on the book and on what is in the log, and on nothing else: no clock, no
+//! randomness, no setting of this node. So all voters decide alike, however many entries they apply at
+//! once. Everything happens inside one transaction, and is true when that is committed.
 
 use std::time::Duration;
 
-use rand::Rng;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
-    AdminError, AgentRecord, RegisterError, Registration, Revocation,
-    record::{AgentEntry, RevokedEntry},
-    standing::Revoked,
-    store::{self, StoreError},
+    Audience, Claim, KeyId, RegistryId, Revocation,
+    command::{Batch, Command, Issued, Outcome, Secret},
+    facts::{Facts, Founded, VaultFact},
+    keys::Keys,
+    record::{AgentEntry, Claimed, RevokedEntry, VaultRecord},
+    sealing::{Place, Sealing},
+    tables::{self, Head, Reading, StoreError, meta},
+    vault::VAULT_BYTES_MAX,
 };
-use crate::{
-    AgentId, UnixMillis,
-    database::META,
-    token::{Serial, TokenSigner},
-};
+use crate::{AgentId, UnixMillis, token::Serial};
 
-/// Random characters of an assigned id: 36^10 of them leave a collision to the retry below.
-const ASSIGNED_CHARS: usize = 10;
+/// How long the claim of a released name is remembered: twice as long as leaders take it for new.
+const RELEASED_KEPT: Duration = Duration::from_mins(1);
 
-/// How often an assigned id may turn out to be taken before something must be wrong.
-const ASSIGN_ATTEMPTS: usize = 16;
+/// How often, in log time, what has expired is dropped: whenever the time passes a multiple of it.
+const FORGET_EVERY_MILLIS: u64 = 60_000;
 
-/// An answer, unless the store failed.
-pub(super) type Decided<T, E> = Result<Result<T, E>, StoreError>;
+/// The longest key of a value in the vault, in bytes.
+const VAULT_KEY_BYTES_MAX: usize = 256;
 
-/// How tokens are issued.
-#[derive(Debug)]
-pub(super) struct Issuer {
-    pub(super) signer: TokenSigner,
-    pub(super) token_ttl: Option<Duration>,
-}
-
-/// What a transaction has changed that lives in memory too.
-pub(super) struct Change {
-    /// How many ids are registered now.
-    pub(super) registered: u64,
-    pub(super) newly_revoked: Revoked,
-}
-
-/// The tables, open in one write transaction.
+/// The tables of the book, open in one transaction.
 pub(super) struct Book<'t> {
+    transaction: &'t WriteTransaction,
     agents: Table<'t, &'static str, &'static [u8]>,
     revoked_tokens: Table<'t, u64, &'static [u8]>,
     revoked_agents: Table<'t, &'static str, &'static [u8]>,
-    meta: Table<'t, &'static str, &'static [u8]>,
-    issuer: &'t Issuer,
-    now: UnixMillis,
-    newly_revoked: Revoked,
-    changed: bool,
+    banned: Table<'t, &'static str, ()>,
+    vault: Table<'t, &'static str, &'static [u8]>,
+    released: Table<'t, &'static [u8; 16], u64>,
+    keys: Keys<'t>,
+    sealing: &'t Sealing,
+    head: Head,
+    facts: Facts,
 }
 
 impl<'t> Book<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
-        issuer: &'t Issuer,
-        now: UnixMillis,
+        sealing: &'t Sealing,
     ) -> Result<Self, StoreError> {
         Ok(Self {
-            agents: transaction.open_table(store::AGENTS)?,
-            revoked_tokens: transaction.open_table(store::REVOKED_TOKENS)?,
-            revoked_agents: transaction.open_table(store::REVOKED_AGENTS)?,
-            meta: transaction.open_table(META)?,
-            issuer,
-            now,
-            newly_revoked: Revoked::default(),
-            changed: false,
+            transaction,
+            agents: transaction.open_table(tables::AGENTS)?,
+            revoked_tokens: transaction.open_table(tables::REVOKED_TOKENS)?,
+            revoked_agents: transaction.open_table(tables::REVOKED_AGENTS)?,
+            banned: transaction.open_table(tables::BANNED)?,
+            vault: transaction.open_table(tables::VAULT)?,
+            released: transaction.open_table(tables::RELEASED)?,
+            keys: Keys::open(transaction, sealing)?,
+            sealing,
+            head: transaction.head()?,
+            facts: Facts::default(),
         })
     }
 
-    /// What to follow once the transaction is durable; none if there is nothing to commit.
-    pub(super) fn close(self) -> Result<Option<Change>, StoreError> {
-        let change = Change { registered: self.agents.len()?, newly_revoked: self.newly_revoked };
-        Ok(self.changed.then_some(change))
+    /// What has changed.
+    pub(super) fn close(mut self) -> Result<Facts, StoreError> {
+        tables::put_meta(self.transaction, meta::HEAD, &self.head)?;
+        self.facts.registered = self.agents.len()?;
+        Ok(self.facts)
     }
 
-    pub(super) fn register(
+    /// Does what an entry of the log says; the outcomes are in the commands' order.
+    pub(super) fn apply(&mut self, batch: Batch) -> Result<Vec<Outcome>, StoreError> {
+        self.pass_time(batch.time)?;
+        batch.commands.into_iter().map(|command| self.obey(command)).collect()
+    }
+
+    fn obey(&mut self, command: Command) -> Result<Outcome, StoreError> {
+        if self.head.founded.is_some() == matches!(command, Command::Found { .. }) {
+            return Ok(Outcome::Unfounded);
+        }
+        match command {
+            Command::Found { registry, key } => self.found(registry, &key),
+            Command::Register { agent, claim, expires } => self.register(&agent, claim, expires),
+            Command::Release { agent, claim } => self.release(&agent, claim),
+            Command::Reissue { agent, expires } => self.reissue(&agent, expires),
+            Command::Revoke(Revocation::Token(serial)) => self.revoke_token(serial),
+            Command::Revoke(Revocation::Agent(agent)) => self.revoke_agent(agent),
+            Command::Ban(agent) => self.set_ban(agent, true),
+            Command::Unban(agent) => self.set_ban(agent, false),
+            Command::Import(agents) => self.import(agents),
+            Command::AddKey { secret, retires_at } => self.add_key(&secret, retires_at),
+            Command::PutVault { key, expected, value, audience } => {
+                self.put_vault(key, expected, value, audience)
+            }
+            Command::WantVoters(seeds) => {
+                self.head.wanted_voters = seeds.unwrap_or_default();
+                self.facts.wanted_voters = Some(self.head.wanted_voters.clone());
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn found(&mut self, registry: RegistryId, secret: &Secret) -> Result<Outcome, StoreError> {
+        if !self.keys.add(KeyId(0), secret, self.head.time)? {
+            return Ok(Outcome::Malformed);
+        }
+        self.head.keys = 1;
+        self.facts.keys = Some(self.keys.facts()?);
+        let founded = Founded { registry, lineage: Vec::new() };
+        self.head.founded = Some(founded.clone());
+        self.facts.founded = Some(founded);
+        Ok(Outcome::Done)
+    }
+
+    fn register(
         &mut self,
-        wanted: Option<&AgentId>,
-    ) -> Decided<Registration, RegisterError> {
-        let agent = match wanted {
-            Some(id) if id.is_reserved() => return Ok(Err(RegisterError::Reserved)),
-            Some(id) if self.entry(id)?.is_some() => return Ok(Err(RegisterError::Taken)),
-            Some(id) => id.clone(),
-            None => match self.unused_id()? {
-                Some(id) => id,
-                None => return Ok(Err(RegisterError::Unavailable("no free id was found".into()))),
-            },
-        };
-        self.issue(agent, self.now).map(Ok)
-    }
-
-    pub(super) fn reissue(&mut self, agent: &AgentId) -> Decided<Registration, AdminError> {
-        match self.entry(agent)? {
-            Some(entry) => self.issue(agent.clone(), entry.registered_at).map(Ok),
-            None => Ok(Err(AdminError::UnknownAgent)),
+        agent: &AgentId,
+        claim: Claim,
+        expires: Option<UnixMillis>,
+    ) -> Result<Outcome, StoreError> {
+        if let Some(entry) = self.entry(agent)? {
+            return Ok(match entry.claimed {
+                // The same end of life as before: a revocation may be forgotten after it.
+                Some(claimed) if claimed.claim == claim => Outcome::Issued(Issued {
+                    agent: agent.clone(),
+                    serial: entry.serial,
+                    issued_at: entry.registered_at,
+                    expires: claimed.expires,
+                }),
+                _ => Outcome::Taken,
+            });
         }
-    }
-
-    pub(super) fn revoke(&mut self, what: &Revocation) -> Decided<(), AdminError> {
-        let forget_at = UnixMillis(store::number(&self.meta, store::META_TOKENS_END)?);
-        match what {
-            Revocation::Token(serial) => {
-                let issued = 1..=store::number(&self.meta, store::META_SERIAL)?;
-                if !issued.contains(&serial.0) {
-                    return Ok(Err(AdminError::UnknownToken));
-                }
-                let entry = RevokedEntry { until: *serial, forget_at };
-                self.revoked_tokens.insert(serial.0, entry.to_bytes().as_slice())?;
-                self.newly_revoked.tokens.insert(*serial);
-            }
-            Revocation::Agent(agent) => {
-                let Some(AgentEntry { serial: until, .. }) = self.entry(agent)? else {
-                    return Ok(Err(AdminError::UnknownAgent));
-                };
-                let entry = RevokedEntry { until, forget_at };
-                self.revoked_agents.insert(agent.as_str(), entry.to_bytes().as_slice())?;
-                self.newly_revoked.agents.insert(agent.clone(), until);
-            }
+        if agent.is_reserved() {
+            return Ok(Outcome::Taken);
         }
-        self.changed = true;
-        Ok(Ok(()))
-    }
-
-    pub(super) fn agent(&self, agent: &AgentId) -> Decided<Option<AgentRecord>, AdminError> {
-        let Some(AgentEntry { serial, registered_at }) = self.entry(agent)? else {
-            return Ok(Ok(None));
-        };
-        let revoked = self.is_revoked(agent, serial)?;
-        Ok(Ok(Some(AgentRecord { registered_at, serial, revoked })))
-    }
-
-    fn entry(&self, agent: &AgentId) -> Result<Option<AgentEntry>, StoreError> {
-        let Some(stored) = self.agents.get(agent.as_str())? else { return Ok(None) };
-        let entry = AgentEntry::from_bytes(stored.value());
-        entry.ok_or(StoreError::Damaged("agent")).map(Some)
-    }
-
-    fn is_revoked(&self, agent: &AgentId, serial: Serial) -> Result<bool, StoreError> {
-        if self.revoked_tokens.get(serial.0)?.is_some() {
-            return Ok(true);
+        if self.was_released(claim)? {
+            return Ok(Outcome::Released);
         }
-        let Some(stored) = self.revoked_agents.get(agent.as_str())? else { return Ok(false) };
-        let entry = RevokedEntry::from_bytes(stored.value());
-        Ok(serial <= entry.ok_or(StoreError::Damaged("revoked agent"))?.until)
+        let claimed = Some(Claimed { claim, expires });
+        let registered_at = self.head.time;
+        self.issue(agent, AgentEntry { serial: Serial(0), registered_at, claimed }, expires)
+    }
+
+    fn release(&mut self, agent: &AgentId, claim: Claim) -> Result<Outcome, StoreError> {
+        let claimed = self.entry(agent)?.and_then(|entry| entry.claimed);
+        if claimed.is_some_and(|claimed| claimed.claim == claim) {
+            self.agents.remove(agent.as_str())?;
+        }
+        self.released.insert(&claim.id, self.head.time.plus(RELEASED_KEPT).0)?;
+        Ok(Outcome::Done)
+    }
+
+    fn reissue(
+        &mut self,
+        agent: &AgentId,
+        expires: Option<UnixMillis>,
+    ) -> Result<Outcome, StoreError> {
+        let Some(entry) = self.entry(agent)? else { return Ok(Outcome::UnknownAgent) };
+        if self.banned.get(agent.as_str())?.is_some() {
+            return Ok(Outcome::Banned);
+        }
+        // Whoever claimed the name has no claim to the new token.
+        self.issue(agent, AgentEntry { claimed: None, ..entry }, expires)
     }
 
     fn issue(
         &mut self,
-        agent: AgentId,
-        registered_at: UnixMillis,
-    ) -> Result<Registration, StoreError> {
-        let serial = Serial(store::number(&self.meta, store::META_SERIAL)?.saturating_add(1));
-        let expires = self.issuer.token_ttl.map(|ttl| self.now.plus(ttl));
-        let token = self.issuer.signer.issue(&agent, serial, self.now, expires)?;
-        self.meta.insert(store::META_SERIAL, serial.0.to_be_bytes().as_slice())?;
-        self.note_expiry(expires)?;
-        let entry = AgentEntry { serial, registered_at };
+        agent: &AgentId,
+        entry: AgentEntry,
+        expires: Option<UnixMillis>,
+    ) -> Result<Outcome, StoreError> {
+        // The serial is a signed number in a token.
+        let Some(serial) = self.head.serial.0.checked_add(1).filter(|n| i64::try_from(*n).is_ok())
+        else {
+            return Ok(Outcome::Malformed);
+        };
+        self.head.serial = Serial(serial);
+        // A second more, because tokens round their expiry up to the next.
+        let end = expires.map_or(UnixMillis(u64::MAX), |end| end.plus(Duration::from_secs(1)));
+        self.head.tokens_end = self.head.tokens_end.max(end);
+        let entry = AgentEntry { serial: self.head.serial, ..entry };
         self.agents.insert(agent.as_str(), entry.to_bytes().as_slice())?;
-        self.changed = true;
-        Ok(Registration { agent, token })
+        Ok(Outcome::Issued(Issued {
+            agent: agent.clone(),
+            serial: entry.serial,
+            issued_at: self.head.time,
+            expires,
+        }))
     }
 
-    /// Keeps the end of the token that lives longest, so that revocations can be forgotten after it.
-    fn note_expiry(&mut self, expires: Option<UnixMillis>) -> Result<(), StoreError> {
-        // A second more, because tokens round their expiry up to the next.
-        let end = expires.map_or(u64::MAX, |expires| expires.0.saturating_add(1000));
-        if end > store::number(&self.meta, store::META_TOKENS_END)? {
-            self.meta.insert(store::META_TOKENS_END, end.to_be_bytes().as_slice())?;
+    fn revoke_token(&mut self, serial: Serial) -> Result<Outcome, StoreError> {
+        if !(1..=self.head.serial.0).contains(&serial.0) {
+            return Ok(Outcome::UnknownToken);
+        }
+        let entry = RevokedEntry { until: serial, forget_at: self.head.tokens_end };
+        self.revoked_tokens.insert(serial.0, entry.to_bytes().as_slice())?;
+        self.facts.tokens.insert(serial, true);
+        Ok(Outcome::Done)
+    }
+
+    fn revoke_agent(&mut self, agent: AgentId) -> Result<Outcome, StoreError> {
+        let Some(AgentEntry { serial: until, .. }) = self.entry(&agent)? else {
+            return Ok(Outcome::UnknownAgent);
+        };
+        let entry = RevokedEntry { until, forget_at: self.head.tokens_end };
+        self.revoked_agents.insert(agent.as_str(), entry.to_bytes().as_slice())?;
+        self.facts.agents.insert(agent, Some(until));
+        Ok(Outcome::Done)
+    }
+
+    fn set_ban(&mut self, agent: AgentId, banned: bool) -> Result<Outcome, StoreError> {
+        if self.entry(&agent)?.is_none() {
+            return Ok(Outcome::UnknownAgent);
+        }
+        if banned {
+            self.banned.insert(agent.as_str(), ())?;
+        } else {
+            self.banned.remove(agent.as_str())?;
+        }
+        self.facts.bans.insert(agent, banned);
+        Ok(Outcome::Done)
+    }
+
+    fn import(&mut self, agents: Vec<AgentId>) -> Result<Outcome, StoreError> {
+        let (mut added, mut existing) = (0, Vec::new());
+        for agent in agents {
+            if agent.is_reserved() || self.entry(&agent)?.is_some() {
+                existing.push(agent);
+                continue;
+            }
+            let registered_at = self.head.time;
+            let entry = AgentEntry { serial: Serial(0), registered_at, claimed: None };
+            self.agents.insert(agent.as_str(), entry.to_bytes().as_slice())?;
+            added += 1;
+        }
+        Ok(Outcome::Imported { added, existing })
+    }
+
+    fn add_key(&mut self, secret: &Secret, retires_at: UnixMillis) -> Result<Outcome, StoreError> {
+        let id = KeyId(self.head.keys);
+        if id > KeyId::MAX || !self.keys.add(id, secret, self.head.time)? {
+            return Ok(Outcome::Malformed);
+        }
+        self.keys.retire_at(KeyId(id.0 - 1), retires_at)?;
+        self.head.keys += 1;
+        self.head.keys_change_at = self.keys.next_change()?;
+        self.facts.keys = Some(self.keys.facts()?);
+        Ok(Outcome::Key(id))
+    }
+
+    fn put_vault(
+        &mut self,
+        key: String,
+        expected: u64,
+        value: Option<Secret>,
+        audience: Audience,
+    ) -> Result<Outcome, StoreError> {
+        let length = value.as_ref().map_or(0, |value| value.0.len());
+        if length > VAULT_BYTES_MAX || key.len() > VAULT_KEY_BYTES_MAX {
+            return Ok(Outcome::Malformed);
+        }
+        let stored = self.vault.get(key.as_str())?;
+        let present = stored.as_ref().map(|stored| VaultRecord::from_bytes(stored.value()));
+        let present = match present {
+            None => 0,
+            Some(record) => record.ok_or(StoreError::Damaged("vault"))?.0.version,
+        };
+        drop(stored);
+        if present != expected {
+            return Ok(Outcome::Conflict(present));
+        }
+        self.head.vault_version += 1;
+        let version = self.head.vault_version;
+        if let Some(value) = &value {
+            let place = Place(VAULT_PLACE, key.as_bytes());
+            let sealed = self.sealing.seal(place, &value.0);
+            let record = VaultRecord { version, audience }.to_bytes(&sealed);
+            self.vault.insert(key.as_str(), record.as_slice())?;
+        } else {
+            self.vault.remove(key.as_str())?;
+        }
+        let outcome = Outcome::Version(if value.is_some() { version } else { 0 });
+        self.facts.vault.insert(key, VaultFact { audience, version, value });
+        Ok(outcome)
+    }
+
+    /// Log time never goes back, and what is due by then is done before the commands.
+    fn pass_time(&mut self, time: UnixMillis) -> Result<(), StoreError> {
+        let before = self.head.time;
+        self.head.time = before.max(time);
+        if before.0 / FORGET_EVERY_MILLIS != self.head.time.0 / FORGET_EVERY_MILLIS {
+            self.forget()?;
+        }
+        if self.head.keys_change_at.is_some_and(|at| at <= self.head.time) {
+            self.keys.retire(self.head.time)?;
+            self.head.keys_change_at = self.keys.next_change()?;
+            self.facts.keys = Some(self.keys.facts()?);
         }
         Ok(())
     }
 
-    fn unused_id(&self) -> Result<Option<AgentId>, StoreError> {
-        for _ in 0..ASSIGN_ATTEMPTS {
-            if let Ok(id) = random_id().parse::<AgentId>()
-                && self.entry(&id)?.is_none()
-            {
-                return Ok(Some(id));
+    /// Drops the revocations of tokens that have all expired, and claims that nobody can repeat.
+    fn forget(&mut self) -> Result<(), StoreError> {
+        let (now, facts) = (self.head.time, &mut self.facts);
+        let expired = |bytes: &[u8]| {
+            RevokedEntry::from_bytes(bytes).is_some_and(|entry| entry.forget_at <= now)
+        };
+        self.revoked_tokens.retain(|serial, bytes| {
+            let expired = expired(bytes);
+            if expired {
+                facts.tokens.insert(Serial(serial), false);
             }
-        }
-        Ok(None)
+            !expired
+        })?;
+        self.revoked_agents.retain(|agent, bytes| {
+            let expired = expired(bytes);
+            if let (true, Ok(agent)) = (expired, agent.parse()) {
+                facts.agents.insert(agent, None);
+            }
+            !expired
+        })?;
+        self.released.retain(|_, until| until > now.0)?;
+        Ok(())
+    }
+
+    fn entry(&self, agent: &AgentId) -> Result<Option<AgentEntry>, StoreError> {
+        let Some(stored) = self.agents.get(agent.as_str())? else { return Ok(None) };
+        AgentEntry::from_bytes(stored.value()).ok_or(StoreError::Damaged("agent")).map(Some)
+    }
+
+    fn was_released(&self, claim: Claim) -> Result<bool, StoreError> {
+        let until = self.released.get(&claim.id)?;
+        Ok(until.is_some_and(|until| until.value() > self.head.time.0))
     }
 }
 
-/// `agent-` and random characters (PROTOCOL section 2).
-fn random_id() -> String {
-    let mut rng = rand::rng();
-    let random = (0..ASSIGNED_CHARS).filter_map(|_| char::from_digit(rng.random_range(0..36), 36));
-    "agent-".chars().chain(random).collect()
-}
+/// Where the vault's values are sealed for.
+pub(super) const VAULT_PLACE: &str = "vault";

@@ -1,41 +1,43 @@
-//! The registry's writer on a disk that fails, and with a queue that fills.
+//! The registry of a node that is alone on a disk that fails, and with a queue that fills.
 #![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
 
 use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use parking_lot::RwLock;
+use tempfile::TempDir;
 
-use super::*;
+use super::{
+    testing::{NOW, Running, id, until},
+    *,
+};
 use crate::test_disk::TestDisk;
 
-const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
-
-fn id(text: &str) -> AgentId {
-    text.parse().unwrap()
-}
-
-/// A registry on a disk in memory, whose writer stands still while the gate is locked.
+/// A registry on a disk in memory, which proposes nothing while the gate is locked.
 struct Bench {
     disk: TestDisk,
     gate: Arc<RwLock<()>>,
-    registry: LocalRegistry,
+    registry: Running,
+    _dir: TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    async fn new() -> Self {
         let (disk, gate) = (TestDisk::default(), Arc::new(RwLock::new(())));
         let passed = gate.clone();
-        // The writer asks for the time when it has taken a batch, and before it decides.
+        // Whoever proposes asks for the time when it has taken what waits.
         let now = Arc::new(move || {
             drop(passed.read());
             NOW
         });
-        let options = Options { token_ttl: None, now };
-        let registry = LocalRegistry::open_source(disk.clone(), false, options).unwrap();
-        Self { disk, gate, registry }
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { token_ttl: None, now, at_rest: AtRest::generate() };
+        let registry =
+            SharedRegistry::open_source(disk.clone(), dir.path(), false, settings).unwrap();
+        Self { disk, gate, registry: Running::alone(registry).await, _dir: dir }
     }
 
     fn verify(&self, token: &str) -> Result<Grant, TokenError> {
@@ -51,16 +53,16 @@ fn enqueue<F: Future + Unpin>(request: &mut F) -> Option<F::Output> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_and_leaves_no_trace() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let (disk, registry) = (&bench.disk, &bench.registry);
-    let before = registry.register(Some(id("before"))).await.unwrap();
+    let before = registry.register(Some(id("before")), Claim::random()).await.unwrap();
     let changes = registry.revocations();
 
     disk.full.store(true, Ordering::SeqCst);
     for _ in 0..3 {
-        let outcome = registry.register(Some(id("refused"))).await;
+        let outcome = registry.register(Some(id("refused")), Claim::random()).await;
         let Err(RegisterError::Unavailable(reason)) = outcome else { panic!("not refused") };
         assert!(reason.contains("no space left"), "{reason}");
     }
@@ -69,19 +71,24 @@ async fn a_full_disk_refuses_and_leaves_no_trace() {
     assert_eq!(registry.registered_agents(), 1);
     assert!(bench.verify(&before.token).is_ok());
     assert!(!changes.has_changed().unwrap());
+    let status = registry.status();
+    assert!(!status.available && status.failure.unwrap().contains("no space left"));
 
     disk.full.store(false, Ordering::SeqCst);
-    let after = registry.register(Some(id("refused"))).await.unwrap();
-    assert_eq!(bench.verify(&after.token).unwrap().serial(), Serial(2));
+    until("it works again", || registry.status().available).await;
+    until("names are given back", || registry.releases().names().is_empty()).await;
+    let after = registry.register(Some(id("refused")), Claim::random()).await.unwrap();
+    assert!(bench.verify(&after.token).is_ok());
     assert_eq!(registry.registered_agents(), 2);
 }
 
-#[tokio::test]
-async fn requests_that_wait_share_one_commit() {
-    let bench = Bench::new();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_wait_share_few_commits() {
+    let bench = Bench::new().await;
     let closed = bench.gate.write();
-    let mut waiting: Vec<_> =
-        (0..50).map(|n| bench.registry.register(Some(id(&format!("name-{n}"))))).collect();
+    let mut waiting: Vec<_> = (0..50)
+        .map(|n| bench.registry.register(Some(id(&format!("name-{n}"))), Claim::random()))
+        .collect();
     assert!(waiting.iter_mut().all(|request| enqueue(request).is_none()));
     bench.disk.flushes.store(0, Ordering::SeqCst);
     drop(closed);
@@ -92,18 +99,19 @@ async fn requests_that_wait_share_one_commit() {
     }
     assert_eq!(serials.len(), 50);
     assert_eq!(bench.registry.registered_agents(), 50);
-    // Two batches at most: what the writer had taken when it came to the gate, and the rest.
+    // Two batches at most: what was taken when it came to the gate, and the rest.
     let flushes = bench.disk.flushes.load(Ordering::SeqCst);
-    assert!((1..=6).contains(&flushes), "{flushes} flushes");
+    assert!((1..=12).contains(&flushes), "{flushes} flushes");
 }
 
-#[tokio::test]
-async fn a_full_queue_turns_away_at_once() {
-    const REQUESTS: usize = 2000;
-    let bench = Bench::new();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_requests_are_turned_away_at_once() {
+    const REQUESTS: usize = 6_000;
+    let bench = Bench::new().await;
     let closed = bench.gate.write();
-    let mut requests: Vec<_> =
-        (0..REQUESTS).map(|_| bench.registry.register(Some(id("wanted")))).collect();
+    let mut requests: Vec<_> = (0..REQUESTS)
+        .map(|_| bench.registry.register(Some(id("wanted")), Claim::random()))
+        .collect();
     let answers: Vec<_> = requests.iter_mut().map(enqueue).collect();
     drop(closed);
     let (mut turned_away, mut won) = (0, 0);
@@ -118,17 +126,31 @@ async fn a_full_queue_turns_away_at_once() {
         }
     }
     assert_eq!(won, 1);
-    // The queue and one batch found a place.
-    assert!(turned_away >= REQUESTS - 1024 - 256, "{turned_away}");
+    assert_eq!(turned_away, REQUESTS - 4_096);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stops_waiting_takes_no_name() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let closed = bench.gate.write();
-    let mut given_up = bench.registry.register(Some(id("wanted")));
+    let mut given_up = bench.registry.register(Some(id("wanted")), Claim::random());
     assert!(enqueue(&mut given_up).is_none());
     drop(given_up);
     drop(closed);
-    assert!(bench.registry.register(Some(id("wanted"))).await.is_ok());
+    until("the name is given back", || bench.registry.releases().names().is_empty()).await;
+    assert!(bench.registry.register(Some(id("wanted")), Claim::random()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_for_long_is_tried_again_until_it_is_not() {
+    let bench = Bench::new().await;
+    bench.disk.full.store(true, Ordering::SeqCst);
+    let repeated = Claim::repeatable("a key that is my own", Some(&id("mine")));
+    assert!(bench.registry.register(Some(id("mine")), repeated).await.is_err());
+    tokio::time::sleep(Duration::from_secs(6)).await; // longer than it takes to try again
+    assert!(bench.registry.status().failure.is_some());
+    bench.disk.full.store(false, Ordering::SeqCst);
+    until("it works again", || bench.registry.status().available).await;
+    let registration = bench.registry.register(Some(id("mine")), repeated).await.unwrap();
+    assert!(bench.verify(&registration.token).is_ok());
 }

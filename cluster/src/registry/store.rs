@@ -1,54 +1,48 @@
-//! The registry's tables: founding them, and reading all of them that lives in memory.
+//! The registry's file: opening it, and who may ask what of it.
+//!
+//! Everything is in one file: the log and the vote of the consensus, the book that the log's entries
+//! have made, and this node's name. A [`Store`] is a handle to it; its halves for openraft are the
+//! [`LogStore`] and the [`StateMachine`]. One thread writes; whoever reads does so himself, in
+//! microseconds, from a state that was committed.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
 
-use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
-use zeroize::Zeroizing;
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use super::tables::{SCHEMA, StoreError};
 use super::{
-    record::{RevokedEntry, SCHEMA},
-    standing::Revoked,
+    AgentPage, AgentRecord, KeyInfo, disk,
+    facts::{Facts, Follow, Founded},
+    image::Image,
+    keys,
+    log::LogStore,
+    machine::{Restore, StateMachine},
+    raft::Vote,
+    record::{AgentEntry, RevokedEntry},
+    sealing::{AtRest, Sealing},
+    tables::{self, Reading, meta},
+    tail::Tail,
+    writer::{Job, Request, Writer},
 };
 use crate::{
-    Generation, NodeId, UnixMillis,
-    database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
-    subscription_store,
-    token::{Serial, SigningError, TokenSigner},
+    AgentId, Incarnation, NodeId, UnixMillis,
+    database::Source,
+    token::{Serial, TokenSigner},
 };
 
-/// Agent id → [`AgentEntry`](super::record::AgentEntry).
-pub(super) const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents");
-/// Serial → [`RevokedEntry`].
-pub(super) const REVOKED_TOKENS: TableDefinition<'_, u64, &[u8]> =
-    TableDefinition::new("revoked_tokens");
-/// Agent id → [`RevokedEntry`].
-pub(super) const REVOKED_AGENTS: TableDefinition<'_, &str, &[u8]> =
-    TableDefinition::new("revoked_agents");
-
-// What stands in `META` beside the schema:
-
-/// This node's id, `u64`.
-const META_NODE: &str = "node";
-/// The [`Generation`] of the node that opened this file last, `u64`.
-const META_GENERATION: &str = "generation";
-/// The ed25519 private key that signs tokens, 32 bytes.
-const META_SIGNING_KEY: &str = "signing_key";
-/// The serial given out last, `u64`.
-pub(super) const META_SERIAL: &str = "serial";
-/// When the last of all tokens issued so far expires, `u64` Unix ms; the greatest number: never.
-pub(super) const META_TOKENS_END: &str = "tokens_end";
-
-/// The file's name in the data directory.
-const FILE: &str = "registry.redb";
-
-/// What redb may keep of the file in memory.
-pub(super) const CACHE_BYTES: usize = 4 << 20;
+/// How many jobs may wait for the writer. openraft waits for each append, vote and apply, so a few
+/// do at a time.
+const QUEUE_MAX: usize = 64;
 
 /// Why the registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,144 +82,338 @@ pub enum OpenError {
         /// The version that the file has.
         found: u32,
     },
-}
-
-/// Why a transaction failed; nothing of it has happened.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
-    #[error(transparent)]
-    Storage(#[from] redb::StorageError),
-    #[error(transparent)]
-    Table(#[from] redb::TableError),
-    #[error(transparent)]
-    Transaction(#[from] redb::TransactionError),
-    #[error(transparent)]
-    Durability(#[from] redb::SetDurabilityError),
-    #[error(transparent)]
-    Commit(#[from] redb::CommitError),
-    #[error(transparent)]
-    Signing(#[from] SigningError),
-    #[error("its record `{0}` is damaged")]
-    Damaged(&'static str),
-    #[error("it holds something else")]
-    Foreign,
+    /// What is secret in the file was sealed with a key that this node does not have.
     #[error(
-        "it is empty or was missing, though {} beside it shows that there was a registry; to start \
-         anew, move that away too",
-        subscription_store::FILE
+        "{file} was sealed with a secret that is not at hand: set CLUSTER_SECRET, or \
+         CLUSTER_SECRET_PREVIOUS, to what it was, or bring registry.key back beside it",
+        file = file.display()
     )]
-    Lost,
-    #[error("schema {0}")]
-    Schema(u32),
+    Sealed {
+        /// The registry's file.
+        file: PathBuf,
+    },
 }
 
-/// What a node is, for as long as its data directory lasts.
-pub(super) struct Identity {
-    pub(super) node: NodeId,
-    pub(super) generation: Generation,
-    pub(super) signer: TokenSigner,
+/// The open file of the registry: a handle, whose clones are the same. When the last is dropped, the
+/// file is closed, all of it durable.
+#[derive(Clone)]
+pub(super) struct Store(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// None only while this is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
 }
 
-/// The registry's file in a data directory.
-pub(super) fn file(data_dir: &Path) -> DatabaseFile {
-    DatabaseFile::new(data_dir, FILE, CACHE_BYTES)
+/// What the handles and the writer share.
+pub(super) struct Shared {
+    /// None after a failure, until it was opened anew. Written by the writer alone.
+    pub(super) database: RwLock<Option<Database>>,
+    pub(super) sealing: Arc<Sealing>,
+    /// The log's last entries, some of which may still be on their way to the disk.
+    pub(super) tail: Mutex<Tail>,
+    /// Grows each time the file is opened anew: halves given out before are of no use then.
+    epoch: AtomicU64,
+    failure: watch::Sender<Option<String>>,
 }
 
-/// Opens what should hold a registry.
-pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
-    source.open().map_err(|error| match error {
-        FileError::Io(error) => OpenError::Io { dir: source.dir().to_owned(), source: error },
-        FileError::InUse => OpenError::InUse(source.dir().to_owned()),
-        FileError::Unreadable(reason) => {
-            OpenError::Unreadable { file: source.path().to_owned(), reason }
+/// A registry's file that was opened.
+pub(super) struct Opened {
+    pub(super) identity: Incarnation,
+    pub(super) store: Store,
+    /// All that is held in memory.
+    pub(super) facts: Facts,
+    /// The last entry that is in it.
+    pub(super) index: u64,
+}
+
+/// Why a registry was not restored; nothing has happened then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestoreError {
+    #[error("there is a registry already: restore into an empty data directory")]
+    NotEmpty,
+    #[error("it holds no registry that was founded")]
+    Unfounded,
+    #[error("cannot write the registry: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Opens the file, or makes it, and begins a new life of the node. Blocks, for as long as it takes
+    /// to read the whole file.
+    ///
+    /// `had_one` tells that the data directory has been used, so that an empty file is refused.
+    pub(super) fn open(
+        source: impl Source,
+        at_rest: &AtRest,
+        had_one: bool,
+        now: UnixMillis,
+    ) -> Result<Opened, OpenError> {
+        let database = disk::open(&source)?;
+        let (identity, sealing) = disk::start(&database, &source, at_rest, had_one, now)?;
+        let memory = database.begin_read().map_err(StoreError::from);
+        let memory = memory.and_then(|transaction| disk::memory(&transaction, &sealing));
+        let (index, facts) = memory.map_err(|error| OpenError::Unreadable {
+            file: source.path().to_owned(),
+            reason: error.to_string(),
+        })?;
+        let shared = Arc::new(Shared::new(database, sealing));
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let dir = source.dir().to_owned();
+        let writer = Writer { source, shared: shared.clone(), unflushed: false };
+        let writer = thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|source| OpenError::Io { dir, source })?;
+        let handle = Handle { shared, requests: Some(requests), writer: Some(writer) };
+        Ok(Opened { identity, store: Self(Arc::new(handle)), facts, index })
+    }
+
+    /// The log's half for openraft. Those given out before a [`reopen`](Self::reopen) fail after it.
+    pub(super) fn log(&self) -> LogStore {
+        LogStore::new(self.clone(), self.shared().epoch())
+    }
+
+    /// The book's half for openraft; `follow` is told of every change. Of no use after a
+    /// [`reopen`](Self::reopen), as the [`log`](Self::log) is.
+    pub(super) fn machine(&self, follow: Arc<dyn Follow>) -> StateMachine {
+        StateMachine::new(self.clone(), self.shared().epoch(), follow)
+    }
+
+    /// Why the file is of no use, from the first failure until it was opened anew.
+    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared().failure.subscribe()
+    }
+
+    /// Opens the file anew after a failure: the last entry that is in the book, and all of it that is
+    /// held in memory, which may be less than was applied before: the log has the rest.
+    pub(super) async fn reopen(&self) -> Result<(u64, Facts), OpenError> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Reopen(reply)).await;
+        answer.await.unwrap_or_else(|_| {
+            let reason = io::Error::other("its writer has stopped: restart the relay");
+            Err(OpenError::Io { dir: PathBuf::new(), source: reason })
+        })
+    }
+
+    /// Makes everything durable, and closes the file; nothing can be read or written then.
+    pub(super) async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Close(reply)).await;
+        let _ = answer.await; // an error means that the writer has stopped, and closed it
+    }
+
+    /// Makes the book of `image` this node's own, as a registry of its own that descends from that one,
+    /// kept by `node` alone: which one it is now. For a file that holds nothing yet.
+    pub(super) async fn restore(
+        &self,
+        image: Image,
+        node: NodeId,
+        now: UnixMillis,
+    ) -> Result<Founded, RestoreError> {
+        if !self.is_empty()? {
+            return Err(RestoreError::NotEmpty);
         }
-    })
-}
-
-/// Makes the file a registry if it is empty, begins a new life of the node, and forgets what may be
-/// forgotten.
-///
-/// Where there was one before, none is founded: names would be given twice.
-pub(super) fn start(
-    database: &Database,
-    had_one: bool,
-    now: UnixMillis,
-) -> Result<Identity, StoreError> {
-    let transaction = database.begin_write()?;
-    match Content::of(&transaction)? {
-        Content::Nothing if had_one => return Err(StoreError::Lost),
-        Content::Nothing => found(&transaction)?,
-        Content::Schema(SCHEMA) => {}
-        Content::Schema(found) => return Err(StoreError::Schema(found)),
-        Content::Foreign => return Err(StoreError::Foreign),
+        let (restore, founded, done) =
+            Restore::new(image, node, now).ok_or(RestoreError::Unfounded)?;
+        self.send(self.shared().epoch(), Box::new(restore)).await;
+        done.await.unwrap_or_else(|_| Err(self.shared().closed()))?;
+        Ok(founded)
     }
-    let identity = begin_life(&transaction, now)?;
-    forget(&transaction, now)?;
-    transaction.commit()?;
-    Ok(identity)
-}
 
-/// What is kept in memory: the number of names, and the revocations.
-pub(super) fn standing(database: &Database) -> Result<(u64, Revoked), StoreError> {
-    let transaction = database.begin_read()?;
-    let registered = transaction.open_table(AGENTS)?.len()?;
-    let mut revoked = Revoked::default();
-    for entry in transaction.open_table(REVOKED_TOKENS)?.iter()? {
-        revoked.tokens.insert(Serial(entry?.0.value()));
+    /// Whether there is neither a book nor a log nor a vote: it may be founded, or joined to others.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let transaction = self.read()?;
+        let vote: Option<Vote> = transaction.meta(meta::VOTE)?;
+        let logged = transaction.open_table(tables::LOG)?.len()? > 0;
+        Ok(vote.is_none() && !logged && transaction.applied()?.is_none())
     }
-    for entry in transaction.open_table(REVOKED_AGENTS)?.iter()? {
-        let (agent, entry) = entry?;
-        let agent = agent.value().parse().map_err(|_| StoreError::Damaged("revoked agent"))?;
-        let entry = RevokedEntry::from_bytes(entry.value());
-        let until = entry.ok_or(StoreError::Damaged("revoked agent"))?.until;
-        revoked.agents.insert(agent, until);
+
+    /// What is known of an agent; none if the id was never registered.
+    pub(super) fn agent(&self, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        let transaction = self.read()?;
+        let agents = transaction.open_table(tables::AGENTS)?;
+        let Some(stored) = agents.get(agent.as_str())? else { return Ok(None) };
+        Standings::open(&transaction)?.record(agent.as_str(), stored.value()).map(Some)
     }
-    Ok((registered, revoked))
-}
 
-/// Reads a number that [`start`] has put there.
-pub(super) fn number(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<u64, StoreError> {
-    let stored = meta.get(name)?.ok_or(StoreError::Damaged(name))?;
-    let bytes = stored.value().try_into().map_err(|_| StoreError::Damaged(name))?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-fn found(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
-    meta.insert(META_NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
-    meta.insert(META_SIGNING_KEY, TokenSigner::generate().secret().as_slice())?;
-    for counter in [META_GENERATION, META_SERIAL, META_TOKENS_END] {
-        meta.insert(counter, 0_u64.to_be_bytes().as_slice())?;
+    /// The agents behind `after` in the order of their ids, at most `limit`.
+    pub(super) fn agents(
+        &self,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<AgentPage, StoreError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let transaction = self.read()?;
+        let standings = Standings::open(&transaction)?;
+        let table = transaction.open_table(tables::AGENTS)?;
+        let start = after.map_or(Unbounded, |agent| Excluded(agent.as_str()));
+        let mut rows = table.range::<&str>((start, Unbounded))?;
+        let mut page = AgentPage { agents: Vec::new(), more: false };
+        for row in rows.by_ref().take(limit) {
+            let (id, stored) = row?;
+            let agent = id.value().parse().map_err(|_| StoreError::Damaged("agent"))?;
+            page.agents.push((agent, standings.record(id.value(), stored.value())?));
+        }
+        page.more = rows.next().is_some();
+        Ok(page)
     }
-    transaction.open_table(AGENTS)?;
-    transaction.open_table(REVOKED_TOKENS)?;
-    transaction.open_table(REVOKED_AGENTS)?;
-    Ok(())
+
+    /// The keys that have not retired, the one that signs first.
+    pub(super) fn keys(&self) -> Result<Vec<KeyInfo>, StoreError> {
+        keys::infos(&self.read()?)
+    }
+
+    /// What signs now; none before the founding.
+    pub(super) fn signer(&self) -> Result<Option<TokenSigner>, StoreError> {
+        keys::signer(&self.read()?, &self.shared().sealing)
+    }
+
+    /// What the book knows beside its rows: which registry it is, its time, when a key retires, and who is
+    /// to keep it.
+    #[cfg(test)]
+    pub(super) fn head(&self) -> Result<super::tables::Head, StoreError> {
+        self.read()?.head()
+    }
+
+    /// The last entry that is in the book, and all of it that is held in memory.
+    pub(super) fn memory(&self) -> Result<(u64, Facts), StoreError> {
+        disk::memory(&self.read()?, &self.shared().sealing)
+    }
+
+    /// The whole book as it is now.
+    pub(super) fn export(&self) -> Result<Image, StoreError> {
+        Image::pin(&self.read()?, self.sealing())
+    }
+
+    /// What seals at rest, for other files of this node.
+    pub(super) fn sealing(&self) -> Arc<Sealing> {
+        self.shared().sealing.clone()
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// A transaction that reads what was committed last.
+    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
+        let database = self.shared().database.read();
+        let database = database.as_ref().ok_or_else(|| self.shared().closed())?;
+        Ok(database.begin_read()?)
+    }
+
+    /// Gives the writer a job, which it drops if it has stopped.
+    pub(super) async fn send(&self, epoch: u64, job: Box<dyn Job>) {
+        self.request(Request::Job(epoch, job)).await;
+    }
+
+    async fn request(&self, request: Request) {
+        if let Some(requests) = &self.0.requests {
+            // An error means that the writer has stopped: whoever waits for the answer sees that.
+            let _ = requests.send(request).await;
+        }
+    }
 }
 
-/// The generation is the time of the start, so that it is a new and the highest one also where the file
-/// is an older copy of itself: others would refuse a life that they take for a former one. Where the
-/// clock was set back, it is the next number.
-fn begin_life(transaction: &WriteTransaction, now: UnixMillis) -> Result<Identity, StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    let node = NodeId(number(&meta, META_NODE)?);
-    let generation = number(&meta, META_GENERATION)?.saturating_add(1).max(now.0);
-    meta.insert(META_GENERATION, generation.to_be_bytes().as_slice())?;
-    let stored = meta.get(META_SIGNING_KEY)?.ok_or(StoreError::Damaged(META_SIGNING_KEY))?;
-    let secret = Zeroizing::new(stored.value().to_vec());
-    let signer = TokenSigner::from_secret(&secret)?;
-    Ok(Identity { node, generation: Generation(generation), signer })
+impl Shared {
+    fn new(database: Database, sealing: Sealing) -> Self {
+        Self {
+            database: RwLock::new(Some(database)),
+            sealing: Arc::new(sealing),
+            tail: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    /// Which opening of the file this is.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether what was given out in `epoch` is still of use.
+    pub(super) fn is_open(&self, epoch: u64) -> bool {
+        self.epoch() == epoch && self.failure.borrow().is_none()
+    }
+
+    /// Why nothing can be read or written now.
+    pub(super) fn closed(&self) -> StoreError {
+        let reason = self.failure.borrow().clone();
+        StoreError::Closed(reason.unwrap_or_else(|| "its writer has stopped".to_owned()))
+    }
+
+    /// Notes that the file is of no use any more; the first reason is kept.
+    pub(super) fn failed(&self, reason: &str) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+
+    /// Notes that the file was opened anew.
+    pub(super) fn opened(&self, database: Database) {
+        *self.database.write() = Some(database);
+        let mut tail = self.tail.lock();
+        *tail = Tail::default();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        drop(tail);
+        self.failure.send_replace(None);
+    }
 }
 
-/// Drops the revocations of tokens that have all expired.
-fn forget(transaction: &WriteTransaction, now: UnixMillis) -> Result<(), StoreError> {
-    let in_force =
-        |bytes: &[u8]| RevokedEntry::from_bytes(bytes).is_none_or(|entry| entry.forget_at > now);
-    transaction.open_table(REVOKED_TOKENS)?.retain(|_, bytes| in_force(bytes))?;
-    transaction.open_table(REVOKED_AGENTS)?.retain(|_, bytes| in_force(bytes))?;
-    Ok(())
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        let Some(writer) = self.writer.take() else { return };
+        // The last handle may have been in a job: then the thread ends when it is done with that.
+        if writer.thread().id() != thread::current().id() && writer.join().is_err() {
+            tracing::error!("the registry's writer had panicked");
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store(failure: {:?})", *self.shared().failure.borrow())
+    }
+}
+
+/// The tables that say how an agent stands.
+struct Standings {
+    tokens: redb::ReadOnlyTable<u64, &'static [u8]>,
+    agents: redb::ReadOnlyTable<&'static str, &'static [u8]>,
+    banned: redb::ReadOnlyTable<&'static str, ()>,
+}
+
+impl Standings {
+    fn open(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            tokens: transaction.open_table(tables::REVOKED_TOKENS)?,
+            agents: transaction.open_table(tables::REVOKED_AGENTS)?,
+            banned: transaction.open_table(tables::BANNED)?,
+        })
+    }
+
+    fn record(&self, agent: &str, stored: &[u8]) -> Result<AgentRecord, StoreError> {
+        let entry = AgentEntry::from_bytes(stored).ok_or(StoreError::Damaged("agent"))?;
+        Ok(AgentRecord {
+            registered_at: entry.registered_at,
+            serial: entry.serial,
+            revoked: self.is_revoked(agent, entry.serial)?,
+            banned: self.banned.get(agent)?.is_some(),
+        })
+    }
+
+    fn is_revoked(&self, agent: &str, serial: Serial) -> Result<bool, StoreError> {
+        if self.tokens.get(serial.0)?.is_some() {
+            return Ok(true);
+        }
+        let Some(stored) = self.agents.get(agent)? else { return Ok(false) };
+        let entry = RevokedEntry::from_bytes(stored.value());
+        Ok(serial <= entry.ok_or(StoreError::Damaged("revoked agent"))?.until)
+    }
 }

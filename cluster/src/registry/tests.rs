@@ -1,76 +1,57 @@
 //! The registry of one node: names, revocations, restarts, and files that are none.
 #![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use redb::Database;
 use tokio::task::JoinSet;
 
-use super::{store, *};
+use super::{
+    testing::{NOW, Running, TestClock, id},
+    *,
+};
 
-const NOW: u64 = 1_795_341_600_000;
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A clock that the test moves.
-#[derive(Clone)]
-struct TestClock(Arc<AtomicU64>);
-
-impl TestClock {
-    fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(NOW)))
-    }
-
-    fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
-    }
-
-    fn advance(&self, by: Duration) {
-        self.0.store(self.now().plus(by).0, Ordering::SeqCst);
-    }
-
-    fn options(&self, token_ttl: Option<Duration>) -> Options {
-        let clock = self.clone();
-        Options { token_ttl, now: Arc::new(move || clock.now()) }
-    }
+/// Opens the registry in a directory.
+fn open(
+    dir: &Path,
+    clock: &TestClock,
+    ttl: Option<Duration>,
+) -> Result<Arc<SharedRegistry>, OpenError> {
+    let at_rest = AtRest::open(dir, None, None).unwrap_or_else(|_| AtRest::generate());
+    SharedRegistry::open(dir, clock.settings(at_rest, ttl))
 }
 
-fn open(dir: &Path) -> LocalRegistry {
-    LocalRegistry::open(dir, TestClock::new().options(None)).unwrap()
+fn refused(dir: &Path) -> OpenError {
+    open(dir, &TestClock::new(), None).err().unwrap()
 }
 
-fn id(text: &str) -> AgentId {
-    text.parse().unwrap()
+/// One that is alone, and founded.
+async fn start(dir: &Path) -> Running {
+    Running::alone(open(dir, &TestClock::new(), None).unwrap()).await
 }
 
-fn verify(registry: &LocalRegistry, token: &str) -> Result<Grant, TokenError> {
-    registry.verify(token, UnixMillis(NOW))
+fn verify(registry: &SharedRegistry, token: &str) -> Result<Grant, TokenError> {
+    registry.verify(token, NOW)
 }
 
 #[tokio::test]
 async fn a_name_is_given_once_and_its_token_speaks_for_it() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
-    let first = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let registry = start(dir.path()).await;
+    let first = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     assert_eq!(first.agent, id("rawk-042"));
     let grant = verify(&registry, &first.token).unwrap();
     assert_eq!((grant.agent(), grant.serial()), (&id("rawk-042"), Serial(1)));
-    let again = registry.register(Some(id("rawk-042"))).await;
+    let again = registry.register(Some(id("rawk-042")), Claim::random()).await;
     assert!(matches!(again, Err(RegisterError::Taken)));
-    let reserved = registry.register(Some(id("relay"))).await;
+    let reserved = registry.register(Some(id("relay")), Claim::random()).await;
     assert!(matches!(reserved, Err(RegisterError::Reserved)));
     assert_eq!(registry.registered_agents(), 1);
     let record = registry.agent(&id("rawk-042")).await.unwrap().unwrap();
     let expected =
-        AgentRecord { registered_at: UnixMillis(NOW), serial: Serial(1), revoked: false };
+        AgentRecord { registered_at: NOW, serial: Serial(1), revoked: false, banned: false };
     assert_eq!(record, expected);
     assert_eq!(registry.agent(&id("nobody")).await.unwrap(), None);
 }
@@ -78,10 +59,10 @@ async fn a_name_is_given_once_and_its_token_speaks_for_it() {
 #[tokio::test]
 async fn who_wants_no_name_gets_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
+    let registry = start(dir.path()).await;
     let mut names = std::collections::HashSet::new();
     for _ in 0..20 {
-        let Registration { agent, token } = registry.register(None).await.unwrap();
+        let Registration { agent, token } = registry.register(None, Claim::random()).await.unwrap();
         let random = agent.as_str().strip_prefix("agent-").unwrap();
         assert_eq!(random.len(), 10);
         assert!(random.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
@@ -94,11 +75,11 @@ async fn who_wants_no_name_gets_a_new_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_claims_to_one_name_one_wins() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = Arc::new(open(dir.path()));
+    let registry = start(dir.path()).await;
     let mut claims = JoinSet::new();
     for _ in 0..200 {
-        let registry = registry.clone();
-        claims.spawn(async move { registry.register(Some(id("wanted"))).await });
+        let registry = registry.registry.clone();
+        claims.spawn(async move { registry.register(Some(id("wanted")), Claim::random()).await });
     }
     let (mut won, mut taken) = (0, 0);
     for outcome in claims.join_all().await {
@@ -117,10 +98,7 @@ fn a_life_is_newer_than_all_before_even_if_the_directory_is_an_older_copy() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
     let (file, backup) = (dir.path().join("registry.redb"), dir.path().join("backup"));
-    let live = || {
-        let options = clock.options(None);
-        LocalRegistry::open(dir.path(), options).unwrap().incarnation().generation
-    };
+    let live = || open(dir.path(), &clock, None).unwrap().identity().generation;
     let first = live();
     fs::copy(&file, &backup).unwrap();
     assert!(live() > first, "two starts within one tick of the clock");
@@ -136,25 +114,25 @@ fn a_life_is_newer_than_all_before_even_if_the_directory_is_an_older_copy() {
 async fn a_restart_forgets_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("new/data");
-    let registry = open(&data_dir);
-    let before = registry.incarnation();
-    let kept = registry.register(Some(id("kept"))).await.unwrap();
-    let revoked = registry.register(Some(id("revoked"))).await.unwrap();
-    let banned = registry.register(Some(id("banned"))).await.unwrap();
+    let registry = start(&data_dir).await;
+    let before = registry.identity();
+    let kept = registry.register(Some(id("kept")), Claim::random()).await.unwrap();
+    let revoked = registry.register(Some(id("revoked")), Claim::random()).await.unwrap();
+    let banned = registry.register(Some(id("banned")), Claim::random()).await.unwrap();
     registry.revoke(Revocation::Token(Serial(2))).await.unwrap();
     registry.revoke(Revocation::Agent(id("banned"))).await.unwrap();
-    drop(registry);
+    registry.stop().await;
 
-    let registry = open(&data_dir);
-    let now = registry.incarnation();
+    let registry = start(&data_dir).await;
+    let now = registry.identity();
     assert_eq!((now.node, now.generation.0), (before.node, before.generation.0 + 1));
     assert_eq!(registry.registered_agents(), 3);
     assert!(verify(&registry, &kept.token).is_ok());
     assert_eq!(verify(&registry, &revoked.token).unwrap_err(), TokenError::Revoked);
     assert_eq!(verify(&registry, &banned.token).unwrap_err(), TokenError::Revoked);
-    let again = registry.register(Some(id("kept"))).await;
+    let again = registry.register(Some(id("kept")), Claim::random()).await;
     assert!(matches!(again, Err(RegisterError::Taken)));
-    let next = registry.register(Some(id("next"))).await.unwrap();
+    let next = registry.register(Some(id("next")), Claim::random()).await.unwrap();
     assert_eq!(verify(&registry, &next.token).unwrap().serial(), Serial(4));
 }
 
@@ -162,18 +140,18 @@ async fn a_restart_forgets_nothing() {
 async fn what_is_stored_is_for_the_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
-    let registry = open(&data_dir);
+    let registry = start(&data_dir).await;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data_dir), 0o700);
     assert_eq!(mode(&data_dir.join("registry.redb")), 0o600);
-    drop(registry);
+    registry.stop().await;
 }
 
 #[tokio::test]
 async fn revoking_a_token_spares_the_agents_others() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
-    let old = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let registry = start(dir.path()).await;
+    let old = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let new = registry.reissue(&id("rawk-042")).await.unwrap();
     let grant = verify(&registry, &old.token).unwrap();
     let mut changes = registry.revocations();
@@ -193,10 +171,10 @@ async fn revoking_a_token_spares_the_agents_others() {
 #[tokio::test]
 async fn a_revoked_agent_can_be_given_a_new_token() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
-    let first = registry.register(Some(id("rawk-042"))).await.unwrap();
+    let registry = start(dir.path()).await;
+    let first = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let second = registry.reissue(&id("rawk-042")).await.unwrap();
-    let other = registry.register(Some(id("other"))).await.unwrap();
+    let other = registry.register(Some(id("other")), Claim::random()).await.unwrap();
     registry.revoke(Revocation::Agent(id("rawk-042"))).await.unwrap();
     for token in [&first.token, &second.token] {
         assert_eq!(verify(&registry, token).unwrap_err(), TokenError::Revoked);
@@ -208,15 +186,16 @@ async fn a_revoked_agent_can_be_given_a_new_token() {
     assert!(verify(&registry, &third.token).is_ok());
     assert!(!registry.agent(&id("rawk-042")).await.unwrap().unwrap().revoked);
     assert_eq!(verify(&registry, &first.token).unwrap_err(), TokenError::Revoked);
-    drop(registry);
-    assert!(verify(&open(dir.path()), &third.token).is_ok());
+    registry.stop().await;
+    let registry = start(dir.path()).await;
+    assert!(verify(&registry, &third.token).is_ok());
 }
 
 #[tokio::test]
 async fn what_was_never_issued_cannot_be_revoked() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
-    registry.register(Some(id("rawk-042"))).await.unwrap();
+    let registry = start(dir.path()).await;
+    registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap();
     let changes = registry.revocations();
     for serial in [0, 2, u64::MAX] {
         let outcome = registry.revoke(Revocation::Token(Serial(serial))).await;
@@ -232,56 +211,54 @@ async fn what_was_never_issued_cannot_be_revoked() {
 async fn revocations_are_forgotten_when_every_token_has_expired() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
-    let start = || LocalRegistry::open(dir.path(), clock.options(Some(HOUR))).unwrap();
-    let registry = start();
-    let token = registry.register(Some(id("rawk-042"))).await.unwrap().token;
+    let start = async || Running::alone(open(dir.path(), &clock, Some(HOUR)).unwrap()).await;
+    let registry = start().await;
+    let token = registry.register(Some(id("rawk-042")), Claim::random()).await.unwrap().token;
     registry.revoke(Revocation::Agent(id("rawk-042"))).await.unwrap();
     registry.revoke(Revocation::Token(Serial(1))).await.unwrap();
-    drop(registry);
+    registry.stop().await;
 
     clock.advance(HOUR.saturating_sub(Duration::from_millis(1)));
-    let registry = start();
+    let registry = start().await;
     assert_eq!(registry.verify(&token, clock.now()).unwrap_err(), TokenError::Revoked);
-    drop(registry);
+    registry.stop().await;
 
     clock.advance(Duration::from_secs(2));
-    let registry = start();
+    let registry = start().await;
     assert_eq!(registry.verify(&token, clock.now()).unwrap_err(), TokenError::Expired);
-    let (_, revoked) = standing_of(registry, dir.path());
-    assert!(revoked.tokens.is_empty() && revoked.agents.is_empty());
+    // The log's time passes with the next change.
+    clock.advance(Duration::from_mins(1));
+    registry.register(None, Claim::random()).await.unwrap();
+    let (_, known) = registry.standing().view();
+    assert!(known.tokens.is_empty() && known.agents.is_empty());
 }
 
 #[tokio::test]
 async fn one_token_without_end_keeps_every_revocation() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
-    let registry = LocalRegistry::open(dir.path(), clock.options(None)).unwrap();
-    registry.register(Some(id("for-ever"))).await.unwrap();
-    drop(registry);
-    let start = || LocalRegistry::open(dir.path(), clock.options(Some(HOUR))).unwrap();
-    let registry = start();
+    let start = async |ttl| Running::alone(open(dir.path(), &clock, ttl).unwrap()).await;
+    let registry = start(None).await;
+    registry.register(Some(id("for-ever")), Claim::random()).await.unwrap();
+    registry.stop().await;
+    let registry = start(Some(HOUR)).await;
     registry.revoke(Revocation::Token(Serial(1))).await.unwrap();
-    drop(registry);
     clock.advance(1000 * HOUR);
-    let (_, revoked) = standing_of(start(), dir.path());
-    assert!(revoked.tokens.contains(&Serial(1)));
-}
-
-/// What a registry that has just been closed would start with.
-fn standing_of(registry: LocalRegistry, dir: &Path) -> (u64, standing::Revoked) {
-    drop(registry);
-    store::standing(&store::open(&store::file(dir)).unwrap()).unwrap()
+    registry.register(None, Claim::random()).await.unwrap();
+    registry.stop().await;
+    let (_, known) = start(Some(HOUR)).await.standing().view();
+    assert!(known.tokens.contains_key(&Serial(1)));
 }
 
 #[test]
 fn a_second_process_is_turned_away() {
     let dir = tempfile::tempdir().unwrap();
-    let first = open(dir.path());
-    let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();
+    let first = open(dir.path(), &TestClock::new(), None).unwrap();
+    let error = refused(dir.path());
     assert!(matches!(error, OpenError::InUse(_)));
     assert!(error.to_string().starts_with("another arc-relay runs on this data directory"));
     drop(first);
-    open(dir.path());
+    open(dir.path(), &TestClock::new(), None).unwrap();
 }
 
 #[test]
@@ -290,7 +267,7 @@ fn a_file_that_is_no_registry_is_left_alone() {
     let file = dir.path().join("registry.redb");
     for content in ["x".to_owned(), "Dear diary,\n".repeat(10_000)] {
         fs::write(&file, &content).unwrap();
-        let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();
+        let error = refused(dir.path());
         assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
         assert!(error.to_string().contains("registry.redb"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), content);
@@ -305,18 +282,18 @@ fn another_programs_database_is_left_alone() {
     transaction.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();
+    let error = refused(dir.path());
     assert!(error.to_string().contains("it holds something else"), "{error}");
 }
 
 #[tokio::test]
 async fn a_damaged_registry_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let registry = open(dir.path());
+    let registry = start(dir.path()).await;
     for n in 0..50 {
-        registry.register(Some(id(&format!("agent-{n}")))).await.unwrap();
+        registry.register(Some(id(&format!("agent-{n}"))), Claim::random()).await.unwrap();
     }
-    drop(registry);
+    registry.stop().await;
     let file = dir.path().join("registry.redb");
     let mut content = fs::read(&file).unwrap();
     let needle = b"agent-7";
@@ -326,17 +303,17 @@ async fn a_damaged_registry_is_refused() {
         content[at + 6] = b'8';
     }
     fs::write(&file, &content).unwrap();
-    let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();
+    let error = refused(dir.path());
     assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
 }
 
 #[test]
 fn another_releases_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()));
+    drop(open(dir.path(), &TestClock::new(), None).unwrap());
     let database = Database::open(dir.path().join("registry.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    let newer = 2_u32.to_be_bytes();
+    let newer = 3_u32.to_be_bytes();
     transaction
         .open_table(crate::database::META)
         .unwrap()
@@ -344,8 +321,8 @@ fn another_releases_file_is_refused() {
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = LocalRegistry::open(dir.path(), TestClock::new().options(None)).unwrap_err();
-    assert!(matches!(error, OpenError::Schema { found: 2, .. }), "{error}");
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::Schema { found: 3, .. }), "{error}");
 }
 
 #[test]
@@ -354,6 +331,6 @@ fn a_directory_that_cannot_be_made_is_named() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let data_dir = file.join("data");
-    let error = LocalRegistry::open(&data_dir, TestClock::new().options(None)).unwrap_err();
+    let error = refused(&data_dir);
     assert!(error.to_string().contains(&data_dir.display().to_string()), "{error}");
 }

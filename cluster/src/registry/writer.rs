@@ -1,183 +1,184 @@
-//! The one thread that owns the registry's database.
+//! The one thread that writes the registry's file.
 //!
-//! Requests wait in a bounded queue; the thread takes all that wait, decides them in one transaction,
-//! commits it durably once, and only then answers them. So a thousand claims cost a few writes to
-//! the disk, no runtime thread ever waits for one, and a failed commit leaves no trace in memory.
+//! Jobs wait in a bounded queue; the thread takes all that wait, does them in one transaction, commits
+//! it once, and only then settles them. So whatever comes at a time shares one flush of the disk, and
+//! no runtime thread ever waits for one. After a failure every job fails until the file was opened
+//! anew: what a disk that failed holds is not known before.
 
 use std::sync::Arc;
 
-use redb::{Database, Durability};
+use redb::{Durability, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AdminError, RegisterError,
-    book::{Book, Change, Decided, Issuer},
-    standing::Standing,
-    store::{self, OpenError, StoreError},
+    disk,
+    facts::Facts,
+    sealing::Sealing,
+    store::{OpenError, Shared},
+    tables::StoreError,
 };
-use crate::{UnixMillis, database::Source};
+use crate::database::Source;
 
-/// The most requests decided in one transaction: bounds what one failed commit can refuse, and how
-/// long the first waits for the signatures of the rest (about 20 ms).
-pub(super) const BATCH_MAX: usize = 256;
+/// The most jobs in one transaction: bounds how long the first waits for the rest.
+const BATCH_MAX: usize = 64;
 
-/// The registry cannot answer; the text says why.
-#[derive(Clone, Debug)]
-pub(super) struct Unavailable(pub(super) String);
-
-impl From<Unavailable> for RegisterError {
-    fn from(Unavailable(reason): Unavailable) -> Self {
-        Self::Unavailable(reason)
-    }
+/// What is asked of the writer.
+pub(super) enum Request {
+    /// To be done while the store is in this epoch; see [`Shared::epoch`].
+    Job(u64, Box<dyn Job>),
+    /// Open the file anew.
+    Reopen(oneshot::Sender<Result<(u64, Facts), OpenError>>),
+    /// Make everything durable, and close the file.
+    Close(oneshot::Sender<()>),
 }
 
-impl From<Unavailable> for AdminError {
-    fn from(Unavailable(reason): Unavailable) -> Self {
-        Self::Unavailable(reason)
-    }
-}
-
-/// One request on its way through a transaction.
+/// One thing to write.
 pub(super) trait Job: Send {
-    /// Decides inside the transaction, and keeps the answer back.
-    fn decide(&mut self, book: &mut Book<'_>) -> Result<(), StoreError>;
+    /// Writes within the transaction. Whether that must be durable before anybody is told.
+    fn write(&mut self, work: &Work<'_>) -> Result<Durable, StoreError>;
 
-    /// Gives the answer, now that the transaction has become durable or has failed.
-    fn settle(self: Box<Self>, outcome: Result<(), Unavailable>);
+    /// Tells whoever waits, now that the transaction has been committed or has failed.
+    fn settle(self: Box<Self>, outcome: Result<(), StoreError>, shared: &Shared);
 }
 
-/// A request, and whoever waits for its answer.
-pub(super) struct Request<T, E, F> {
-    work: F,
-    answer: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
+/// Where jobs write.
+pub(super) struct Work<'t> {
+    pub(super) transaction: &'t WriteTransaction,
+    pub(super) sealing: &'t Sealing,
 }
 
-impl<T, E, F> Request<T, E, F>
-where
-    F: FnMut(&mut Book<'_>) -> Decided<T, E>,
-{
-    pub(super) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { work, answer: None, reply }, answer)
-    }
+/// Whether what was written must reach the disk before anybody is told of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// If it is lost, the log has it.
+    No,
+    Yes,
 }
 
-impl<T, E, F> Job for Request<T, E, F>
-where
-    T: Send,
-    E: From<Unavailable> + Send,
-    F: FnMut(&mut Book<'_>) -> Decided<T, E> + Send,
-{
-    fn decide(&mut self, book: &mut Book<'_>) -> Result<(), StoreError> {
-        // Who no longer waits would never learn the token of the name that it took.
-        if !self.reply.is_closed() {
-            self.answer = Some((self.work)(book)?);
-        }
-        Ok(())
-    }
-
-    fn settle(self: Box<Self>, outcome: Result<(), Unavailable>) {
-        let answer = match outcome {
-            Ok(()) => self.answer,
-            Err(unavailable) => Some(Err(unavailable.into())),
-        };
-        if let Some(answer) = answer {
-            // An error means that nobody waits any more.
-            let _ = self.reply.send(answer);
-        }
-    }
-}
-
-/// What the writer's thread holds.
+/// What the thread holds.
 pub(super) struct Writer<S> {
     pub(super) source: S,
-    /// None after a failure, until the source could be opened again.
-    pub(super) database: Option<Database>,
-    pub(super) issuer: Issuer,
-    pub(super) standing: Arc<Standing>,
-    pub(super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
-    /// Whether the last write failed, which has been said.
-    pub(super) failing: bool,
+    pub(super) shared: Arc<Shared>,
+    /// Whether something was committed that is not durable yet.
+    pub(super) unflushed: bool,
 }
 
 impl<S: Source> Writer<S> {
     /// Works until the last sender is gone.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        while jobs.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-            let outcome = self.write(&mut batch);
-            self.tell(outcome.as_ref().err());
-            for job in batch.drain(..) {
-                job.settle(outcome.clone());
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = Vec::with_capacity(BATCH_MAX);
+        let mut jobs = Vec::with_capacity(BATCH_MAX);
+        while requests.blocking_recv_many(&mut waiting, BATCH_MAX) > 0 {
+            for request in waiting.drain(..) {
+                match request {
+                    Request::Job(epoch, job) => jobs.push((epoch, job)),
+                    Request::Reopen(reply) => {
+                        self.work(&mut jobs);
+                        // An error means that nobody waits any more.
+                        let _ = reply.send(self.reopen());
+                    }
+                    Request::Close(reply) => {
+                        self.work(&mut jobs);
+                        self.close();
+                        let _ = reply.send(());
+                    }
+                }
             }
+            self.work(&mut jobs);
         }
     }
 
-    fn write(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Unavailable> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => self.reopen().map_err(|error| Unavailable(error.to_string()))?,
-        };
-        let now = (self.now)();
-        let change = commit(&database, batch, &self.issuer, now)
-            .map_err(|error| Unavailable(error.to_string()))?;
-        if let Some(Change { registered, newly_revoked }) = change {
-            self.standing.follow(registered, newly_revoked);
+    fn work(&mut self, jobs: &mut Vec<(u64, Box<dyn Job>)>) {
+        let epoch = self.shared.epoch();
+        let (mut present, former): (Vec<_>, Vec<_>) =
+            jobs.drain(..).partition(|(of, _)| *of == epoch);
+        for (_, job) in former {
+            let reason = "the file has been opened anew since".to_owned();
+            job.settle(Err(StoreError::Closed(reason)), &self.shared);
         }
-        self.database = Some(database);
+        if present.is_empty() {
+            return;
+        }
+        let outcome = self.commit(&mut present);
+        if let Err(error) = &outcome {
+            self.fail(error);
+        }
+        for (_, job) in present {
+            job.settle(outcome.clone(), &self.shared);
+        }
+    }
+
+    fn commit(&mut self, jobs: &mut [(u64, Box<dyn Job>)]) -> Result<(), StoreError> {
+        let database = self.shared.database.read();
+        let database = database.as_ref().ok_or_else(|| self.shared.closed())?;
+        let mut transaction = database.begin_write()?;
+        let mut durable = Durable::No;
+        for (_, job) in jobs {
+            let work = Work { transaction: &transaction, sealing: &self.shared.sealing };
+            if job.write(&work)? == Durable::Yes {
+                durable = Durable::Yes;
+            }
+        }
+        transaction.set_durability(match durable {
+            Durable::Yes => Durability::Immediate,
+            Durable::No => Durability::None,
+        })?;
+        transaction.commit()?;
+        self.unflushed = durable == Durable::No;
         Ok(())
     }
 
-    /// A failed commit may have reached the disk after all, so memory is filled from it anew.
-    fn reopen(&self) -> Result<Database, OpenError> {
-        let database = store::open(&self.source)?;
-        let (registered, revoked) =
-            store::standing(&database).map_err(|error| unreadable(&self.source, &error))?;
-        self.standing.replace(registered, revoked);
-        Ok(database)
-    }
-
-    /// Says when writing begins to fail, and when it succeeds again.
-    fn tell(&mut self, failure: Option<&Unavailable>) {
-        let file = self.source.path().display();
-        match failure {
-            Some(Unavailable(error)) if !self.failing => {
-                tracing::error!(error, %file, "the registry cannot be written");
-            }
-            None if self.failing => tracing::info!(%file, "the registry can be written again"),
-            _ => {}
+    /// Nothing more is read or written: a failed commit may or may not have reached the disk.
+    fn fail(&mut self, error: &StoreError) {
+        if self.shared.database.write().take().is_none() {
+            return;
         }
-        self.failing = failure.is_some();
+        self.unflushed = false;
+        let file = self.source.path().display();
+        tracing::error!(%error, %file, "the registry cannot be written");
+        self.shared.failed(&error.to_string());
+    }
+
+    fn reopen(&mut self) -> Result<(u64, Facts), OpenError> {
+        self.close();
+        let database = disk::open(&self.source)?;
+        let read = |database: &redb::Database| {
+            let transaction = database.begin_read()?;
+            disk::memory(&transaction, &self.shared.sealing)
+        };
+        let memory = read(&database).map_err(|error| OpenError::Unreadable {
+            file: self.source.path().to_owned(),
+            reason: error.to_string(),
+        })?;
+        self.shared.opened(database);
+        tracing::info!(file = %self.source.path().display(), "the registry's file is open again");
+        Ok(memory)
     }
 }
 
-/// An error while reading what should be a registry, told to whoever starts the relay.
-pub(super) fn unreadable(source: &impl Source, error: &StoreError) -> OpenError {
-    let file = source.path().to_owned();
-    match error {
-        StoreError::Schema(found) => OpenError::Schema { file, found: *found },
-        other => OpenError::Unreadable { file, reason: other.to_string() },
+impl<S> Writer<S> {
+    fn close(&mut self) {
+        let Some(database) = self.shared.database.write().take() else { return };
+        if self.unflushed
+            && let Err(error) = flush(&database)
+        {
+            tracing::error!(%error, "the registry's last changes must be replayed from its log");
+        }
+        self.unflushed = false;
+        self.shared.failed("it was closed");
     }
 }
 
-fn commit(
-    database: &Database,
-    batch: &mut [Box<dyn Job>],
-    issuer: &Issuer,
-    now: UnixMillis,
-) -> Result<Option<Change>, StoreError> {
+impl<S> Drop for Writer<S> {
+    /// Whatever ends the thread, nobody takes the file for open.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// An empty durable commit makes all that went before durable.
+fn flush(database: &redb::Database) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
-    let mut book = Book::open(&transaction, issuer, now)?;
-    for job in batch {
-        job.decide(&mut book)?;
-    }
-    let change = book.close()?;
-    if change.is_some() {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
-    }
-    Ok(change)
+    Ok(transaction.commit()?)
 }

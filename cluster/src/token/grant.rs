@@ -1,15 +1,19 @@
 //! What a verified token allows.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
-    Serial, TokenError,
+    KeyId, Serial, TokenError,
     narrowing::{Narrowing, Operation},
+    start_of_second,
 };
 use crate::{AgentId, UnixMillis};
 
-/// The expiry of a token that does not expire.
-const NEVER: UnixMillis = UnixMillis(u64::MAX);
+/// How many bits of a [`Term`] count seconds: enough for 34,000 years.
+const SECONDS_BITS: u32 = 40;
+
+/// The expiry of a token that does not expire, in seconds.
+const NEVER: u64 = (1 << SECONDS_BITS) - 1;
 
 /// What a verified token allows.
 ///
@@ -19,19 +23,24 @@ const NEVER: UnixMillis = UnixMillis(u64::MAX);
 pub struct Grant {
     agent: AgentId,
     serial: Serial,
-    expires: UnixMillis,
+    term: Term,
     narrowing: Option<Arc<Narrowing>>,
 }
 
+/// Which key signed, and until when, in one word: the key's number, then seconds.
+#[derive(Clone, Copy)]
+struct Term(u64);
+
 impl Grant {
     pub(super) fn new(
+        key: KeyId,
         agent: AgentId,
         serial: Serial,
         expires: Option<UnixMillis>,
         narrowing: Option<Narrowing>,
     ) -> Self {
-        let expires = expires.unwrap_or(NEVER);
-        Self { agent, serial, expires, narrowing: narrowing.map(Arc::new) }
+        let term = Term::new(key, expires);
+        Self { agent, serial, term, narrowing: narrowing.map(Arc::new) }
     }
 
     /// The agent that the token speaks for.
@@ -44,9 +53,14 @@ impl Grant {
         self.serial
     }
 
+    /// The key that signed the token.
+    pub fn key(&self) -> KeyId {
+        self.term.key()
+    }
+
     /// When the token as it was issued ends; its narrowings may end it earlier.
     pub fn expires(&self) -> Option<UnixMillis> {
-        (self.expires != NEVER).then_some(self.expires)
+        self.term.expires()
     }
 
     /// Whether the token was narrowed: if not, everything is allowed until it expires.
@@ -57,7 +71,7 @@ impl Grant {
     /// Whether the token is still good for a session at `now`: expiry, its own and its narrowings'.
     pub fn check_time(&self, now: UnixMillis) -> Result<(), TokenError> {
         let narrowing_ended = || self.narrowing.as_ref().is_some_and(|n| !n.allows_time(now));
-        if now >= self.expires || narrowing_ended() { Err(TokenError::Expired) } else { Ok(()) }
+        if self.has_ended(now) || narrowing_ended() { Err(TokenError::Expired) } else { Ok(()) }
     }
 
     /// The next moment after `now` at which any answer of this grant may change; none means never.
@@ -78,9 +92,36 @@ impl Grant {
         self.allows(Operation::Send { recipient }, now)
     }
 
+    fn has_ended(&self, now: UnixMillis) -> bool {
+        self.expires().is_some_and(|expires| now >= expires)
+    }
+
     fn allows(&self, operation: Operation<'_>, now: UnixMillis) -> bool {
-        now < self.expires
+        !self.has_ended(now)
             && self.narrowing.as_ref().is_none_or(|n| n.allows(&self.agent, operation, now))
+    }
+}
+
+impl Term {
+    /// `expires` is the beginning of a second.
+    fn new(key: KeyId, expires: Option<UnixMillis>) -> Self {
+        let seconds = expires.map_or(NEVER, |expires| (expires.0 / 1000).min(NEVER));
+        Self(u64::from(key.0) << SECONDS_BITS | seconds)
+    }
+
+    fn key(self) -> KeyId {
+        KeyId(u32::try_from(self.0 >> SECONDS_BITS).unwrap_or_default()) // 24 bits fit
+    }
+
+    fn expires(self) -> Option<UnixMillis> {
+        let seconds = self.0 & NEVER;
+        (seconds != NEVER).then(|| start_of_second(seconds))
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} until {:?}", self.key(), self.expires())
     }
 }
 
@@ -96,9 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn a_word_holds_the_key_and_the_end() {
+        for key in [KeyId(0), KeyId(1), KeyId::MAX] {
+            for expires in [None, Some(UnixMillis(0)), Some(UnixMillis(1_795_341_601_000))] {
+                let term = Term::new(key, expires);
+                assert_eq!((term.key(), term.expires()), (key, expires));
+            }
+            assert_eq!(Term::new(key, Some(UnixMillis(u64::MAX))).expires(), None);
+        }
+    }
+
+    #[test]
     fn shows_no_more_than_names() {
         let agent = "rawk-042".parse().expect("well-formed");
-        let grant = Grant::new(agent, Serial(7), None, None);
+        let grant = Grant::new(KeyId(0), agent, Serial(7), None, None);
         let shown = format!("{grant:?}");
         assert!(shown.contains("rawk-042") && !shown.contains("tok_"), "{shown}");
     }

@@ -71,6 +71,33 @@ fn what_was_issued_is_read_back() {
 }
 
 #[test]
+fn several_keys_verify_and_each_token_names_its_own() {
+    let signers = [(0, 7), (1, 8), (300, 9)]
+        .map(|(id, secret)| TokenSigner::from_secret(&[secret; 32]).unwrap().with_id(KeyId(id)));
+    let verifier = TokenVerifier::new(signers.iter().rev().map(|key| (key.id(), key.public())));
+    for signer in &signers {
+        let token = signer.issue(&agent(), Serial(1), NOW, None).unwrap();
+        let grant = verifier.verify(&token, NOW).unwrap();
+        assert_eq!((grant.key(), grant.serial()), (signer.id(), Serial(1)));
+        let narrow = narrow(&token, r#"check if operation("send");"#);
+        assert_eq!(verifier.verify(&narrow, NOW).unwrap().key(), signer.id());
+        // By a number that is not its own, a key is not found, or another one.
+        let biscuit = UnverifiedBiscuit::from(bytes(&token)).unwrap();
+        assert_eq!(biscuit.root_key_id(), (signer.id().0 > 0).then_some(signer.id().0));
+        for id in [0, 1, 2, 300, 1 << 24].map(KeyId) {
+            let other = TokenVerifier::new([(id, signer.public())]);
+            assert_eq!(other.verify(&token, NOW).is_ok(), id == signer.id());
+        }
+    }
+    let without_first = TokenVerifier::new([(KeyId(1), signers[1].public())]);
+    assert_eq!(without_first.verify(&token(), NOW).unwrap_err(), TokenError::Invalid);
+    assert_eq!(
+        TokenVerifier::new([(KeyId(0), [0xff; 32])]).verify(&token(), NOW).unwrap_err(),
+        TokenError::Invalid
+    );
+}
+
+#[test]
 fn a_stored_key_makes_the_same_verifier() {
     let made = TokenSigner::generate();
     let stored = TokenSigner::from_secret(&made.secret()).unwrap();

@@ -1,9 +1,9 @@
-//! From a token's text to what it grants. Holds the public key only.
+//! From a token's text to what it grants. Holds public keys only.
 //!
 //! The text comes from strangers, so everything is bounded before it is worked on: the length of the
 //! text, then the number of blocks, then (in `vocabulary`) what a block may say.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use biscuit_auth::{
     Algorithm, PublicKey, UnverifiedBiscuit,
@@ -13,7 +13,7 @@ use biscuit_auth::{
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
 
 use super::{
-    Grant, Serial, TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenError,
+    Grant, KeyId, Serial, TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenError,
     narrowing::Narrowing, start_of_second,
 };
 use crate::{AgentId, UnixMillis};
@@ -33,23 +33,36 @@ pub(super) mod facts {
     pub(crate) const SIGNER: &str = "signer";
 }
 
-/// Verifies tokens without asking anybody: the half of the key pair that every node holds.
+/// Verifies tokens without asking anybody: the halves of the key pairs that every node holds. Clones
+/// share them.
 #[derive(Clone)]
-pub struct TokenVerifier(PublicKey);
+pub struct TokenVerifier {
+    /// In the order of their numbers.
+    keys: Arc<[(KeyId, PublicKey)]>,
+}
 
 impl TokenVerifier {
-    pub(super) fn new(key: PublicKey) -> Self {
-        Self(key)
+    /// Verifies what these keys, by their public halves' 32 bytes, have signed. What is no key, or has
+    /// a number beyond [`KeyId::MAX`], is left out.
+    pub fn new(keys: impl IntoIterator<Item = (KeyId, [u8; 32])>) -> Self {
+        let read = |(id, bytes): (KeyId, [u8; 32])| {
+            let key = PublicKey::from_bytes(&bytes, Algorithm::Ed25519).ok()?;
+            (id <= KeyId::MAX).then_some((id, key))
+        };
+        let mut keys: Vec<_> = keys.into_iter().filter_map(read).collect();
+        keys.sort_by_key(|(id, _)| *id);
+        Self { keys: keys.into() }
     }
 
-    /// The public key's 32 bytes, for other nodes.
+    /// The first key's 32 bytes, for other nodes.
     pub fn key_bytes(&self) -> Vec<u8> {
-        self.0.to_bytes()
+        self.keys.first().map(|(_, key)| key.to_bytes()).unwrap_or_default()
     }
 
     /// The verifier with the key that [`key_bytes`](Self::key_bytes) gave; none if it is no key.
     pub fn from_key_bytes(bytes: &[u8]) -> Option<Self> {
-        PublicKey::from_bytes(bytes, Algorithm::Ed25519).ok().map(Self)
+        let verifier = Self::new([(KeyId::default(), bytes.try_into().ok()?)]);
+        (!verifier.keys.is_empty()).then_some(verifier)
     }
 
     /// Checks form, signatures, narrowings and, at `now`, expiry.
@@ -64,30 +77,37 @@ impl TokenVerifier {
     /// All of [`verify`](Self::verify) but the time.
     pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
         let bytes = decode(token).ok_or(TokenError::Invalid)?;
-        grant(&self.authentic_blocks(&bytes)?)
+        let unverified = UnverifiedBiscuit::from(bytes).map_err(invalid)?;
+        let id = KeyId(unverified.root_key_id().unwrap_or_default());
+        let found = self.keys.binary_search_by_key(&id, |(id, _)| *id);
+        let (_, key) = found.ok().and_then(|at| self.keys.get(at)).ok_or(TokenError::Invalid)?;
+        grant(id, &authentic_blocks(unverified, *key)?)
     }
+}
 
-    /// The blocks of a biscuit, once every signature in it has been found right.
-    fn authentic_blocks(&self, biscuit: &[u8]) -> Result<schema::AuthorizerWorld, TokenError> {
-        let unverified = UnverifiedBiscuit::from(biscuit).map_err(invalid)?;
-        if unverified.block_count() > TOKEN_BLOCKS_MAX {
-            let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
-            return Err(TokenError::Unsupported(reason));
-        }
-        let biscuit = unverified.verify(self.0).map_err(invalid)?;
-        if biscuit.external_public_keys().iter().any(Option::is_some) {
-            return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
-        }
-        // The snapshot is the library's public view of single blocks, all in one symbol table. No
-        // datalog has run when it is taken.
-        let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
-        Ok(snapshot.world)
+/// The blocks of a biscuit, once every signature in it has been found right.
+fn authentic_blocks(
+    unverified: UnverifiedBiscuit,
+    key: PublicKey,
+) -> Result<schema::AuthorizerWorld, TokenError> {
+    if unverified.block_count() > TOKEN_BLOCKS_MAX {
+        let reason = format!("it has more than {TOKEN_BLOCKS_MAX} blocks");
+        return Err(TokenError::Unsupported(reason));
     }
+    let biscuit = unverified.verify(key).map_err(invalid)?;
+    if biscuit.external_public_keys().iter().any(Option::is_some) {
+        return Err(TokenError::Unsupported("a block is signed by a third party".to_owned()));
+    }
+    // The snapshot is the library's public view of single blocks, all in one symbol table. No
+    // datalog has run when it is taken.
+    let snapshot = biscuit.authorizer().map_err(invalid)?.snapshot().map_err(invalid)?;
+    Ok(snapshot.world)
 }
 
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenVerifier({})", self.0.to_bytes_hex())
+        let shown = self.keys.iter().map(|(id, key)| (id.0, key.to_bytes_hex()));
+        f.debug_map().entries(shown).finish()
     }
 }
 
@@ -101,7 +121,7 @@ fn decode(token: &str) -> Option<Vec<u8>> {
     encoding.decode(text).ok()
 }
 
-fn grant(world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
+fn grant(key: KeyId, world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
     let symbols = SymbolTable::from(world.symbols.clone()).map_err(invalid)?;
     let (authority, appended) = world.blocks.split_first().ok_or(TokenError::Invalid)?;
     let authority = Authority::read(authority, &symbols).ok_or(TokenError::Invalid)?;
@@ -109,7 +129,7 @@ fn grant(world: &schema::AuthorizerWorld) -> Result<Grant, TokenError> {
         [] => None,
         blocks => Some(Narrowing::read(blocks, symbols)?),
     };
-    Ok(Grant::new(authority.agent, authority.serial, authority.expires, narrowing))
+    Ok(Grant::new(key, authority.agent, authority.serial, authority.expires, narrowing))
 }
 
 /// What the registry signed.

@@ -106,9 +106,21 @@ impl RelayArgs {
 impl OpsArgs {
     /// Makes a call to the ops port.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
+        http::call(&self.connector()?, self.timeout, call).await
+    }
+
+    /// Makes a call to the ops port whose answer may be long.
+    pub(super) async fn download(
+        &self,
+        call: Call<'_>,
+        take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        http::download(&self.connector()?, self.timeout, call, take).await
+    }
+
+    fn connector(&self) -> Result<Connector, Failure> {
         let endpoint = self.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })?;
-        let connector = Connector::new(&endpoint, self.ca.as_deref())?;
-        http::call(&connector, self.timeout, call).await
+        Connector::new(&endpoint, self.ca.as_deref())
     }
 }
 

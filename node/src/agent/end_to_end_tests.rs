@@ -7,7 +7,8 @@ use std::{future::pending, time::Duration};
 use clap::Parser;
 
 use super::{
-    AdminCommand, Command, StatusArgs, administer, carry_out,
+    AgentsCommand, BackupArgs, ClusterCommand, Command, StatusArgs, agents, backup, carry_out,
+    cluster,
     failure::Failure,
     output::tests::captured,
     status,
@@ -24,7 +25,10 @@ enum Line {
     #[command(subcommand)]
     Agent(Command),
     #[command(subcommand)]
-    Agents(AdminCommand),
+    Agents(AgentsCommand),
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    Backup(BackupArgs),
     Status(StatusArgs),
 }
 
@@ -52,7 +56,9 @@ async fn run(line: &[&str]) -> Ended {
     let ending = async {
         match line {
             Line::Agent(command) => carry_out(command, &mut output, &clock, pending()).await,
-            Line::Agents(command) => administer(command, &mut output).await,
+            Line::Agents(command) => agents::run(command, &mut output).await,
+            Line::Cluster(command) => cluster::run(command, &mut output).await,
+            Line::Backup(args) => backup::run(&args, &mut output).await,
             Line::Status(args) => status::run(&args, &mut output).await,
         }
     };
@@ -287,7 +293,9 @@ async fn a_taken_name_leaves_no_file() {
 async fn an_operator_revokes_and_looks() {
     let record = r#"{"agent_id":"rawk-042","registered_at":0,"serial":7,"revoked":true,
         "connected":true,"node":"node-1"}"#;
-    let turns = [Turn::Http(OK, "{}"), Turn::Http(OK, "{}"), Turn::Http(OK, record)];
+    let revoked = r#"{"agent_id":"rawk-042","revoked":true}"#;
+    let token = r#"{"serial":7,"revoked":true}"#;
+    let turns = [Turn::Http(OK, revoked), Turn::Http(OK, token), Turn::Http(OK, record)];
     let relay = TestRelay::start(turns.into()).await;
     let address = relay.address();
     let rest = ["--ops", &address, "--admin-token", TOKEN];
@@ -303,6 +311,127 @@ async fn an_operator_revokes_and_looks() {
     assert!(heard[0].contains("authorization: Bearer tok_secret\r\n"));
     assert!(heard[1].starts_with("POST /tokens/7/revoke HTTP/1.1\r\n"));
     assert!(heard[2].starts_with("GET /agents/rawk-042 HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn a_registration_is_repeated_with_its_key_until_its_outcome_is_known() {
+    let unavailable = r#"{"error":"registry_unavailable","message":"no quorum"}"#;
+    let credentials = r#"{"agent_id":"rawk-042","token":"tok_new"}"#;
+    let relay = TestRelay::start(vec![
+        Turn::Http("503 Service Unavailable\r\nretry-after: 0", unavailable),
+        Turn::Hangup,
+        Turn::Http(OK, credentials),
+    ])
+    .await;
+    let address = relay.address();
+    let ended = run(&["agent", "register", "rawk-042", "--relay", &address]).await;
+    assert_eq!(ended.code(), 0, "{}", ended.notes);
+    assert!(ended.results.contains("export ARC_TOKEN=tok_new"));
+    assert!(ended.notes.contains("no quorum"), "{}", ended.notes);
+    let heard = relay.heard();
+    let key = |request: &str| {
+        let (_, rest) = request.split_once("idempotency-key: ").unwrap();
+        rest.split_once("\r\n").unwrap().0.to_owned()
+    };
+    assert_eq!((heard.len(), key(&heard[0]).len()), (2, 32));
+    assert_eq!(key(&heard[0]), key(&heard[1]), "one attempt, one key");
+}
+
+#[tokio::test]
+async fn names_are_listed_and_imported() {
+    let page = r#"{"agents":[{"agent_id":"ann-1","registered_at":0,"serial":1,"revoked":false,
+        "banned":true,"connected":true}],"next":"ann-1"}"#;
+    let last = r#"{"agents":[{"agent_id":"bob-1","registered_at":0,"serial":null,"revoked":false,
+        "banned":false,"connected":false}],"next":null}"#;
+    let imported = r#"{"added":1,"existing":["ann-1"]}"#;
+    let turns = [Turn::Http(OK, page), Turn::Http(OK, last), Turn::Http(OK, imported)];
+    let relay = TestRelay::start(turns.into()).await;
+    let address = relay.address();
+    let rest = ["--ops", &address, "--admin-token", TOKEN];
+    let listed = run(&[&["agents", "list"], &rest[..]].concat()).await;
+    let expected = "\
+REGISTERED                  SERIAL  STATE      AGENT
+1970-01-01T00:00:00.000Z         1  banned     ann-1
+1970-01-01T00:00:00.000Z         -  no token   bob-1
+";
+    assert_eq!(listed.results, expected);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("names.json").to_string_lossy().into_owned();
+    std::fs::write(&path, r#"["ann-1", {"agent_id": "bob-1"}]"#).unwrap();
+    let said = run(&[&["agents", "import", &path], &rest[..]].concat()).await;
+    assert_eq!(said.results, "imported 1 name; registered already: 1\n");
+    let heard = relay.heard();
+    assert!(
+        heard[1].starts_with("GET /agents?limit=1000&after=ann-1 HTTP/1.1\r\n"),
+        "{}",
+        heard[1]
+    );
+    assert!(heard[2].ends_with("\r\n\r\n[\"ann-1\",\"bob-1\"]"), "{}", heard[2]);
+    for (list, says) in [
+        ("[", "EOF"),
+        (r#"["ann-1", "NO"]"#, "name 2"),
+        (r#"[{"agent_id":"ann-1","nick":1}]"#, "`nick`"),
+    ] {
+        std::fs::write(&path, list).unwrap();
+        let said = run(&[&["agents", "import", &path], &rest[..]].concat()).await;
+        assert_eq!(said.code(), 2);
+        assert!(said.error().contains(says), "{}", said.error());
+    }
+}
+
+#[tokio::test]
+async fn voters_and_keys_are_changed_by_command() {
+    let report = r#"{"id":"ab","role":"leader","available":true,"waiting":null,"leader":"a1",
+        "term":1,"applied":7,"voters":[],"failure":null}"#;
+    let key = r#"{"id":1,"public":"0a","created_at":0,"retires_at":1000}"#;
+    let rotated = format!(r#"{{"signs":{key},"retires":{key}}}"#);
+    let rotated: &'static str = rotated.leak();
+    let turns = vec![
+        Turn::Http(OK, report),
+        Turn::Http(OK, report),
+        Turn::Http(OK, report),
+        Turn::Http(OK, rotated),
+    ];
+    let relay = TestRelay::start(turns).await;
+    let address = relay.address();
+    for line in [
+        &["cluster", "voters"][..],
+        &["cluster", "voters", "set", "a:1,b:1,c:1"],
+        &["cluster", "voters", "replace", "a:1", "d:1"],
+        &["cluster", "key", "rotate", "--retire-after", "30d"],
+    ] {
+        let ended = run(&[line, &["--ops", &address, "--admin-token", TOKEN]].concat()).await;
+        assert_eq!(ended.code(), 0, "{line:?}: {}", ended.notes);
+    }
+    let heard = relay.heard();
+    let bodies = [
+        "\r\n\r\n",
+        r#"{"change":"set","seeds":["a:1","b:1","c:1"]}"#,
+        r#"{"change":"replace","old":"a:1","new":"d:1"}"#,
+        r#"{"retire_after_seconds":2592000}"#,
+    ];
+    for (request, body) in heard.iter().zip(bodies) {
+        assert!(request.ends_with(body), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_ends_early_leaves_no_file() {
+    let truncated = "200 OK\r\nconnection: close\r\ntransfer-encoding: chunked";
+    let turns =
+        vec![Turn::Raw(truncated, "3\r\nARC\r\n"), Turn::Raw(truncated, "3\r\nARC\r\n0\r\n\r\n")];
+    let relay = TestRelay::start(turns).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("arc.backup").to_string_lossy().into_owned();
+    let address = relay.address();
+    let line = ["backup", &path, "--ops", &address, "--admin-token", TOKEN];
+    assert_eq!(run(&line).await.code(), 1);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let ended = run(&line).await;
+    assert_eq!((ended.code(), std::fs::read_to_string(&path).unwrap()), (0, "ARC".to_owned()));
+    let again = run(&line).await;
+    assert_eq!(again.code(), 2);
+    assert!(again.error().contains("--force"), "{}", again.error());
 }
 
 #[tokio::test]

@@ -44,6 +44,15 @@ pub(super) enum Failure {
     /// The file for a token cannot be written.
     #[error("cannot create {}: {source}; choose a file that does not exist yet", path.display())]
     Save { path: PathBuf, source: io::Error },
+    /// A file that is there already would be replaced.
+    #[error("{} exists already: choose another file, or give --force", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// A file is no list of names.
+    #[error("{} is no JSON list of agent ids: {reason}", path.display())]
+    Names { path: PathBuf, reason: String },
     /// A CA file holds no usable certificate.
     #[error("no usable certificate in {}: {reason}", path.display())]
     Authority { path: PathBuf, reason: String },
@@ -123,6 +132,9 @@ impl Failure {
             | Self::Read { .. }
             | Self::Stdin(_)
             | Self::Save { .. }
+            | Self::Exists(_)
+            | Self::Write { .. }
+            | Self::Names { .. }
             | Self::Authority { .. }
             | Self::Payload(_) => 2,
             Self::Closed { code: 4001, .. } => 4,

@@ -28,13 +28,16 @@ use super::{
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What to ask for.
+#[derive(Clone, Default)]
 pub(super) struct Call<'a> {
-    /// `GET` or `POST`.
+    /// `GET`, unless said otherwise.
     pub(super) method: Method,
     /// Absolute path.
     pub(super) path: &'a str,
     /// The `Authorization` header, if any.
     pub(super) authorization: Option<HeaderValue>,
+    /// Names this attempt, so that it can be made again until its outcome is known.
+    pub(super) idempotency_key: Option<HeaderValue>,
     /// JSON, if any.
     pub(super) body: Option<String>,
 }
@@ -62,6 +65,36 @@ pub(super) async fn call<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|e| Failure::NotRelay(e.to_string()))
 }
 
+/// Makes the call and hands the answer's body to `take`, piece by piece; none may take longer than
+/// `limit` to come. An answer that ends early is a failure.
+pub(super) async fn download(
+    connector: &Connector,
+    limit: Duration,
+    call: Call<'_>,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let request = request(connector, call)?;
+    let stream = within(limit, "connection to the relay", connector.dial()).await?;
+    exchange(stream, request, |response| async move {
+        let (parts, mut body) = response.into_parts();
+        if !parts.status.is_success() {
+            let body = within(limit, "answer from the relay", collected(body)).await?;
+            return Err(Failure::refused(parts.status, retry_after(&parts.headers), &body));
+        }
+        let mut next = async || {
+            let frame = async { body.frame().await.transpose().map_err(Failure::from) };
+            within(limit, "more of the answer", frame).await
+        };
+        while let Some(frame) = next().await? {
+            if let Some(bytes) = frame.data_ref() {
+                take(bytes)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Upgrades a fresh connection to WebSocket (RFC 6455 section 4.1).
 pub(super) async fn upgrade(
     connector: &Connector,
@@ -70,7 +103,7 @@ pub(super) async fn upgrade(
 ) -> Result<Upgraded, Failure> {
     let key = generate_key();
     let accept = derive_accept_key(key.as_bytes());
-    let call = Call { method: Method::GET, path, authorization: Some(authorization), body: None };
+    let call = Call { path, authorization: Some(authorization), ..Call::default() };
     let mut request = request(connector, call)?;
     let headers = request.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -124,6 +157,9 @@ fn request(connector: &Connector, call: Call<'_>) -> Result<Request<Full<Bytes>>
     headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
     if json {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(key) = call.idempotency_key {
+        headers.insert("idempotency-key", key);
     }
     if let Some(authorization) = call.authorization {
         headers.insert(header::AUTHORIZATION, authorization);

@@ -1,11 +1,14 @@
-//! The client in the relay's own binary: `arc-relay agent …` for agents, `arc-relay agents …` for
-//! the operator who looks after their tokens, `arc-relay status` for one who looks after nodes.
+//! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
+//! `cluster …`, `backup` and `status` for their operator.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
 
 mod admin;
+mod agents;
 mod args;
+mod backup;
+mod cluster;
 mod connect;
 mod failure;
 mod http;
@@ -30,7 +33,9 @@ mod test_relay;
 
 use std::process::ExitCode;
 
-pub use self::status::StatusArgs;
+pub use self::{
+    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, status::StatusArgs,
+};
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
 
@@ -60,20 +65,6 @@ pub enum Command {
     Subscribe(subscribe::Args),
 }
 
-/// What an operator can do to agents, on the ops port.
-#[derive(clap::Subcommand, Clone, Debug)]
-pub enum AdminCommand {
-    /// Revoke all tokens of an agent, or one token; open sessions end at once
-    #[command(after_help = failure::EXIT_CODES)]
-    Revoke(admin::RevokeArgs),
-    /// Issue one more token for a registered agent
-    #[command(after_help = failure::EXIT_CODES)]
-    Reissue(admin::ReissueArgs),
-    /// Show what the relay knows of an agent
-    #[command(after_help = failure::EXIT_CODES)]
-    Show(admin::ShowArgs),
-}
-
 /// Runs a command of `arc-relay agent` and tells how it ended, on standard error and by exit code.
 ///
 /// A write to a pipe that nobody reads may still be waiting when this returns: end the runtime with
@@ -85,9 +76,23 @@ pub async fn run(command: Command) -> ExitCode {
 }
 
 /// Runs a command of `arc-relay agents`, like [`run`].
-pub async fn run_admin(command: AdminCommand) -> ExitCode {
+pub async fn run_agents(command: AgentsCommand) -> ExitCode {
     let mut output = Output::of_process();
-    let outcome = administer(command, &mut output).await;
+    let outcome = agents::run(command, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs a command of `arc-relay cluster`, like [`run`].
+pub async fn run_cluster(command: ClusterCommand) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = cluster::run(command, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay backup` of a running relay, like [`run`].
+pub async fn run_backup(args: BackupArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = backup::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 
@@ -111,13 +116,5 @@ async fn carry_out(
         Command::Send(args) => send::run(&args, output).await,
         Command::Listen(args) => listen::run(&args, output, clock, stop).await,
         Command::Subscribe(args) => subscribe::run(&args, output).await,
-    }
-}
-
-async fn administer(command: AdminCommand, output: &mut Output) -> Result<(), Failure> {
-    match command {
-        AdminCommand::Revoke(args) => admin::revoke(&args, output).await,
-        AdminCommand::Reissue(args) => admin::reissue(&args, output).await,
-        AdminCommand::Show(args) => admin::show(&args, output).await,
     }
 }

@@ -1,19 +1,30 @@
 //! `agent register`: a name for ever, and the token that speaks for it (PROTOCOL section 2).
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cluster::AgentId;
-use hyper::Method;
-use serde::{Deserialize, Serialize};
+use hyper::{Method, StatusCode, header::HeaderValue};
+use rand::Rng as _;
 
 use super::{
     args::{DEFAULT_RELAY, RelayArgs},
+    connect::Connector,
     failure::Failure,
     http::{self, Call},
     output::Output,
     secret::{Secret, SecretFile},
     text::{escaped, shell_word},
 };
+use crate::admin::Credentials;
+
+/// How often a relay is asked that cannot decide, or is lost before it has answered.
+const ATTEMPTS: u32 = 5;
+
+/// How long to wait before it is asked again, if it does not say.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest wait that it may ask for.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Options of `agent register`.
 #[derive(clap::Args, Clone, Debug)]
@@ -43,15 +54,6 @@ pub struct Args {
     relay: RelayArgs,
 }
 
-/// The answer to a registration, and to a reissue. Has no `Debug`: it holds a token.
-#[derive(Deserialize, Serialize)]
-pub(super) struct Credentials {
-    /// The registered name.
-    pub(super) agent_id: String,
-    /// The token that speaks for it.
-    pub(super) token: String,
-}
-
 pub(super) async fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let url = args.relay.url()?;
     let connector = args.relay.connector()?;
@@ -60,14 +62,57 @@ pub(super) async fn run(args: &Args, output: &mut Output) -> Result<(), Failure>
     let file = args.save.as_deref().map(SecretFile::create).transpose()?;
     let path = url.register_path();
     let body = serde_json::json!({ "agent_id": wanted(args) }).to_string();
-    let call = Call { method: Method::POST, path: &path, authorization, body: Some(body) };
-    let credentials: Credentials = http::call(&connector, args.relay.timeout, call).await?;
+    let call = Call {
+        method: Method::POST,
+        path: &path,
+        authorization,
+        idempotency_key: Some(attempt()?),
+        body: Some(body),
+    };
+    let credentials = ask(&connector, args.relay.timeout, &call, output).await?;
     let said = format!("registered {}", escaped(&credentials.agent_id));
     hand_over(&credentials, &said, file, args.json, output).await?;
     if !args.json {
         output.result(&next_step(args, &url.to_string())).await?;
     }
     Ok(())
+}
+
+/// Asks until the outcome is known, or the relay has been asked often enough. The key lets the relay
+/// answer as it would have the first time.
+async fn ask(
+    connector: &Connector,
+    limit: Duration,
+    call: &Call<'_>,
+    output: &mut Output,
+) -> Result<Credentials, Failure> {
+    for asked in 1.. {
+        let failure = match http::call(connector, limit, call.clone()).await {
+            Ok(credentials) => return Ok(credentials),
+            Err(failure) => failure,
+        };
+        let wait = match &failure {
+            _ if asked >= ATTEMPTS => return Err(failure),
+            Failure::Refused { status: StatusCode::SERVICE_UNAVAILABLE, retry_after, .. } => {
+                retry_after.unwrap_or(PAUSE).min(PAUSE_MAX)
+            }
+            // Whoever could not be reached at first is not there; later, it is starting again.
+            Failure::Dial { .. } if asked == 1 => return Err(failure),
+            Failure::Dial { .. } | Failure::Http(_) | Failure::Timeout { .. } => PAUSE,
+            _ => return Err(failure),
+        };
+        output.note(&format!("{failure}; asking again in {wait:?}")).await;
+        tokio::time::sleep(wait).await;
+    }
+    Err(Failure::NotRelay("it never decides".into()))
+}
+
+/// A key for one attempt: what is secret in it keeps others from asking for the token.
+fn attempt() -> Result<HeaderValue, Failure> {
+    let key = format!("{:032x}", rand::rng().random::<u128>());
+    let mut key = HeaderValue::from_str(&key).map_err(|_| Failure::UnusableSecret("key"))?;
+    key.set_sensitive(true);
+    Ok(key)
 }
 
 /// Gives the user the credentials: as JSON, in a file, or as the line that sets the variable.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use hyper::Method;
 use serde_json::value::RawValue;
 
 use super::{
@@ -10,9 +9,12 @@ use super::{
     failure::Failure,
     http::Call,
     output::Output,
-    text::{escaped, on_one_line},
+    text::{counted, escaped, on_one_line},
 };
-use crate::report::{ClusterReport, LinkReport, NodeReport};
+use crate::{
+    admin::{RegistryReport, Voter},
+    report::{ClusterReport, LinkReport, NodeReport},
+};
 
 /// Options of `arc-relay status`.
 #[derive(clap::Args, Clone, Debug)]
@@ -22,7 +24,7 @@ pub struct StatusArgs {
 }
 
 pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let call = Call { method: Method::GET, path: "/cluster", authorization: None, body: None };
+    let call = Call { path: "/cluster", ..Call::default() };
     let answer: Box<RawValue> = args.ops.ask(call).await?;
     if args.ops.json {
         return output.result(&on_one_line(answer.get())).await;
@@ -49,12 +51,59 @@ fn told(report: &ClusterReport) -> String {
         text.push('\n');
         text.push_str(&table(&LINK_COLUMNS, report.links.iter().map(link_row)));
     }
+    if let Some(registry) = &report.registry {
+        text.push('\n');
+        text.push_str(&registry_told(registry, &report.nodes));
+    }
     text.truncate(text.trim_end().len());
     text
 }
 
-fn counted(number: u64, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+/// How the names are kept: what is wrong first, then by whom.
+fn registry_told(registry: &RegistryReport, nodes: &[NodeReport]) -> String {
+    let name = |id: &str| {
+        let node = nodes.iter().find(|node| node.id == id);
+        node.map_or_else(|| escaped(id), |node| escaped(&node.name))
+    };
+    let leader = match &registry.leader {
+        Some(leader) => format!("led by {}", name(leader)),
+        None => "without a leader".to_owned(),
+    };
+    let registers = if registry.available { "can be registered" } else { "CANNOT be registered" };
+    let mut text = format!(
+        "names {registers}, {leader}, term {}; this node: {}, at entry {}\n",
+        registry.term,
+        escaped(&registry.role),
+        registry.applied,
+    );
+    if let Some(failure) = &registry.failure {
+        let _ = writeln!(text, "this node's registry has failed: {}", escaped(failure));
+    }
+    if let Some(waiting) = &registry.waiting {
+        let _ = writeln!(text, "waiting: {}", escaped(&waiting.reason));
+    }
+    if !registry.voters.is_empty() {
+        text.push('\n');
+        let row = |voter: &Voter| voter_row(voter, name(&voter.node));
+        text.push_str(&table(&VOTER_COLUMNS, registry.voters.iter().map(row)));
+    }
+    text
+}
+
+const VOTER_COLUMNS: [Column; 4] = [
+    Column::left("KEEPS THE NAMES"),
+    Column::left("SEED"),
+    Column::left("VOTES"),
+    Column::right("BEHIND"),
+];
+
+fn voter_row(voter: &Voter, name: String) -> [String; 4] {
+    [
+        name,
+        if voter.seed.is_empty() { "-".to_owned() } else { escaped(&voter.seed) },
+        if voter.votes { "yes" } else { "not yet" }.to_owned(),
+        voter.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
+    ]
 }
 
 const NODE_COLUMNS: [Column; 8] = [
@@ -176,7 +225,8 @@ mod tests {
         let gone = NodeReport { state: "dead".into(), ..node("c", 5) };
         let nodes =
             vec![node("alpha\u{1b}[2J", 0), NodeReport { address, ..node("b", 1_000) }, gone];
-        let report = ClusterReport { node: "id-b".into(), nodes, links: vec![link] };
+        let report =
+            ClusterReport { node: "id-b".into(), nodes, links: vec![link], registry: None };
         let expected = "\
 2 nodes, 1000 agents, 12000 messages/min, says b
 
@@ -196,10 +246,54 @@ b            0.3 ms   68 KiB   12 ms";
 
     #[test]
     fn a_node_that_is_alone_has_no_links_to_show() {
-        let report =
-            ClusterReport { node: String::new(), nodes: vec![node("a", 1)], links: Vec::new() };
+        let report = ClusterReport {
+            node: String::new(),
+            nodes: vec![node("a", 1)],
+            links: Vec::new(),
+            registry: None,
+        };
         let told = told(&report);
         assert!(told.starts_with("1 node, 1 agent, 12 messages/min\n\nNODE"), "{told}");
         assert!(!told.contains("LINK"), "{told}");
+    }
+
+    #[test]
+    fn who_keeps_the_names_is_told_and_what_is_wrong() {
+        let voter = |id: &str, seed: &str, votes, lag| Voter {
+            node: id.into(),
+            seed: seed.into(),
+            votes,
+            lag,
+        };
+        let mut registry = RegistryReport {
+            id: Some("7".into()),
+            role: "leader".into(),
+            available: true,
+            waiting: None,
+            leader: Some("id-a".into()),
+            term: 3,
+            applied: 42,
+            voters: vec![voter("id-a", "a:7946", true, Some(0)), voter("gone", "", false, None)],
+            failure: None,
+        };
+        let nodes = [node("a", 1)];
+        let told = registry_told(&registry, &nodes);
+        let expected = "\
+names can be registered, led by a, term 3; this node: leader, at entry 42
+
+KEEPS THE NAMES  SEED    VOTES    BEHIND
+a                a:7946  yes           0
+gone             -       not yet       -
+";
+        assert_eq!(told, expected);
+        registry.available = false;
+        registry.leader = None;
+        registry.failure = Some("disk".into());
+        registry.waiting =
+            Some(crate::admin::Waiting { reason: "start b".into(), seeds: vec!["b".into()] });
+        let told = registry_told(&registry, &nodes);
+        for part in ["CANNOT", "without a leader", "has failed: disk", "waiting: start b"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 }

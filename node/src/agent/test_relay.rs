@@ -28,6 +28,10 @@ pub(super) enum Turn {
     Http(&'static str, &'static str),
     /// A session: welcome, these acts, then silence until the client leaves.
     Session(Vec<Act>),
+    /// What ends the connection after a status line (and headers), and these bytes.
+    Raw(&'static str, &'static str),
+    /// A connection that is lost at once.
+    Hangup,
     /// No answer at all.
     Nothing,
 }
@@ -132,6 +136,8 @@ async fn play(listener: TcpListener, turns: Vec<Turn>, record: Arc<Mutex<Vec<Str
         let (stream, _) = listener.accept().await.unwrap();
         match turn {
             Turn::Http(head, body) => http(stream, head, body, &record).await,
+            Turn::Raw(head, bytes) => raw(stream, head, bytes).await,
+            Turn::Hangup => drop(stream),
             Turn::Session(acts) => session(stream, acts, &record).await,
             Turn::Nothing => {
                 // Held open until the client gives up.
@@ -142,13 +148,23 @@ async fn play(listener: TcpListener, turns: Vec<Turn>, record: Arc<Mutex<Vec<Str
     }
 }
 
-/// Takes a request whose body, if any, ends with `}`, which JSON's do.
+/// Answers a request that has no body, and hangs up.
+async fn raw(mut stream: TcpStream, head: &str, bytes: &str) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
+    }
+    let answer = format!("HTTP/1.1 {head}\r\n\r\n{bytes}");
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+/// Takes a request whose body, if any, ends with `}` or `]`, which JSON's do.
 async fn http(mut stream: TcpStream, head: &str, body: &str, record: &Mutex<Vec<String>>) {
     let mut request = Vec::new();
     let is_whole = |request: &[u8]| {
         let text = String::from_utf8_lossy(request).to_lowercase();
         match text.split_once("\r\n\r\n") {
-            Some((head, body)) => !head.contains("content-length") || body.ends_with('}'),
+            Some((head, body)) => !head.contains("content-length") || body.ends_with(['}', ']']),
             None => false,
         }
     };

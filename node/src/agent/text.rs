@@ -27,6 +27,11 @@ pub(super) fn on_one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }
 
+/// So many of them, in words.
+pub(super) fn counted(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `word` so that a POSIX shell reads it back as one word.
 pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);

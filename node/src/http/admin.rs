@@ -1,27 +1,40 @@
-//! What only the holder of the admin token may do: look at agents, revoke and reissue tokens.
+//! What only the holder of the admin token may do: look after agents and their tokens, the registry's
+//! voters and keys, and take backups.
 //!
-//! Every change is a line in the log, with the address it came from.
+//! Every change, and every attempt at one, is a line in the log: see [`audit`]. The JSON is that of
+//! [`crate::admin`].
+
+pub(super) mod agents;
+mod audit;
+pub(super) mod backup;
+pub(super) mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 
 use axum::{
-    Extension, Json, Router,
-    extract::{Path, Request, State},
+    Router,
+    extract::{Request, State},
     http::{HeaderValue, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use cluster::{
-    AgentId,
     admin::same_secret,
-    registry::{AdminError, Revocation},
-    token::Serial,
+    registry::{AdminError, Administration},
 };
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
 
-use super::{ApiError, client_address::ClientAddress, register::bearer};
-use crate::{relay::Relay, report};
+use super::{
+    ApiError, body,
+    register::{UNAVAILABLE_RETRY, bearer},
+};
+use crate::relay::Relay;
+
+/// Bytes of a body that is no list of names.
+const BODY_BYTES_MAX: usize = 16 << 10;
 
 /// The secret that the admin API asks for.
 #[derive(Clone)]
@@ -40,14 +53,34 @@ impl fmt::Debug for AdminToken {
     }
 }
 
+/// What the admin API works with.
+#[derive(Clone)]
+pub(super) struct Desk {
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+}
+
 /// The paths that ask for the admin token.
-pub(super) fn routes(token: AdminToken) -> Router<Arc<Relay>> {
+pub(super) fn routes(
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+    token: AdminToken,
+) -> Router<Arc<Relay>> {
     Router::new()
-        .route("/agents/{id}", get(show))
-        .route("/agents/{id}/revoke", post(revoke))
-        .route("/agents/{id}/reissue", post(reissue))
-        .route("/tokens/{serial}/revoke", post(revoke_token))
+        .route("/agents", get(agents::list))
+        .route("/agents/import", post(agents::import))
+        .route("/agents/{id}", get(agents::show))
+        .route("/agents/{id}/revoke", post(agents::revoke))
+        .route("/agents/{id}/ban", post(agents::ban).delete(agents::unban))
+        .route("/agents/{id}/reissue", post(agents::reissue))
+        .route("/tokens/{serial}/revoke", post(agents::revoke_token))
+        .route("/registry", get(registry::status))
+        .route("/registry/voters", put(registry::change_voters))
+        .route("/registry/keys", get(registry::keys).post(registry::rotate_key))
+        .route("/backup", post(backup::backup))
         .route_layer(middleware::from_fn_with_state(token, guard))
+        .route_layer(middleware::from_fn(audit::audit))
+        .with_state(Desk { relay, administration })
 }
 
 async fn guard(State(token): State<AdminToken>, request: Request, next: Next) -> Response {
@@ -60,74 +93,33 @@ async fn guard(State(token): State<AdminToken>, request: Request, next: Next) ->
         .into_response()
 }
 
-async fn show(
-    State(relay): State<Arc<Relay>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let agent = parse_id(&id)?;
-    let record = relay.registry.agent(&agent).await.map_err(|error| refusal(&error))?;
-    let record = record.ok_or_else(|| refusal(&AdminError::UnknownAgent))?;
-    let node = report::home_of(&relay, &agent).await;
-    Ok(Json(json!({
-        "agent_id": agent.as_str(),
-        "registered_at": record.registered_at,
-        "serial": record.serial.0,
-        "revoked": record.revoked,
-        "connected": node.is_some(),
-        "node": node,
-    })))
+impl Desk {
+    /// What the request's body says.
+    async fn told<T: DeserializeOwned>(
+        &self,
+        request: Request,
+        bytes_max: usize,
+    ) -> Result<T, ApiError> {
+        let (head, told) = request.into_parts();
+        let deadline = self.relay.config.timing.handshake_deadline;
+        let told = body::read(&head.headers, told, bytes_max, deadline).await?;
+        body::json(&told)
+    }
 }
 
-async fn revoke(
-    State(relay): State<Arc<Relay>>,
-    Extension(from): Extension<ClientAddress>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let agent = parse_id(&id)?;
-    let revocation = Revocation::Agent(agent.clone());
-    relay.registry.revoke(revocation).await.map_err(|error| refusal(&error))?;
-    tracing::info!(%agent, from = %from.ip, "audit: revoked all tokens of an agent");
-    Ok(Json(json!({ "agent_id": agent.as_str(), "revoked": true })))
-}
-
-async fn reissue(
-    State(relay): State<Arc<Relay>>,
-    Extension(from): Extension<ClientAddress>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let agent = parse_id(&id)?;
-    let registration = relay.registry.reissue(&agent).await.map_err(|error| refusal(&error))?;
-    tracing::info!(%agent, from = %from.ip, "audit: issued a new token for an agent");
-    Ok(Json(json!({ "agent_id": agent.as_str(), "token": registration.token })))
-}
-
-async fn revoke_token(
-    State(relay): State<Arc<Relay>>,
-    Extension(from): Extension<ClientAddress>,
-    Path(serial): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let serial = serial.parse().map(Serial).map_err(|_| {
-        let message = "this is no serial of a token: agents show ID prints them";
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_serial", message)
-    })?;
-    let revocation = Revocation::Token(serial);
-    relay.registry.revoke(revocation).await.map_err(|error| refusal(&error))?;
-    tracing::info!(serial = serial.0, from = %from.ip, "audit: revoked a token");
-    Ok(Json(json!({ "serial": serial.0, "revoked": true })))
-}
-
-fn parse_id(id: &str) -> Result<AgentId, ApiError> {
-    let invalid = |error: cluster::InvalidAgentId| {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent_id", error.to_string())
-    };
-    id.parse().map_err(invalid)
-}
-
-fn refusal(error: &AdminError) -> ApiError {
-    let (status, code) = match error {
-        AdminError::UnknownAgent => (StatusCode::NOT_FOUND, "unknown_agent"),
-        AdminError::UnknownToken => (StatusCode::NOT_FOUND, "unknown_token"),
-        AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
-    };
-    ApiError::new(status, code, error.to_string())
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> Self {
+        let (status, code) = match &error {
+            AdminError::UnknownAgent => (StatusCode::NOT_FOUND, "unknown_agent"),
+            AdminError::UnknownToken => (StatusCode::NOT_FOUND, "unknown_token"),
+            AdminError::Banned => (StatusCode::CONFLICT, "agent_banned"),
+            AdminError::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
+        };
+        let refusal = Self::new(status, code, error.to_string());
+        match error {
+            AdminError::Unavailable(_) => refusal.retry_after(UNAVAILABLE_RETRY),
+            _ => refusal,
+        }
+    }
 }

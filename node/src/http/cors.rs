@@ -47,7 +47,7 @@ pub(super) async fn cors(
     } else if preflight {
         let headers = [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
-            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, idempotency-key"),
             (ACCESS_CONTROL_MAX_AGE, "86400"),
         ];
         let mut response = (StatusCode::NO_CONTENT, headers).into_response();

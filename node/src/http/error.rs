@@ -9,6 +9,15 @@ use axum::{
 };
 use serde_json::json;
 
+/// What an error's answer says, kept beside it for those who log it.
+#[derive(Clone, Debug)]
+pub(super) struct Explanation {
+    /// The code for programs.
+    pub(super) code: &'static str,
+    /// The text for people.
+    pub(super) message: String,
+}
+
 /// An answer that is not what was asked for.
 #[derive(Debug)]
 pub struct ApiError {
@@ -83,6 +92,8 @@ impl IntoResponse for ApiError {
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }
+        let explanation = Explanation { code: self.code, message: self.message };
+        response.extensions_mut().insert(explanation);
         response
     }
 }

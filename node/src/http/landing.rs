@@ -1,7 +1,22 @@
 //! The page that a person sees who opens the relay's address in a browser.
 
+use std::sync::Arc;
+
+use axum::{extract::State, response::Html};
+
+use crate::{relay::Relay, report};
+
+/// A page for people.
+#[utoipa::path(
+    get, path = "/", tag = "agents",
+    responses((status = 200, content_type = "text/html", body = String)),
+)]
+pub(super) async fn landing_page(State(relay): State<Arc<Relay>>) -> Html<String> {
+    Html(page(&relay.config.relay_name, report::total(&relay).0.sessions))
+}
+
 /// The page of a relay of this name with so many agents connected.
-pub(super) fn page(relay: &str, connected: u64) -> String {
+fn page(relay: &str, connected: u64) -> String {
     PAGE.replace("{relay}", &escape(relay)).replace("{connected}", &connected.to_string())
 }
 

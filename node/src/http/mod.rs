@@ -2,8 +2,10 @@
 
 mod access_log;
 mod admin;
+mod body;
 pub mod client_address;
 mod cors;
+mod document;
 mod error;
 mod landing;
 mod ops;

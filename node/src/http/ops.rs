@@ -10,18 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde_json::{Value, json};
+use cluster::registry::Administration;
+use utoipa::ToSchema;
 
 use super::{
     ApiError, access_log,
     admin::{self, AdminToken},
     cors,
-    public::health,
+    document::openapi,
+    public::health_in_full,
     register::register,
 };
 use crate::{
     relay::{Phase, Relay},
-    report::{self, ClusterReport},
+    report::{self, ClusterReport, Stats},
 };
 
 /// The media type of Prometheus' text format.
@@ -35,26 +37,39 @@ GET  /stats                   counts
 GET  /metrics                 counts, for Prometheus
 GET  /cluster                 the nodes, and the links of this one
 POST /register                as on the public listener
+GET  /openapi.json            all of this, for programs
 
 With the admin token as a bearer token:
+GET  /agents?after=&limit=    the agents
+POST /agents/import           names from a list
 GET  /agents/{id}             what is known of an agent
 POST /agents/{id}/revoke      revoke all tokens of an agent
+POST /agents/{id}/ban         refuse an agent (DELETE lifts the ban)
 POST /agents/{id}/reissue     a new token for an agent
 POST /tokens/{serial}/revoke  revoke one token
+GET  /registry                how the registry is
+PUT  /registry/voters         who keeps it
+GET  /registry/keys           which keys sign (POST lets a new one)
+POST /backup                  everything, encrypted
 ";
 
 /// The ops listener's paths; `token` guards those that change something or name agents.
-pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
+pub fn ops_router(
+    relay: Arc<Relay>,
+    administration: Arc<dyn Administration>,
+    token: AdminToken,
+) -> Router {
     let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
     Router::new()
         .route("/", get(|| async { INDEX }))
-        .route("/health", get(health))
+        .route("/health", get(health_in_full))
         .route("/ready", get(ready))
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
+        .route("/openapi.json", get(openapi))
         .route("/register", post(register).options(no_content).layer(cors))
-        .merge(admin::routes(token))
+        .merge(admin::routes(Arc::clone(&relay), administration, token))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn(access_log::log))
@@ -66,25 +81,51 @@ async fn no_content() -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn ready(State(relay): State<Arc<Relay>>) -> Response {
+/// What `/ready` says.
+#[derive(serde::Serialize, ToSchema)]
+struct Readiness {
+    /// `ready`, `joining`, `full` or `draining`.
+    status: &'static str,
+}
+
+/// Whether the node takes new agents.
+#[utoipa::path(
+    get, path = "/ready", tag = "operators",
+    responses(
+        (status = 200, body = Readiness, description = "It does"),
+        (status = 503, body = Readiness, description = "It does not"),
+    ),
+)]
+pub(super) async fn ready(State(relay): State<Arc<Relay>>) -> Response {
     let text = match relay.phase() {
         Phase::Joining => "joining",
         Phase::Serving if relay.permits.available_permits() == 0 => "full",
-        Phase::Serving => return Json(json!({ "status": "ready" })).into_response(),
+        Phase::Serving => return Json(Readiness { status: "ready" }).into_response(),
         Phase::Draining => "draining",
     };
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": text }))).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Readiness { status: text })).into_response()
 }
 
-async fn stats(State(relay): State<Arc<Relay>>) -> Json<Value> {
+/// How much there is, in the cluster and on this node (PROTOCOL section 9).
+#[utoipa::path(get, path = "/stats", tag = "operators", responses((status = 200, body = Stats)))]
+pub(super) async fn stats(State(relay): State<Arc<Relay>>) -> Json<Stats> {
     Json(report::stats(&relay))
 }
 
-async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
+/// All counters, gauges and histograms, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operators",
+    responses((status = 200, content_type = "text/plain", body = String)),
+)]
+pub(super) async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
     relay.measure();
     ([(CONTENT_TYPE, PROMETHEUS)], relay.metrics.render()).into_response()
 }
 
-async fn cluster(State(relay): State<Arc<Relay>>) -> Json<ClusterReport> {
+/// The nodes, and the links of this one.
+#[utoipa::path(
+    get, path = "/cluster", tag = "operators", responses((status = 200, body = ClusterReport)),
+)]
+pub(super) async fn cluster(State(relay): State<Arc<Relay>>) -> Json<ClusterReport> {
     Json(report::cluster(&relay))
 }

@@ -7,16 +7,15 @@ use axum::{
     extract::State,
     http::StatusCode,
     middleware,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use serde_json::json;
+use utoipa::ToSchema;
 
-use super::{ApiError, access_log, cors, landing, register::register, upgrade::upgrade};
-use crate::{
-    relay::{Phase, Relay},
-    report,
+use super::{
+    ApiError, access_log, cors, landing::landing_page, register::register, upgrade::upgrade,
 };
+use crate::relay::{Phase, Relay};
 
 /// The public listener's paths.
 pub fn public_router(relay: Arc<Relay>) -> Router {
@@ -32,17 +31,49 @@ pub fn public_router(relay: Arc<Relay>) -> Router {
         .with_state(relay)
 }
 
-/// `GET /health` (PROTOCOL section 9).
+/// What `/health` says.
+#[derive(serde::Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`, `joining` or `draining`.
+    status: &'static str,
+    /// Seconds since the start.
+    uptime: u64,
+    /// `available`, or `unavailable` while no names can be registered.
+    registry: &'static str,
+    /// What for, if the node waits for others; on the ops listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<String>,
+}
+
+/// Whether the node is up (PROTOCOL section 9).
+#[utoipa::path(
+    get, path = "/health", tag = "operators",
+    responses(
+        (status = 200, body = Health, description = "It is"),
+        (status = 503, body = Health, description = "It starts or stops"),
+    ),
+)]
 pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
+    told(&relay, false)
+}
+
+/// The same for operators, with what the node waits for: that names other nodes.
+pub(super) async fn health_in_full(State(relay): State<Arc<Relay>>) -> Response {
+    told(&relay, true)
+}
+
+fn told(relay: &Relay, in_full: bool) -> Response {
     let (status, text) = match relay.phase() {
         Phase::Joining => (StatusCode::SERVICE_UNAVAILABLE, "joining"),
         Phase::Serving => (StatusCode::OK, "ok"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    let body = json!({ "status": text, "uptime": relay.clock.elapsed().as_secs() });
-    (status, Json(body)).into_response()
-}
-
-async fn landing_page(State(relay): State<Arc<Relay>>) -> Html<String> {
-    Html(landing::page(&relay.config.relay_name, report::total(&relay).0.sessions))
+    let registry = relay.registry.status();
+    let health = Health {
+        status: text,
+        uptime: relay.clock.elapsed().as_secs(),
+        registry: if registry.available { "available" } else { "unavailable" },
+        waiting: registry.waiting.filter(|_| in_full).map(|waiting| waiting.reason),
+    };
+    (status, Json(health)).into_response()
 }

@@ -1,30 +1,65 @@
 //! `POST /register` (PROTOCOL section 2).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
-    http::{
-        HeaderMap, StatusCode,
-        header::{AUTHORIZATION, CONTENT_LENGTH},
-    },
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Response},
 };
-use cluster::{AgentId, InvalidAgentId, admin::same_secret, registry::RegisterError};
-use serde_json::{json, value::RawValue};
+use cluster::{
+    AgentId, InvalidAgentId,
+    admin::same_secret,
+    registry::{Claim, RegisterError},
+};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use super::{ApiError, client_address::ClientAddress, cors};
-use crate::relay::{Phase, Relay};
+use super::{ApiError, body, client_address::ClientAddress, cors};
+use crate::{
+    admin::{Credentials, ErrorBody},
+    relay::{Phase, Relay},
+};
 
 /// Bytes of a request's body.
 const BODY_MAX: usize = 4_096;
 
 /// How long a client is asked to wait for a registry that cannot decide now.
-const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
+pub(super) const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
-/// Registers a name and answers with its token.
+/// The header with which a client may ask again (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Bytes of such a key: long enough that nobody guesses it, for it is answered with a token.
+const IDEMPOTENCY_KEY_BYTES: RangeInclusive<usize> = 16..=255;
+
+/// What a registration asks for. Of other fields nothing is read.
+#[derive(ToSchema)]
+#[allow(dead_code)] // for the document: bodies are read without being kept
+pub(super) struct Registering {
+    /// The name; without one the relay chooses.
+    agent_id: Option<String>,
+}
+
+/// Register a name for ever, and get its token (PROTOCOL section 2).
+#[utoipa::path(
+    post, path = "/register", tag = "agents", security((), ("registration" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Names this attempt, as in a random \
+        UUID, 16 to 255 visible ASCII characters: whoever sends it again, with the same id, has the same outcome")),
+    request_body(content = Option<Registering>),
+    responses(
+        (status = 200, body = Credentials),
+        (status = 400, body = ErrorBody, description = "`invalid_agent_id`, `invalid_json`, `invalid_idempotency_key`"),
+        (status = 403, body = ErrorBody, description = "`registration_closed`, `origin_not_allowed`"),
+        (status = 408, body = ErrorBody, description = "`timeout`"),
+        (status = 409, body = ErrorBody, description = "`agent_id_taken`, `agent_id_reserved`"),
+        (status = 413, body = ErrorBody, description = "`body_too_large`"),
+        (status = 429, body = ErrorBody, description = "`rate_limit`"),
+        (status = 503, body = ErrorBody, description = "`registry_unavailable`, `joining`, `draining`"),
+    ),
+)]
 pub(super) async fn register(
     State(relay): State<Arc<Relay>>,
     Extension(address): Extension<ClientAddress>,
@@ -49,13 +84,12 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let counters = &relay.metrics.registrations;
     let (head, body) = request.into_parts();
-    let admitted = admit(relay, address, &head.headers).and_then(|()| announced(&head.headers));
-    let wanted = match admitted {
-        Ok(()) => read_body(body, relay.config.timing.handshake_deadline).await,
+    let wanted = match admit(relay, address, &head.headers) {
+        Ok(()) => wanted(relay, &head.headers, body).await,
         Err(error) => Err(error),
     };
-    let wanted = wanted.inspect_err(|_| counters.refused.increment(1))?;
-    let registration = relay.registry.register(wanted).await.map_err(|error| {
+    let (wanted, claim) = wanted.inspect_err(|_| counters.refused.increment(1))?;
+    let registration = relay.registry.register(wanted, claim).await.map_err(|error| {
         match error {
             RegisterError::Taken | RegisterError::Reserved => counters.taken.increment(1),
             RegisterError::Unavailable(_) => counters.unavailable.increment(1),
@@ -63,8 +97,8 @@ async fn answer(
         refusal(&error)
     })?;
     tracing::info!(agent = %registration.agent, address = %address.ip, "registered an agent");
-    let body = json!({ "agent_id": registration.agent.as_str(), "token": registration.token });
-    Ok(Json(body).into_response())
+    let agent_id = registration.agent.to_string();
+    Ok(Json(Credentials { agent_id, token: registration.token }).into_response())
 }
 
 /// Whether this client may ask at all.
@@ -91,33 +125,34 @@ fn admit(relay: &Relay, address: ClientAddress, headers: &HeaderMap) -> Result<(
     }
 }
 
-async fn read_body(body: Body, deadline: Duration) -> Result<Option<AgentId>, ApiError> {
-    let read = tokio::time::timeout(deadline, to_bytes(body, BODY_MAX)).await;
-    match read {
-        Ok(Ok(bytes)) => wanted_id(&bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(invalid_json("the body did not arrive whole")),
-        Err(_) => {
-            let message = "the body did not arrive in time";
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+/// Which name is wanted, and what names the attempt to get it.
+async fn wanted(
+    relay: &Relay,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Option<AgentId>, Claim), ApiError> {
+    let key = idempotency_key(headers)?;
+    let deadline = relay.config.timing.handshake_deadline;
+    let agent = wanted_id(&body::read(headers, body, BODY_MAX, deadline).await?)?;
+    let claim = key.map_or_else(Claim::random, |key| Claim::repeatable(key, agent.as_ref()));
+    Ok((agent, claim))
+}
+
+/// The key with which the client may come again, if it sent one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let is_good = |key: &str| {
+        IDEMPOTENCY_KEY_BYTES.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+    };
+    match key.to_str() {
+        Ok(key) if is_good(key) && keys.next().is_none() => Ok(Some(key)),
+        _ => {
+            let message = "an Idempotency-Key is one of 16 to 255 visible ASCII characters: send a \
+                           random one for each name";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", message))
         }
     }
-}
-
-/// Refuses a body that is announced as too large before it is read.
-fn announced(headers: &HeaderMap) -> Result<(), ApiError> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > BODY_MAX) { Err(too_large()) } else { Ok(()) }
-}
-
-fn too_large() -> ApiError {
-    let message = format!("the body may have {BODY_MAX} bytes at most");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let source = std::error::Error::source(error);
-    source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
 /// The id that a request's body asks for, if it asks for one. Of other fields nothing is read.
@@ -138,8 +173,7 @@ fn wanted_id(body: &[u8]) -> Result<Option<AgentId>, ApiError> {
 }
 
 fn invalid_json(why: &str) -> ApiError {
-    let message = format!("{why}: send {{\"agent_id\": \"some-name\"}}, or nothing");
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+    body::invalid_json(&format!("{why}: send {{\"agent_id\": \"some-name\"}}, or nothing"))
 }
 
 fn invalid_id(why: impl std::fmt::Display) -> ApiError {
@@ -194,6 +228,29 @@ mod tests {
             r#"{"agent_id":"\ud800"}"#,
         ] {
             assert_eq!(code_of(body), "invalid_agent_id", "{body:?}");
+        }
+    }
+
+    #[test]
+    fn idempotency_keys() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(IDEMPOTENCY_KEY, value.parse().unwrap());
+            }
+            idempotency_key(&headers).map(|key| key.map(str::to_owned)).map_err(|e| e.code())
+        };
+        assert_eq!(read(&[]), Ok(None));
+        for good in
+            ["0123456789abcdef", "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"", &"x".repeat(255)]
+        {
+            assert_eq!(read(&[good]), Ok(Some(good.to_owned())));
+        }
+        let two = ["0123456789abcdef"; 2];
+        for bad in
+            [&["0123456789abcde"][..], &[""], &["0123456789 abcdef"], &[&"x".repeat(256)], &two]
+        {
+            assert_eq!(read(bad), Err("invalid_idempotency_key"), "{bad:?}");
         }
     }
 

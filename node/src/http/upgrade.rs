@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
+    admin::ErrorBody,
     limits::{ConnectionPermit, TooMany},
     net::Connection,
     relay::{Phase, Relay},
@@ -62,7 +63,19 @@ enum NoRoom {
     ForAddress(TooMany),
 }
 
-/// Answers a request for a session.
+/// Connect as an agent, over WebSocket (PROTOCOL section 3).
+#[utoipa::path(
+    get, path = "/arc", tag = "agents", security(("agent" = [])),
+    params(("token" = Option<String>, Query, description = "The token, where no header can be set; the header wins")),
+    responses(
+        (status = 101, description = "The session begins, with the welcome as its first message"),
+        (status = 401, body = ErrorBody, description = "`unauthorized`, `token_revoked`, `token_expired`"),
+        (status = 403, body = ErrorBody, description = "`origin_not_allowed`"),
+        (status = 426, body = ErrorBody, description = "`upgrade_required`"),
+        (status = 429, body = ErrorBody, description = "`rate_limit`"),
+        (status = 503, body = ErrorBody, description = "`too_many_connections`, `joining`, `draining`"),
+    ),
+)]
 pub(super) async fn upgrade(
     State(relay): State<Arc<Relay>>,
     Extension(address): Extension<ClientAddress>,

@@ -7,6 +7,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 use cluster::{
     AgentId, NodeId, SessionId,
     mesh::{Batch, Deliver, Lost},
+    registry::Claim,
     wire::Spent,
 };
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
@@ -45,7 +46,6 @@ struct Arrival {
     agent: DuplexStream,
     written: Written,
     actor: Actor,
-    _folder: tempfile::TempDir,
 }
 
 /// A masked text frame, with a mask of zeros.
@@ -57,10 +57,10 @@ fn text_frame(text: &str) -> Vec<u8> {
 }
 
 async fn arrive(early: &[u8]) -> Arrival {
-    let (relay, clock, folder) = relay();
+    let (relay, clock, _) = relay();
     let deliver = Arc::new(Deaf(Sink::new(&relay)));
     relay.join(mesh(relay.node, deliver), Arc::new(Alone));
-    let token = relay.registry.register(None).await.unwrap().token;
+    let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
     let written = Written::default();
     let opening = Opening {
         id: relay.next_session_id(clock.wall()),
@@ -79,7 +79,7 @@ async fn arrive(early: &[u8]) -> Arrival {
         clock.elapsed(),
         clock.wall(),
     );
-    Arrival { relay, session, agent, written, actor, _folder: folder }
+    Arrival { relay, session, agent, written, actor }
 }
 
 /// Whether the relay has acted on so many commands.

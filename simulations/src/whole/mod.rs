@@ -8,7 +8,6 @@
 mod agents;
 mod client;
 mod nodes;
-mod registry;
 mod report;
 mod seen;
 mod udp;

@@ -16,7 +16,7 @@ use cluster::{
         quic::{QuicSettings, QuicTransport},
     },
     membership::{Resolve, SeedAddress},
-    registry::Registry,
+    registry::MemoryRegistry,
 };
 use node::{
     clock::Clock,
@@ -36,7 +36,6 @@ use turmoil::net::TcpListener;
 
 use super::{
     client::{self, host_name},
-    registry::Names,
     seen::Seen,
     udp::Udp,
 };
@@ -61,7 +60,7 @@ const WRITE_DEADLINE: Duration = Duration::from_mins(1);
 pub(super) struct Nodes {
     places: Vec<Place>,
     secret: Secret,
-    names: Arc<dyn Registry>,
+    names: Arc<MemoryRegistry>,
     seen: Arc<Seen>,
 }
 
@@ -104,7 +103,7 @@ impl Nodes {
         Self {
             places: regions.iter().zip(skews_ms).map(place).collect(),
             secret: Secret::generate(),
-            names: Arc::new(Names::new(EPOCH)),
+            names: Arc::new(MemoryRegistry::new(None, || EPOCH)),
             seen,
         }
     }
@@ -220,7 +219,8 @@ impl Nodes {
             config: config(node, &place.region),
             join: Some(joining::join(network, &clock)),
             clock,
-            registry: Arc::clone(&self.names),
+            registry: Arc::clone(&self.names) as _,
+            administration: Arc::clone(&self.names) as _,
             metrics: Metrics::new()?,
             admin: AdminToken::new("none"),
             public: door(client::PORT).await?,

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde_json::json;
 use tests::{
-    Cluster, Relay, arc_relay,
+    Cluster, Relay,
     cluster::{loopback_address, new_secret},
-    eventually, process,
+    eventually, http, process,
 };
 
 #[tokio::test]
@@ -118,49 +118,44 @@ async fn seeds_without_a_secret_and_useless_addresses_are_refused_at_the_start()
 }
 
 #[tokio::test]
-async fn a_relay_with_names_of_its_own_does_not_lose_them_by_joining() {
-    let mut alone = Relay::start();
-    let token = alone.register("known-1").await;
-    alone.terminate();
-    alone.wait_exit();
-    let (other, own) = (loopback_address().to_string(), loopback_address().to_string());
-    let secret = new_secret();
-    let mut command = std::process::Command::new(arc_relay());
-    command.current_dir(alone.folder()).env_clear();
-    command.envs([
-        ("DATA_DIR", "data"),
-        ("PORT", "0"),
-        ("STATS_PORT", "0"),
-        ("SEEDS", &format!("{other},{own}")),
-        ("CLUSTER_SECRET", &secret),
-        ("MESH_HOST", &own),
-    ]);
-    let finished = process::run(command).await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("first of SEEDS"), "{finished:?}");
-
-    // As the first of the seeds it keeps them for all.
-    for (key, value) in [
-        ("SEEDS", format!("{own},{other}")),
-        ("CLUSTER_SECRET", secret.clone()),
-        ("MESH_HOST", own.clone()),
-        ("NODE_NAME", "first".into()),
-    ] {
-        alone.set(key, &value);
+async fn a_relay_with_names_of_its_own_brings_them_whichever_of_the_seeds_it_is() {
+    for own_is_first in [true, false] {
+        let mut alone = Relay::start();
+        let token = alone.register("known-1").await;
+        alone.terminate();
+        alone.wait_exit();
+        let (other, own) = (loopback_address().to_string(), loopback_address().to_string());
+        let seeds = if own_is_first { format!("{own},{other}") } else { format!("{other},{own}") };
+        let secret = new_secret();
+        for (key, value) in [
+            ("SEEDS", &seeds),
+            ("CLUSTER_SECRET", &secret),
+            ("MESH_HOST", &own),
+            ("NODE_NAME", &"known".to_owned()),
+        ] {
+            alone.set(key, value);
+        }
+        alone.start_again();
+        let second = Relay::with(&[
+            ("SEEDS", &seeds),
+            ("CLUSTER_SECRET", &secret),
+            ("MESH_HOST", &other),
+            ("NODE_NAME", "second"),
+        ]);
+        tests::cluster::are_one(&[&alone, &second]).await;
+        tests::Client::connect(&second, &token).await.leave().await;
+        let keeper = if own_is_first { &alone } else { &second };
+        eventually("the first of the seeds keeps the names", || async {
+            tests::cluster::registry(keeper).await["role"] == "leader"
+        })
+        .await;
+        let body = json!({"agent_id": "known-1"}).to_string();
+        http::post(second.public, "/register", body).await.expect_error(409, "agent_id_taken");
     }
-    alone.start_again();
-    let second = Relay::with(&[
-        ("SEEDS", &format!("{own},{other}")),
-        ("CLUSTER_SECRET", &secret),
-        ("MESH_HOST", &other),
-        ("NODE_NAME", "second"),
-    ]);
-    tests::cluster::are_one(&[&alone, &second]).await;
-    tests::Client::connect(&second, &token).await.leave().await;
 }
 
 #[tokio::test]
-async fn of_two_nodes_that_both_think_to_be_the_first_seed_one_stops() {
+async fn two_nodes_that_both_think_to_be_the_first_seed_found_nothing() {
     let addresses = [loopback_address().to_string(), loopback_address().to_string()];
     let secret = new_secret();
     let start = |own: usize| {
@@ -172,12 +167,13 @@ async fn of_two_nodes_that_both_think_to_be_the_first_seed_one_stops() {
             ("MESH_HOST", &addresses[own]),
         ])
     };
-    let (mut one, mut two) = (start(0), start(1));
-    eventually("one of them has stopped", || {
-        let running = (one.is_running(), two.is_running());
-        async move { running.0 != running.1 }
-    })
-    .await;
-    let stopped = if one.is_running() { &two } else { &one };
-    assert!(stopped.log.text().contains("give all nodes the same list"));
+    let nodes = [start(0), start(1)];
+    for node in &nodes {
+        eventually("it says that the lists differ", || async {
+            node.log.text().contains("give all nodes the same SEEDS")
+        })
+        .await;
+        http::get(node.ops, "/ready").await.expect_status(503);
+        assert!(tests::cluster::registry(node).await["id"].is_null(), "nothing is founded");
+    }
 }

@@ -112,7 +112,8 @@ async fn a_node_without_the_first_seed_says_for_whom_it_waits() {
     let waiting = &cluster.nodes[0];
     eventually("it says for whom it waits", || async {
         let log = waiting.log.text();
-        log.contains("start the first of SEEDS") && log.contains(&format!("{first}:7946"))
+        let waits = |line: &&str| line.contains("the registry waits");
+        log.lines().filter(waits).any(|line| line.contains(&format!("start {first}:7946")))
     })
     .await;
     let health = http::get(waiting.public, "/health").await.expect_status(503).json();

@@ -15,12 +15,13 @@ use super::{
 use crate::{
     NodeId, UnixMillis,
     link::{
-        Down, LaneKind, LinkError, NodeKey, Reason,
+        Allegiance, Down, LaneKind, LinkError, NodeKey, Reason,
         handshake::{self, Fault},
         quic::{QuicError, QuicSettings, QuicTransport},
         transport::Ended,
     },
     mesh::{Outlet, Pushed},
+    registry::RegistryId,
 };
 
 both! {
@@ -97,7 +98,8 @@ async fn the_wrong_secret_is_named_at_both_ends(bed: Bed) {
 }
 
 async fn strangers_are_refused_with_a_reason(bed: Bed) {
-    let a = Setup::of(1).start(&bed);
+    let registry = |id| Some(Allegiance::new(RegistryId(id), Vec::new()));
+    let a = Setup { allegiance: registry(7), ..Setup::of(1) }.start(&bed);
     let time = Setup::of(1).time;
     let clock = |apart_ms| UnixMillis(time.0 + apart_ms);
     let cases = [
@@ -105,6 +107,7 @@ async fn strangers_are_refused_with_a_reason(bed: Bed) {
         (Setup { time: clock(31_000), ..Setup::of(3) }, Reason::Clock, "31 s apart"),
         (Setup { time: clock(30_001), ..Setup::of(4) }, Reason::Clock, "(NTP)"),
         (Setup { name: "node-1".to_owned(), ..Setup::of(5) }, Reason::Name, "\"node-1\""),
+        (Setup { allegiance: registry(8), ..Setup::of(8) }, Reason::Registry, "two registries"),
     ];
     for (stranger, reason, text) in cases {
         let stranger = stranger.start(&bed);
@@ -117,7 +120,7 @@ async fn strangers_are_refused_with_a_reason(bed: Bed) {
         assert!(stranger.told.all().is_empty());
     }
     assert!(a.told.all().is_empty());
-    let near = Setup { time: clock(30_000), ..Setup::of(6) }.start(&bed);
+    let near = Setup { time: clock(30_000), allegiance: registry(7), ..Setup::of(6) }.start(&bed);
     link(&near, &a).await;
     let namesake = Setup { name: "node-6".to_owned(), ..Setup::of(7) }.start(&bed);
     let error = namesake.links.dial(a.address).await.unwrap_err();

@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::bed::Bed;
 use crate::{
     Generation, Incarnation, NodeId, UnixMillis,
-    link::{Down, Frames, Introduction, LinkEvents, Links, Reason, Refusal, transport::Transport},
+    link::{
+        Allegiance, Down, Frames, Introduction, LinkEvents, Links, Reason, Refusal,
+        transport::Transport,
+    },
     mesh::{Outlet, Pushed},
     wire::{Body, Broadcast, Control, Data, LANES, Names},
 };
@@ -39,6 +42,7 @@ pub(super) struct Setup {
     pub(super) time: UnixMillis,
     pub(super) address: Option<SocketAddr>,
     pub(super) unwanted: Option<String>,
+    pub(super) allegiance: Option<Allegiance>,
 }
 
 pub(super) struct Node {
@@ -55,6 +59,7 @@ pub(super) struct Told {
     events: watch::Sender<Vec<Event>>,
     time: UnixMillis,
     unwanted: Option<String>,
+    allegiance: Option<Allegiance>,
     pub(super) learned: Mutex<Vec<UnixMillis>>,
 }
 
@@ -69,6 +74,7 @@ impl Setup {
             time: UnixMillis(1_000_000_000),
             address: None,
             unwanted: None,
+            allegiance: None,
         }
     }
 
@@ -98,6 +104,7 @@ impl Setup {
             events: watch::Sender::default(),
             time: self.time,
             unwanted: self.unwanted,
+            allegiance: self.allegiance,
             learned: Mutex::default(),
         });
         let incarnation = introduction.incarnation;
@@ -202,6 +209,10 @@ impl Told {
 }
 
 impl LinkEvents for Told {
+    fn allegiance(&self) -> Option<Allegiance> {
+        self.allegiance.clone()
+    }
+
     fn admit(&self, _: &Introduction) -> Result<(), Refusal> {
         let unwanted = self.unwanted.as_ref().map(|text| Refusal::new(Reason::Unwanted, text));
         unwanted.map_or(Ok(()), Err)

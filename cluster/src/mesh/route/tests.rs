@@ -181,12 +181,16 @@ fn unasked_a_route_that_leads_nowhere_is_told_no_place() {
 fn an_owner_whose_link_is_lost_vouches_no_more() {
     struct Only;
     impl RingView for Only {
-        fn version(&self) -> u64 {
+        fn number(&self) -> u64 {
             1
         }
 
         fn owner(&self, _agent: &str) -> Option<NodeId> {
             Some(NodeId(9))
+        }
+
+        fn has_owned_since(&self, _number: u64, _owner: NodeId, _agent: &str) -> bool {
+            true
         }
     }
     let vouched = Vouched::by(NodeId(9), "agent", &Only);

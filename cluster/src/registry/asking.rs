@@ -1,0 +1,127 @@
+//! How a request gets to the node that leads, from wherever it is made, and how long it is tried.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    message::{self, Question},
+    request::{Answer, Request},
+    shared::SharedRegistry,
+};
+use crate::NodeId;
+
+/// How long a request is tried, over all leaders.
+const PATIENCE: Duration = Duration::from_millis(1_800);
+
+/// How long one node is waited for before it is asked again: what was asked of it may be lost.
+const TRY: Duration = Duration::from_millis(900);
+
+/// Between two tries, and between two looks for a leader.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Nobody is waited for once so little time is left.
+const LEAST: Duration = Duration::from_millis(20);
+
+/// What became of all tries.
+struct Tries {
+    /// What is answered if there is no other try.
+    why: String,
+    /// Whether one of them may have done what was asked, or may do so still.
+    unknown: bool,
+    /// Whom the last answer named as the leader.
+    hint: Option<NodeId>,
+}
+
+impl SharedRegistry {
+    /// Asks the node that leads, whichever it is, until it answers or [`PATIENCE`] is at its end.
+    pub(super) async fn ask_leader(&self, request: Request) -> Answer {
+        let mut tries = Tries { why: String::new(), unknown: false, hint: None };
+        let answer = timeout(PATIENCE, self.try_leaders(&request, &mut tries)).await;
+        answer.unwrap_or_else(|_| {
+            let why = if tries.why.is_empty() { self.why_unavailable() } else { tries.why };
+            Answer::Unavailable { why, unknown: tries.unknown }
+        })
+    }
+
+    async fn try_leaders(&self, request: &Request, tries: &mut Tries) -> Answer {
+        loop {
+            let leader = tries.hint.take().or_else(|| self.leader());
+            if let Some(leader) = leader {
+                // Until it is answered, nobody knows.
+                let unknown = std::mem::replace(&mut tries.unknown, true);
+                match self.try_one(leader, request).await {
+                    Some(Answer::NotLeader(named)) => {
+                        (tries.unknown, tries.hint) = (unknown, named);
+                    }
+                    Some(Answer::Unavailable { why, unknown: this }) => {
+                        tries.unknown = unknown || this;
+                        tries.why = why;
+                    }
+                    Some(answer) => return answer,
+                    None => {
+                        tries.why = "the node that leads it does not answer".into();
+                        let mut others = self.heard().voters().into_iter();
+                        let stays = self.leader() == Some(leader);
+                        tries.hint = others.find(|it| stays && *it != leader);
+                    }
+                }
+                if tries.unknown && !request.is_repeatable() {
+                    let why = "it is not known whether it was done: look, and ask again".into();
+                    return Answer::Unavailable { why, unknown: true };
+                }
+            } else if self.is_hopeless() {
+                return Answer::Unavailable { why: self.why_unavailable(), unknown: tries.unknown };
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// One try; none if there is no answer, or while it is waited for another node leads.
+    async fn try_one(&self, leader: NodeId, request: &Request) -> Option<Answer> {
+        let answered = async {
+            if leader == self.identity().node {
+                return Some(self.carry_out(request.clone(), TRY).await);
+            }
+            self.ask_one(leader, request.clone(), TRY).await
+        };
+        let deposed = async {
+            while self.leader().is_none_or(|now| now == leader) {
+                sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            answer = answered => answer,
+            () = deposed => None,
+        }
+    }
+
+    /// Asks one node.
+    pub(super) async fn ask_one(
+        &self,
+        node: NodeId,
+        request: Request,
+        patience: Duration,
+    ) -> Option<Answer> {
+        let patience_ms = patience.saturating_sub(LEAST).as_millis();
+        let patience_ms = u32::try_from(patience_ms).unwrap_or(u32::MAX);
+        let question = Question::Request { request, made: self.now(), patience_ms };
+        let carry = self.place().carry.as_ref()?;
+        let answer = carry.ask(node, message::to_bytes(&question), patience).await?;
+        message::from_bytes(&answer)
+    }
+
+    /// Asks any voter: this node, if it is one, or else one that is linked.
+    pub(super) async fn ask_voter(&self, request: Request) -> Answer {
+        if self.keeps_book() {
+            return self.carry_out(request, PATIENCE).await;
+        }
+        for voter in self.heard().voters() {
+            match self.ask_one(voter, request.clone(), TRY).await {
+                None | Some(Answer::NotLeader(_) | Answer::Unavailable { .. }) => {}
+                Some(answer) => return answer,
+            }
+        }
+        Answer::Unavailable { why: self.why_unavailable(), unknown: false }
+    }
+}

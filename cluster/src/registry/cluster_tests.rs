@@ -1,0 +1,332 @@
+//! Several registries together: leaders, forwarded requests, partitions, disks that fail, and those who
+//! only observe.
+#![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::task::JoinSet;
+
+use super::{
+    testing::{Cluster, NOW, id, until, within},
+    *,
+};
+
+/// What the protocol allows a registration to take.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_registered_on_any_node_and_known_on_all() {
+    let cluster = Cluster::of(3, 1).await;
+    for number in 0..4 {
+        let agent = id(&format!("agent-{number}"));
+        let registration =
+            cluster.node(number).register(Some(agent.clone()), Claim::random()).await.unwrap();
+        assert_eq!(registration.agent, agent);
+        for node in cluster.running() {
+            assert_eq!(node.verify(&registration.token, NOW).unwrap().agent(), &agent);
+        }
+        for other in 0..4 {
+            let again = cluster.node(other).register(Some(agent.clone()), Claim::random()).await;
+            assert!(matches!(again, Err(RegisterError::Taken)));
+        }
+        let record = cluster.node(3).agent(&agent).await.unwrap().unwrap();
+        assert_eq!(record.serial, Serial(number as u64 + 1));
+    }
+    let page = cluster.node(3).agents(Some(id("agent-1")), 1).await.unwrap();
+    assert_eq!((page.agents[0].0.clone(), page.more), (id("agent-2"), true));
+    until("the count is known", || cluster.running().all(|node| node.registered_agents() == 4))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_claims_on_all_nodes_one_wins() {
+    let cluster = Cluster::of(3, 1).await;
+    let mut claims = JoinSet::new();
+    for number in 0..200 {
+        let node = cluster.node(number % 4).clone();
+        claims.spawn(async move { node.register(Some(id("wanted")), Claim::random()).await });
+    }
+    let (mut won, mut taken) = (0, 0);
+    for outcome in claims.join_all().await {
+        match outcome {
+            Ok(_) => won += 1,
+            Err(RegisterError::Taken) => taken += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((won, taken), (1, 199));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_is_known_to_every_node_within_a_second() {
+    let cluster = Cluster::of(3, 2).await;
+    let mut grants = Vec::new();
+    for name in ["one", "two", "three"] {
+        let token = cluster.node(4).register(Some(id(name)), Claim::random()).await.unwrap().token;
+        grants.push(cluster.node(4).verify(&token, NOW).unwrap());
+    }
+    let known = async |what: &str, known: &dyn Fn(&SharedRegistry) -> bool| {
+        let all_know = until(what, || cluster.running().all(|node| known(node)));
+        within(Duration::from_secs(1), all_know).await;
+    };
+    cluster.node(3).revoke(Revocation::Agent(id("one"))).await.unwrap();
+    known("an agent", &|node| node.is_revoked(&grants[0])).await;
+    cluster.node(0).revoke(Revocation::Token(grants[1].serial())).await.unwrap();
+    known("a token", &|node| node.is_revoked(&grants[1])).await;
+    cluster.node(1).ban(&id("three")).await.unwrap();
+    known("a ban", &|node| node.is_revoked(&grants[2])).await;
+    let refused = cluster.node(3).reissue(&id("three")).await;
+    assert!(matches!(refused, Err(AdminError::Banned)));
+    cluster.node(4).unban(&id("three")).await.unwrap();
+    known("an end of a ban", &|node| !node.is_revoked(&grants[2])).await;
+    assert!(cluster.running().all(|node| node.is_revoked(&grants[0])));
+
+    let nobody = cluster.node(4).revoke(Revocation::Agent(id("nobody"))).await;
+    assert!(matches!(nobody, Err(AdminError::UnknownAgent)));
+    let again = cluster.node(4).reissue(&id("one")).await.unwrap();
+    for node in cluster.running() {
+        assert!(node.verify(&again.token, NOW).is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_repeated_has_its_outcome_again_from_the_next_leader_too() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let key = "a key that nobody else has";
+    let claim = |agent: Option<&str>| Claim::repeatable(key, agent.map(id).as_ref());
+    let first = cluster.node(3).register(Some(id("mine")), claim(Some("mine"))).await.unwrap();
+    let assigned = cluster.node(3).register(None, claim(None)).await.unwrap();
+    let serial =
+        |cluster: &Cluster, token: &str| cluster.node(3).verify(token, NOW).unwrap().serial();
+    cluster.kill(cluster.leader()).await;
+    cluster.agree().await;
+    let again = cluster.node(3).register(Some(id("mine")), claim(Some("mine"))).await.unwrap();
+    assert_eq!(serial(&cluster, &again.token), serial(&cluster, &first.token));
+    let same = cluster.node(3).register(None, claim(None)).await.unwrap();
+    assert_eq!(same.agent, assigned.agent);
+    assert_eq!(serial(&cluster, &same.token), serial(&cluster, &assigned.token));
+    let other = cluster.node(3).register(Some(id("mine")), Claim::random()).await;
+    assert!(matches!(other, Err(RegisterError::Taken)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_lost_in_the_midst_of_a_storm_leaves_no_name_without_its_token() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let mut storm = JoinSet::new();
+    for number in 0..300_u64 {
+        let node = cluster.node(3).clone();
+        storm.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(number * 5)).await;
+            let agent = id(&format!("storm-{number}"));
+            (agent.clone(), node.register(Some(agent), Claim::random()).await)
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    cluster.kill(cluster.leader()).await;
+    let outcomes = storm.join_all().await;
+    cluster.agree().await;
+    let node = cluster.node(3);
+    until("names are given back", || node.releases().names().is_empty()).await;
+    let (mut won, mut refused) = (0, 0);
+    for (agent, outcome) in outcomes {
+        let record = node.agent(&agent).await.unwrap();
+        match outcome {
+            Ok(registration) => {
+                won += 1;
+                let serial = node.verify(&registration.token, NOW).unwrap().serial();
+                assert_eq!(record.unwrap().serial, serial);
+            }
+            Err(RegisterError::Unavailable(_)) => {
+                refused += 1;
+                assert_eq!(record, None, "{agent:?} is taken, and nobody has its token");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(won > 0, "{won} won, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_taken() {
+    let cluster = Cluster::of(3, 1).await;
+    let before = cluster.node(0).register(Some(id("before")), Claim::random()).await.unwrap();
+    let leader = cluster.leader();
+    cluster.part(&[leader, 3]);
+    let tried = [leader, 3].map(|number| {
+        let (node, before) = (cluster.node(number).clone(), before.clone());
+        async move {
+            let outcome = node.register(Some(id("wanted")), Claim::random());
+            let outcome = within(ANSWER_MAX, outcome).await;
+            assert!(matches!(outcome, Err(RegisterError::Unavailable(_))));
+            assert!(node.verify(&before.token, NOW).is_ok());
+        }
+    });
+    let [one, other] = tried;
+    tokio::join!(one, other);
+    cluster.heal();
+    cluster.agree().await;
+    until("names are given back", || {
+        cluster.running().all(|node| node.releases().names().is_empty())
+    })
+    .await;
+    assert_eq!(cluster.node(1).agent(&id("wanted")).await.unwrap(), None);
+    cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_not_heard_is_replaced() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader();
+    for other in (0..3).filter(|other| *other != leader) {
+        cluster.deafen(leader, other);
+    }
+    until("another leads", || {
+        (0..3).any(|other| other != leader && *cluster.node(other).leads().borrow())
+    })
+    .await;
+    until("the observer knows", || {
+        cluster.node(3).leader() != Some(cluster.node(leader).identity().node)
+    })
+    .await;
+    cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+    cluster.heal();
+    cluster.agree().await;
+    let taken = cluster.node(leader).register(Some(id("wanted")), Claim::random()).await;
+    assert!(matches!(taken, Err(RegisterError::Taken)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observer_out_of_reach_of_all_voters_restarts_with_what_it_knew() {
+    let mut cluster = Cluster::of(1, 1).await;
+    let good = cluster.node(1).register(Some(id("good")), Claim::random()).await.unwrap();
+    let bad = cluster.node(1).register(Some(id("bad")), Claim::random()).await.unwrap();
+    cluster.node(1).revoke(Revocation::Agent(id("bad"))).await.unwrap();
+    cluster.agree().await;
+    let file = cluster.node(1).data_dir().join("registry.view");
+    until("the view is saved", || file.exists()).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await; // the round after the revocation
+    let saved = std::fs::read(&file).unwrap();
+    assert!(!saved.windows(3).any(|part| part == b"bad"), "it is sealed");
+    cluster.kill(0).await;
+    cluster.kill(1).await;
+    cluster.start(1);
+    let node = cluster.node(1);
+    node.informed().await;
+    assert!(node.verify(&good.token, NOW).is_ok());
+    assert_eq!(node.verify(&bad.token, NOW).unwrap_err(), TokenError::Revoked);
+    assert!(!node.status().available);
+    let refused = within(ANSWER_MAX, node.register(None, Claim::random())).await;
+    assert!(matches!(refused, Err(RegisterError::Unavailable(_))));
+    cluster.start(0);
+    cluster.agree().await;
+    cluster.node(1).register(None, Claim::random()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_disk_fails_goes_on_as_an_observer_until_it_works_again() {
+    let cluster = Cluster::of(3, 0).await;
+    let broken = cluster.leader();
+    cluster.disks[broken].disk.full.store(true, Ordering::SeqCst);
+    let _ = cluster.node(broken).register(Some(id("wanted")), Claim::random()).await;
+    until("it says so", || cluster.node(broken).status().failure.is_some()).await;
+    until("another leads", || {
+        (0..3).any(|other| other != broken && *cluster.node(other).leads().borrow())
+    })
+    .await;
+    let node = cluster.node(broken);
+    until("it knows the other", || node.status().available).await;
+    let registration = node.register(Some(id("forwarded")), Claim::random()).await.unwrap();
+    let grant = node.verify(&registration.token, NOW).unwrap();
+    node.revoke(Revocation::Agent(id("forwarded"))).await.unwrap();
+    until("it hears of a revocation", || node.is_revoked(&grant)).await;
+    assert_eq!(node.status().role, Role::Candidate);
+
+    cluster.disks[broken].disk.full.store(false, Ordering::SeqCst);
+    until("it votes again", || node.status().role == Role::Follower).await;
+    assert_eq!(node.status().failure, None);
+    cluster.agree().await;
+    until("names are given back", || {
+        cluster.running().all(|node| node.releases().names().is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_far_behind_is_given_a_snapshot() {
+    let mut cluster = Cluster::of(3, 0).await;
+    let late = cluster.follower();
+    cluster.kill(late).await;
+    let leader = cluster.node(cluster.leader()).clone();
+    let names: Vec<_> = (0..3_000).map(|number| id(&format!("name-{number}"))).collect();
+    assert_eq!(leader.import(names).await.unwrap().added, 3_000);
+    let consensus = leader.consensus().unwrap();
+    consensus.raft().trigger().snapshot().await.unwrap();
+    let applied = consensus.situation().applied;
+    let mut metrics = consensus.metrics();
+    metrics.wait_for(|it| it.snapshot.is_some_and(|id| id.index >= applied)).await.unwrap();
+    consensus.raft().trigger().purge_log(applied).await.unwrap();
+    metrics.wait_for(|it| it.purged.is_some_and(|id| id.index >= applied)).await.unwrap();
+    drop((consensus, leader));
+    cluster.start(late);
+    let names = || cluster.node(late).store().agents(None, 4_000).unwrap().agents.len();
+    until("its own store has them", || names() == 3_000).await;
+    cluster.agree().await;
+    assert_eq!(cluster.node(late).registered_agents(), 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
+    let cluster = Cluster::of(3, 1).await;
+    let value = |byte| Some(zeroize::Zeroizing::new(vec![byte; 1_000]));
+    let put = async |number: usize, expected, byte| {
+        cluster.node(number).put("acme", expected, value(byte), Audience::All).await
+    };
+    let first = put(0, 0, 1).await.unwrap();
+    assert_eq!(put(3, 0, 2).await, Err(VaultError::Conflict(first)));
+    let second = put(3, first, 2).await.unwrap();
+    assert!(second > first);
+    let ours = cluster.node(1).put("ours", 0, value(3), Audience::Voters).await.unwrap();
+    let leader = cluster.node(cluster.leader());
+    leader.spread(Duration::from_secs(5)).await.unwrap();
+    for node in cluster.running() {
+        let entry = node.get("acme").unwrap();
+        assert_eq!((entry.version, entry.value[0]), (second, 2));
+    }
+    assert_eq!(leader.get("ours").unwrap().version, ours);
+    assert!(cluster.node(3).get("ours").is_none(), "observers are given no secrets of voters");
+    let too_long = Some(zeroize::Zeroizing::new(vec![0; (64 << 10) + 1]));
+    let refused = leader.put("acme", second, too_long, Audience::All).await;
+    assert_eq!(refused, Err(VaultError::TooLong));
+
+    let observer = cluster.node(3).identity().node;
+    leader.living(cluster.running().map(|node| node.identity().node));
+    cluster.part(&[3]);
+    put(1, second, 4).await.unwrap();
+    until("it is known", || leader.get("acme").is_some_and(|it| it.value[0] == 4)).await;
+    assert_eq!(leader.spread(Duration::from_millis(300)).await, Err(vec![observer]));
+    cluster.heal();
+    leader.spread(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(cluster.node(3).get("acme").unwrap().value[0], 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_key_signs_and_the_former_retires() {
+    let cluster = Cluster::of(3, 1).await;
+    let old = cluster.node(3).register(Some(id("agent")), Claim::random()).await.unwrap();
+    let grant = cluster.node(3).verify(&old.token, NOW).unwrap();
+    let rotation = cluster.node(3).rotate_key(Duration::from_hours(1)).await.unwrap();
+    assert_eq!((rotation.signs.id, rotation.retires.id), (KeyId(1), KeyId(0)));
+    assert_eq!(rotation.retires.retires_at, Some(NOW.plus(Duration::from_hours(1))));
+    let new = cluster.node(3).reissue(&id("agent")).await.unwrap();
+    cluster.agree().await;
+    for node in cluster.running() {
+        assert_eq!(node.verify(&new.token, NOW).unwrap().key(), KeyId(1));
+        assert!(node.verify(&old.token, NOW).is_ok());
+    }
+    cluster.clock.advance(Duration::from_secs(3_601));
+    until("the key retires everywhere", || cluster.running().all(|node| node.is_revoked(&grant)))
+        .await;
+    let keys = cluster.node(3).keys().await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [KeyId(1)]);
+    assert!(cluster.node(3).verify(&new.token, cluster.clock.now()).is_ok());
+}

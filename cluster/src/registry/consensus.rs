@@ -1,0 +1,296 @@
+//! The consensus on the registry's log: openraft, as this registry uses it.
+//!
+//! Owns the running raft of a node and what other nodes' rafts ask of it. Who is to take part, it
+//! does not decide: it does as it is told, and says how things stand.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use openraft::{
+    ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy,
+    error::{ClientWriteError, RaftError},
+    storage::{RaftLogStorage, RaftStateMachine},
+};
+use tokio::sync::watch;
+
+use super::{
+    Carry,
+    command::{Batch, Outcome},
+    network::{Network, Receiving},
+    raft::{TypeConfig, VoterAddress},
+};
+use crate::NodeId;
+
+/// How often a leader is heard of.
+const HEARTBEAT: Duration = Duration::from_millis(150);
+
+/// How long a leader is not heard of before another is elected: a random time between these.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+
+/// A leader that has not heard of a quorum for so long decides nothing.
+pub(super) const QUORUM_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Entries between two snapshots, and those that are kept behind one for voters that lag.
+const SNAPSHOT_EVERY: u64 = 10_000;
+const ENTRIES_KEPT: u64 = 1_000;
+
+/// Entries that are sent to a voter at a time, at most; their bytes have a limit of their own.
+const ENTRIES_PER_MESSAGE: u64 = 64;
+
+/// How long one piece of a snapshot, or its installation, may take.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why consensus did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConsensusError {
+    /// Another node leads, or nobody.
+    #[error("this node does not lead the registry")]
+    NotLeader(Option<NodeId>),
+    /// What was asked for cannot be done now, and nothing has happened.
+    #[error("{0}")]
+    Refused(String),
+    /// It has ended, for the disk failed or the node stops.
+    #[error("the registry's consensus has ended here: {0}")]
+    Ended(String),
+}
+
+/// How things stand, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Situation {
+    pub(super) leader: Option<NodeId>,
+    /// Whether this node leads.
+    pub(super) leads: bool,
+    /// Whether a quorum follows, if this node leads; else whether there is a leader.
+    pub(super) available: bool,
+    pub(super) term: u64,
+    /// The last entry in this node's log, and the last that it applied; 0: none.
+    pub(super) last: u64,
+    pub(super) applied: u64,
+    pub(super) members: BTreeMap<NodeId, Member>,
+    /// Whether a change of voters is under way: decisions need a quorum of both sets.
+    pub(super) joint: bool,
+    /// Why it has ended.
+    pub(super) ended: Option<String>,
+}
+
+/// A node that is given the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) address: VoterAddress,
+    /// Whether it decides with the others.
+    pub(super) votes: bool,
+    /// How many entries it is behind; known to the leader only.
+    pub(super) lag: Option<u64>,
+}
+
+/// A node's part in the consensus, running.
+pub(super) struct Consensus {
+    me: NodeId,
+    raft: Raft<TypeConfig>,
+    pub(super) receiving: Receiving,
+}
+
+/// Where the outcome of a proposed batch comes.
+pub(super) type Decided =
+    <openraft::impls::OneshotResponder<TypeConfig> as openraft::raft::responder::Responder<
+        TypeConfig,
+    >>::Receiver;
+
+impl Consensus {
+    /// Starts with what is stored; a node with an empty store waits to be let in, or
+    /// [initialized](Self::initialize).
+    pub(super) async fn start<L, M>(
+        me: NodeId,
+        log: L,
+        machine: M,
+        carry: Arc<dyn Carry>,
+    ) -> Result<Self, ConsensusError>
+    where
+        L: RaftLogStorage<TypeConfig>,
+        M: RaftStateMachine<TypeConfig>,
+    {
+        let network = Network::new(me, carry);
+        let raft = Raft::new(me.0, Arc::new(config()), network, log, machine).await;
+        let raft = raft.map_err(|error| ConsensusError::Ended(error.to_string()))?;
+        Ok(Self { me, raft, receiving: Receiving::default() })
+    }
+
+    /// Makes these the first voters. For an empty store only, and one node of them: whoever else
+    /// does it with others makes a second registry.
+    pub(super) async fn initialize(
+        &self,
+        voters: BTreeMap<NodeId, VoterAddress>,
+    ) -> Result<(), ConsensusError> {
+        let voters: BTreeMap<u64, VoterAddress> =
+            voters.into_iter().map(|(node, address)| (node.0, address)).collect();
+        self.raft.initialize(voters).await.map_err(|error| match error {
+            RaftError::APIError(error) => ConsensusError::Refused(error.to_string()),
+            RaftError::Fatal(error) => ConsensusError::Ended(error.to_string()),
+        })
+    }
+
+    /// Gives the log to one more node, which does not vote. Done when that is decided.
+    pub(super) async fn add_learner(
+        &self,
+        node: NodeId,
+        address: VoterAddress,
+    ) -> Result<(), ConsensusError> {
+        self.change(ChangeMembers::AddNodes([(node.0, address)].into())).await
+    }
+
+    /// Knows a node that is given the log by another address from now on.
+    pub(super) async fn rename(
+        &self,
+        node: NodeId,
+        address: VoterAddress,
+    ) -> Result<(), ConsensusError> {
+        // The addresses are for people: nodes are reached by their ids.
+        self.change(ChangeMembers::SetNodes([(node.0, address)].into())).await
+    }
+
+    /// The voters that a change was to end with that was broken off in its middle.
+    pub(super) fn unfinished(&self) -> Option<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [_, .., last] => Some(last.iter().copied().map(NodeId).collect()),
+            _ => None,
+        }
+    }
+
+    /// Gives the log to a learner no longer.
+    pub(super) async fn remove_learner(&self, node: NodeId) -> Result<(), ConsensusError> {
+        self.change(ChangeMembers::RemoveNodes([node.0].into())).await
+    }
+
+    /// Makes these learners and voters the voters, and no others; who voted is given the log no
+    /// longer. Done when a quorum of the new ones has decided so.
+    pub(super) async fn change_voters(
+        &self,
+        voters: BTreeSet<NodeId>,
+    ) -> Result<(), ConsensusError> {
+        let voters = voters.into_iter().map(|node| node.0).collect();
+        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, VoterAddress>) -> Result<(), ConsensusError> {
+        let retain = false;
+        self.raft.change_membership(change, retain).await.map(drop).map_err(|error| match error {
+            RaftError::APIError(error) => error.into(),
+            RaftError::Fatal(error) => ConsensusError::Ended(error.to_string()),
+        })
+    }
+
+    /// Has a batch decided; its outcomes come later, or an error that says nothing of the outcome.
+    pub(super) async fn propose(&self, batch: Batch) -> Result<Decided, ConsensusError> {
+        let decided = self.raft.client_write_ff(batch).await;
+        decided.map_err(|error| ConsensusError::Ended(error.to_string()))
+    }
+
+    /// Returns when this node leads for certain, and has applied all that was decided before now.
+    pub(super) async fn ensure_linearizable(&self) -> Result<(), ConsensusError> {
+        self.raft.ensure_linearizable().await.map(drop).map_err(|error| {
+            error.forward_to_leader().map_or_else(
+                || ConsensusError::Refused(error.to_string()),
+                |to| ConsensusError::NotLeader(to.leader_id.map(NodeId)),
+            )
+        })
+    }
+
+    /// The raft itself, for what other nodes' rafts ask of it.
+    pub(super) fn raft(&self) -> &Raft<TypeConfig> {
+        &self.raft
+    }
+
+    /// How things stand now.
+    pub(super) fn situation(&self) -> Situation {
+        Situation::of(self.me, &self.raft.metrics().borrow())
+    }
+
+    /// Changes whenever the situation may have changed, several times a second.
+    pub(super) fn metrics(&self) -> watch::Receiver<RaftMetrics<u64, VoterAddress>> {
+        self.raft.metrics()
+    }
+
+    /// Ends it; the store is free then.
+    pub(super) async fn shutdown(&self) {
+        self.receiving.forget();
+        // Its tasks' panics are seen as an ended consensus.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+impl Situation {
+    /// What the raft of `me` says.
+    pub(super) fn of(me: NodeId, metrics: &RaftMetrics<u64, VoterAddress>) -> Self {
+        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        let leader = metrics.current_leader.map(NodeId);
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let lag = |node: u64| {
+            let replicated = metrics.replication.as_ref()?.get(&node)?;
+            Some(last.saturating_sub(replicated.map_or(0, |id| id.index)))
+        };
+        let member = |(node, address): (&u64, &VoterAddress)| {
+            let decides = voters.contains(node);
+            (NodeId(*node), Member { address: address.clone(), votes: decides, lag: lag(*node) })
+        };
+        let followed = voters.len() == 1 && voters.contains(&me.0)
+            || metrics
+                .millis_since_quorum_ack
+                .is_some_and(|millis| Duration::from_millis(millis) < QUORUM_PATIENCE);
+        Self {
+            leader,
+            leads,
+            available: if leads { followed } else { leader.is_some_and(|leader| leader != me) },
+            term: metrics.current_term,
+            last,
+            applied: metrics.last_applied.map_or(0, |id| id.index),
+            members: membership.nodes().map(member).collect(),
+            joint: membership.get_joint_config().len() > 1,
+            ended: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Whether `node` decides with the others.
+    pub(super) fn votes(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|member| member.votes)
+    }
+}
+
+impl From<ClientWriteError<u64, VoterAddress>> for ConsensusError {
+    fn from(error: ClientWriteError<u64, VoterAddress>) -> Self {
+        match error {
+            ClientWriteError::ForwardToLeader(to) => Self::NotLeader(to.leader_id.map(NodeId)),
+            ClientWriteError::ChangeMembershipError(error) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// What came of a batch.
+pub(super) async fn outcomes(decided: Decided) -> Result<Vec<Outcome>, ConsensusError> {
+    match decided.await {
+        Ok(Ok(response)) => Ok(response.data),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(ConsensusError::Ended("it was stopped".into())),
+    }
+}
+
+fn config() -> Config {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Config {
+        cluster_name: "registry".into(),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION.0),
+        election_timeout_max: millis(ELECTION.1),
+        install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
+        max_payload_entries: ENTRIES_PER_MESSAGE,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        ..Config::default()
+    }
+}

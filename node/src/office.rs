@@ -1,0 +1,267 @@
+//! What the nodes of a mesh say to each other beside the mesh's own business: of the registry, and of
+//! subscriptions. Hands each word to whom it concerns, and decides nothing.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use cluster::{
+    AgentId, Incarnation, NodeId,
+    link::{Allegiance, Introduction, LinkCounters, LinkStatus},
+    membership::{Load, MemberCounters},
+    peering::{Application, Peering},
+    registry::{Carry, SharedRegistry},
+};
+use parking_lot::Mutex;
+use tokio::time::interval;
+
+use crate::{
+    peers::{NodeStatus, Peers},
+    relay::Relay,
+};
+
+/// To whom a message is: its first byte.
+mod tag {
+    /// [`SharedRegistry::told`](cluster::registry::SharedRegistry::told), and what it is asked.
+    pub(super) const REGISTRY: u8 = 1;
+    /// What [`Subscriptions`](crate::subscriptions::Subscriptions) tell.
+    pub(super) const SUBSCRIPTIONS: u8 = 3;
+}
+
+/// How long the last words may take.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How often changes of subscriptions are told.
+const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
+
+/// Every so many of these rounds, one of the others is asked what it knows better: a minute.
+const ROUNDS_TO_COMPARE: u32 = 1_200;
+
+/// How often it is seen to it that no node of another registry stays linked.
+const STRANGERS_EVERY: Duration = Duration::from_secs(1);
+
+/// What is said in the name of one node.
+pub(crate) struct Office {
+    /// None if the names are kept elsewhere, as a simulation does.
+    registry: Option<Arc<SharedRegistry>>,
+    relay: Weak<Relay>,
+    living: Mutex<BTreeSet<Incarnation>>,
+}
+
+impl Office {
+    pub(crate) fn new(registry: Option<Arc<SharedRegistry>>, relay: &Arc<Relay>) -> Self {
+        Self { registry, relay: Arc::downgrade(relay), living: Mutex::default() }
+    }
+
+    /// Tells the others what is new, until it is dropped.
+    pub(crate) async fn keep_up(&self, peering: &Peering) {
+        tokio::join!(self.tell_subscriptions(peering), self.cut_strangers(peering));
+    }
+
+    async fn tell_subscriptions(&self, peering: &Peering) {
+        let mut round = interval(SUBSCRIPTIONS_EVERY);
+        for number in 1_u32.. {
+            round.tick().await;
+            let Some(relay) = self.relay.upgrade() else { return };
+            let news = relay.subscriptions.write().take_news();
+            for body in news {
+                peering.tell_all(&tagged(tag::SUBSCRIPTIONS, &body));
+            }
+            if number.is_multiple_of(ROUNDS_TO_COMPARE) {
+                self.note_lost_homes();
+                let peers = peering.links();
+                if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
+                    let digest = relay.subscriptions.read().digest();
+                    let to = peer.peer.incarnation.node;
+                    peering.tell(to, tagged(tag::SUBSCRIPTIONS, &digest));
+                }
+            }
+        }
+    }
+
+    /// Two nodes that were linked while one of them knew no registry may turn out to be of two.
+    async fn cut_strangers(&self, peering: &Peering) {
+        let Some(registry) = &self.registry else { return };
+        let mut round = interval(STRANGERS_EVERY);
+        loop {
+            round.tick().await;
+            for stranger in registry.strangers() {
+                tracing::error!(
+                    node = %stranger,
+                    "a linked node turns out to be of another registry: the link is cut, and the next \
+                     try to make it says which is whose"
+                );
+                peering.cut(stranger);
+            }
+        }
+    }
+
+    /// A record may name a home that ended before this node knew of either.
+    fn note_lost_homes(&self) {
+        let Some(relay) = self.relay.upgrade() else { return };
+        let (living, now) = (self.living.lock(), relay.time());
+        relay.subscriptions.write().homes_lost(now, |home| living.contains(&home));
+    }
+
+    /// What a peer told of subscriptions, and what it is to be told in return.
+    fn told_subscriptions(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
+        let Some(relay) = self.relay.upgrade() else { return Vec::new() };
+        let (now, ttl) = (relay.time(), relay.config.subscription_ttl);
+        let told = relay.subscriptions.write().told(body, now, ttl);
+        let answers = told.unwrap_or_else(|error| {
+            tracing::warn!(%error, from = %from, "cannot take subscriptions");
+            Vec::new()
+        });
+        answers.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect()
+    }
+
+    /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
+    async fn informed(&self) {
+        if let Some(registry) = &self.registry {
+            registry.informed().await;
+        }
+    }
+}
+
+fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag], body].concat()
+}
+
+fn of_registry(bodies: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+    bodies.into_iter().map(|body| tagged(tag::REGISTRY, &body))
+}
+
+#[async_trait]
+impl Application for Office {
+    fn allegiance(&self) -> Option<Allegiance> {
+        let (registry, lineage) = self.registry.as_ref()?.lineage();
+        Some(Allegiance::new(registry?, lineage))
+    }
+
+    fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>> {
+        let registry = self.registry.as_ref();
+        let first = registry.map(|registry| registry.linked(peer.incarnation.node));
+        let mut first: Vec<_> = of_registry(first.unwrap_or_default()).collect();
+        if let Some(relay) = self.relay.upgrade() {
+            let digest = relay.subscriptions.read().digest();
+            first.push(tagged(tag::SUBSCRIPTIONS, &digest));
+        }
+        first
+    }
+
+    fn unlinked(&self, peer: Incarnation) {
+        if let Some(registry) = &self.registry {
+            registry.unlinked(peer.node);
+        }
+    }
+
+    fn living(&self, nodes: &BTreeSet<Incarnation>) {
+        self.living.lock().clone_from(nodes);
+        self.note_lost_homes();
+        if let Some(registry) = &self.registry {
+            registry.living(nodes.iter().map(|incarnation| incarnation.node));
+        }
+    }
+
+    fn told(&self, from: Incarnation, body: &[u8]) -> Vec<Vec<u8>> {
+        match (&self.registry, body.split_first()) {
+            (_, Some((&tag::SUBSCRIPTIONS, body))) => self.told_subscriptions(from, body),
+            (Some(registry), Some((&tag::REGISTRY, body))) => {
+                of_registry(registry.told(from.node, body)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn asked(&self, from: Incarnation, body: Vec<u8>) -> Vec<u8> {
+        match (&self.registry, body.split_first()) {
+            (Some(registry), Some((&tag::REGISTRY, question))) => {
+                registry.asked(from.node, question.to_vec()).await
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The registry's way over the links.
+pub(crate) struct OverLinks(pub(crate) Weak<Peering>);
+
+#[async_trait]
+impl Carry for OverLinks {
+    async fn ask(&self, to: NodeId, body: Vec<u8>, deadline: Duration) -> Option<Vec<u8>> {
+        self.0.upgrade()?.ask(to, tagged(tag::REGISTRY, &body), deadline).await
+    }
+
+    fn tell(&self, to: NodeId, body: Vec<u8>) {
+        if let Some(peering) = self.0.upgrade() {
+            peering.tell(to, tagged(tag::REGISTRY, &body));
+        }
+    }
+
+    fn linked(&self) -> Vec<NodeId> {
+        self.0.upgrade().map(|peering| peering.linked()).unwrap_or_default()
+    }
+}
+
+/// The other nodes, as this one works with them.
+pub(crate) struct Cluster {
+    pub(crate) peering: Arc<Peering>,
+    pub(crate) office: Arc<Office>,
+}
+
+#[async_trait]
+impl Peers for Cluster {
+    fn nodes(&self) -> Vec<NodeStatus> {
+        let rings = self.peering.mesh().rings();
+        let members = self.peering.membership().members().borrow().clone();
+        let status = |member: &cluster::membership::Member| {
+            let ring = rings.ring(&member.region);
+            let ring_share = ring.map_or(0.0, |ring| ring.share(member.node()));
+            NodeStatus { member: member.clone(), ring_share }
+        };
+        members.iter().map(status).collect()
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        self.peering.links()
+    }
+
+    fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+        let members = self.peering.membership().counters();
+        self.peering.with_counters(|links| look(links, members));
+    }
+
+    async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
+        self.peering.whereabouts(agent).await.map(|session| session.node)
+    }
+
+    fn carry(&self, load: Load) {
+        self.peering.set_load(load);
+    }
+
+    async fn joined(&self) {
+        let mut joined = self.peering.membership().joined();
+        // An error means that the mesh has ended, which stops the node.
+        let _ = joined.wait_for(|joined| *joined).await;
+        self.office.informed().await;
+    }
+
+    async fn displaced(&self) {
+        let mut displaced = self.peering.membership().displaced();
+        if displaced.wait_for(|displaced| *displaced).await.is_err() {
+            // The mesh has ended, which stops the node.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn leave(&self) {
+        self.peering.leave();
+    }
+
+    async fn goodbye(&self) {
+        self.peering.say_goodbye(GOODBYE).await;
+    }
+}
