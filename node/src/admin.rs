@@ -36,10 +36,10 @@ pub struct Agent {
     /// Whether the agent is banned.
     #[serde(default)]
     pub banned: bool,
-    /// Whether the agent has a session: anywhere, or, in a list, on the node that was asked.
+    /// Whether the agent is connected; in a list, to the node that was asked.
     pub connected: bool,
-    /// The name of the node that has the session.
-    #[serde(default)]
+    /// The node that it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }
 
@@ -225,7 +225,7 @@ pub struct ErrorBody {
 }
 
 impl Agent {
-    /// What the registry knows, and the name of the node that has the agent's session.
+    /// What the registry knows, and to which node the agent is connected, if to any.
     pub fn new(agent: &AgentId, record: &registry::AgentRecord, node: Option<String>) -> Self {
         Self {
             agent_id: agent.to_string(),

@@ -62,14 +62,14 @@ impl Identity {
     /// Keeps the certificate for as long as what `join` joins runs.
     pub fn kept_while(self, join: Join, transport: Arc<QuicTransport>) -> Join {
         Box::new(move |relay, deliver| {
-            let Joined { mesh, peers, keeper, driver } = join(relay, deliver);
+            let Joined { mesh, peers, driver, keeper } = join(relay, deliver);
             let driver = Box::pin(async move {
                 tokio::select! {
                     () = driver => {}
                     never = self.keep(transport) => match never {},
                 }
             });
-            Joined { mesh, peers, keeper, driver }
+            Joined { mesh, peers, driver, keeper }
         })
     }
 

@@ -323,7 +323,9 @@ impl World {
                     self.hear(from, to, false);
                 }
             }
-            (0..count).for_each(|n| self.decide(n));
+            for n in 0..count {
+                self.decide(n);
+            }
         }
     }
 }
@@ -373,7 +375,9 @@ proptest! {
         for n in order.into_iter().filter(|n| *n < count) {
             world.happen(&Happening::Start(n));
         }
-        happenings.iter().filter(|it| within(it)).for_each(|it| world.happen(it));
+        for happening in happenings.iter().filter(|it| within(it)) {
+            world.happen(happening);
+        }
         world.calm();
         prop_assert_eq!(world.foundings, 1);
         let keepers = world.machines.iter().take(slots(&world.slots).len());
@@ -386,8 +390,8 @@ proptest! {
     ) {
         let mut world = World::new(3);
         world.machines[differs].seeds.swap(0, 1);
-        for it in &happenings {
-            world.happen(it);
+        for happening in &happenings {
+            world.happen(happening);
         }
         world.calm();
         prop_assert_eq!(world.foundings, 0);

@@ -23,8 +23,8 @@ pub struct MeshConfig {
     pub seeds: Vec<SeedAddress>,
     /// The secret that all nodes of the cluster share (`CLUSTER_SECRET`).
     pub secret: Option<Secret>,
-    /// The secret that nodes had before, while the cluster changes it (`CLUSTER_SECRET_PREVIOUS`); data
-    /// on the disk may still be sealed with it.
+    /// What it was before, while the cluster changes it: nodes and data on the disk may go by it still
+    /// (`CLUSTER_SECRET_PREVIOUS`).
     pub previous_secret: Option<Secret>,
     /// Certificate of the cluster's authority (`MESH_CA`).
     pub ca: Option<PathBuf>,
