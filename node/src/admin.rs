@@ -36,8 +36,11 @@ pub struct Agent {
     /// Whether the agent is banned.
     #[serde(default)]
     pub banned: bool,
-    /// Whether the agent is connected to the node that was asked.
+    /// Whether the agent is connected; in a list, to the node that was asked.
     pub connected: bool,
+    /// The node that it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Some of the agents.
@@ -222,15 +225,16 @@ pub struct ErrorBody {
 }
 
 impl Agent {
-    /// What the registry knows, and whether the agent is connected here.
-    pub fn new(agent: &AgentId, record: &registry::AgentRecord, connected: bool) -> Self {
+    /// What the registry knows, and to which node the agent is connected, if to any.
+    pub fn new(agent: &AgentId, record: &registry::AgentRecord, node: Option<String>) -> Self {
         Self {
             agent_id: agent.to_string(),
             registered_at: record.registered_at.0,
             serial: Some(record.serial.0).filter(|serial| *serial > 0),
             revoked: record.revoked,
             banned: record.banned,
-            connected,
+            connected: node.is_some(),
+            node,
         }
     }
 }

@@ -7,7 +7,6 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
 use cluster::{
@@ -20,17 +19,21 @@ use cluster::{
     peering::{Application, Parts, Peering, Tasks},
     registry::{Place, SharedRegistry},
 };
-use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
+use tls::mesh::{IdentityError, KeyExchange};
 use tokio::net::lookup_host;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{Advertise, Config, Credentials},
+    config::{Advertise, Config},
+    identity::Identity,
     office::{Cluster, Office, OverLinks},
     peers::{Join, Joined},
     relay::VERSION,
 };
+
+/// What nodes say that their cluster is. Certificates tell who is of it.
+pub const CLUSTER: &str = "arc-relay";
 
 /// Why a node cannot be one of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -95,17 +98,17 @@ pub async fn prepare(
         return Ok(None);
     };
     let me = registry.identity();
-    let identity = identity(&credentials, clock, me.node.0)?;
+    let identity = Identity::new(credentials, me.node, clock)?;
     let key = NodeKey::open(&config.data_dir)
         .map_err(|source| JoinError::Key { dir: config.data_dir.clone(), source })?;
     let settings = QuicSettings {
-        identity: &identity,
+        identity: identity.present(),
         key: &key,
         key_exchange: KeyExchange::default(),
         rng_seed: None,
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
-    let transport = QuicTransport::bind(bound, &settings)?;
+    let transport = Arc::new(QuicTransport::bind(bound, &settings)?);
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let seat = Seat {
@@ -123,26 +126,13 @@ pub async fn prepare(
     };
     let network = Network {
         introduction,
-        cluster: identity.cluster_id().to_owned(),
+        cluster: CLUSTER.to_owned(),
         seeds,
-        transport: Arc::new(transport),
+        transport: Arc::clone(&transport) as Arc<dyn Transport>,
         resolver: Arc::new(Dns),
     };
-    Ok(Some(Ready { join: join_as(Some(seat), network, clock), address }))
-}
-
-fn identity(
-    credentials: &Credentials,
-    clock: &Clock,
-    node: u64,
-) -> Result<MeshIdentity, IdentityError> {
-    match credentials {
-        Credentials::Secret(secret) => MeshIdentity::from_secret(secret, node),
-        Credentials::Files(files) => {
-            let now = Duration::from_millis(clock.wall().0);
-            MeshIdentity::from_files(files, Some(node), now)
-        }
-    }
+    let join = identity.kept_while(join_as(Some(seat), network, clock), transport);
+    Ok(Some(Ready { join, address }))
 }
 
 /// Joins a node to others when the book of names is none of its business: a simulation gives all its

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{
-    Incarnation, NodeId,
+    AgentId, Incarnation, NodeId,
     link::{Allegiance, Introduction, LinkCounters, LinkStatus},
     membership::{Load, MemberCounters},
     peering::{Application, Peering},
@@ -232,6 +232,10 @@ impl Peers for Cluster {
     fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
         let members = self.peering.membership().counters();
         self.peering.with_counters(|links| look(links, members));
+    }
+
+    async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
+        self.peering.whereabouts(agent).await.map(|session| session.node)
     }
 
     fn carry(&self, load: Load) {

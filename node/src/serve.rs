@@ -1,6 +1,13 @@
 //! Accepting connections and speaking HTTP on them, until they end or become sessions.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{self, ErrorKind},
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,6 +20,7 @@ use axum::{
 };
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -26,7 +34,7 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
-    net::{Connection, Listener},
+    net::{Connection, Listener, proxy::read_header},
     relay::Relay,
 };
 
@@ -66,6 +74,8 @@ pub struct Server {
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stop: CancellationToken,
+    /// When it was last said that a proxy did not say for whom it connects.
+    unannounced: Mutex<Option<Duration>>,
 }
 
 /// What a connection holds while it speaks HTTP.
@@ -103,22 +113,24 @@ impl Server {
     ) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { relay, router, limited, connections, refusals, stop }
+        let unannounced = Mutex::default();
+        Self { relay, router, limited, connections, refusals, stop, unannounced }
     }
 
     /// Accepts until it is stopped.
     pub async fn run(self, mut listener: Box<dyn Listener>) {
+        let server = Arc::new(self);
         let mut warned: Option<Duration> = None;
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = server.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer.ip()),
+                Ok((stream, peer)) => server.admit(stream, peer.ip()),
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    let now = self.relay.clock.elapsed();
+                    let now = server.relay.clock.elapsed();
                     if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
                         warned = Some(now);
                         tracing::warn!(%error, "cannot accept connections: is the open-file limit reached?");
@@ -130,21 +142,31 @@ impl Server {
     }
 
     /// Starts the connection's task, or drops the connection.
-    fn admit(&self, stream: Connection, peer: IpAddr) {
-        let Some(place) = self.place(peer) else {
-            return self.relay.metrics.limited.http.increment(1);
+    fn admit(self: &Arc<Self>, stream: Connection, peer: IpAddr) {
+        let Ok(connection) = Arc::clone(&self.connections).try_acquire_owned() else {
+            return self.drop_one();
         };
-        let (relay, router, stop) =
-            (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
-        self.relay.tasks.spawn("connection", speak(relay, router, stream, peer, place, stop));
+        let server = Arc::clone(self);
+        if self.limited && self.relay.config.proxy_protocol && self.is_proxy(peer) {
+            let connection = server.speak_announced(stream, peer, connection);
+            return self.relay.tasks.spawn("connection", connection);
+        }
+        let Some(place) = self.place(peer, connection) else { return self.drop_one() };
+        self.relay.tasks.spawn("connection", server.speak(stream, peer, place));
     }
 
-    fn place(&self, peer: IpAddr) -> Option<Place> {
-        let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
+    fn drop_one(&self) {
+        self.relay.metrics.limited.http.increment(1);
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
         let trusted = &self.relay.config.trusted_proxies;
-        let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
+        trusted.iter().any(|net| net.contains(&peer.to_canonical()))
+    }
+
+    fn place(&self, peer: IpAddr, connection: OwnedSemaphorePermit) -> Option<Place> {
         let (mut handshake, mut refusal) = (None, None);
-        if self.limited && !is_proxy {
+        if self.limited && !self.is_proxy(peer) {
             handshake = self.relay.addresses.handshake(peer).ok();
             if handshake.is_none() {
                 self.relay.metrics.limited.handshakes.increment(1);
@@ -153,40 +175,71 @@ impl Server {
         }
         Some(Place { _connection: connection, _handshake: handshake, refusal })
     }
-}
 
-/// Speaks HTTP on one connection until it ends, becomes a session, or its time is over.
-async fn speak(
-    relay: Arc<Relay>,
-    router: Router,
-    stream: Connection,
-    peer: IpAddr,
-    place: Place,
-    stop: CancellationToken,
-) {
-    let deadline = relay.config.timing.handshake_deadline;
-    let refused = place.refusal.is_some();
-    let service = service_fn(move |request: Request<Incoming>| {
-        answer(Arc::clone(&relay), router.clone(), request, peer, refused)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(deadline)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    // However it ended, the client knows: it broke off, was too slow, or broke the rules.
-    tokio::select! {
-        _ = &mut connection => return drop(place),
-        () = stop.cancelled() => {}
-        () = sleep(deadline * LIFETIME_DEADLINES) => {}
+    /// Lets the proxy say first for whom it connects; from then on the connection is that client's.
+    async fn speak_announced(
+        self: Arc<Self>,
+        mut stream: Connection,
+        proxy: IpAddr,
+        connection: OwnedSemaphorePermit,
+    ) {
+        let deadline = self.relay.config.timing.handshake_deadline;
+        let announced = tokio::select! {
+            announced = timeout(deadline, read_header(&mut stream)) => announced,
+            () = self.stop.cancelled() => return,
+        };
+        let client = match announced {
+            Ok(Ok(client)) => client.unwrap_or(proxy),
+            Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+                return self.warn_unannounced(proxy, &error);
+            }
+            Ok(Err(_)) | Err(_) => return, // the proxy broke off, or says nothing
+        };
+        match self.place(client, connection) {
+            Some(place) => self.speak(stream, client, place).await,
+            None => self.drop_one(),
+        }
     }
-    // What was asked already is answered.
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(deadline, connection).await;
-    drop(place);
+
+    fn warn_unannounced(&self, proxy: IpAddr, error: &io::Error) {
+        let (mut warned, now) = (self.unannounced.lock(), self.relay.clock.elapsed());
+        if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
+            *warned = Some(now);
+            tracing::warn!(
+                %proxy, %error,
+                "refused a proxy's connection that does not begin with a PROXY protocol header: \
+                 switch it on there, or set PROXY_PROTOCOL=false here"
+            );
+        }
+    }
+
+    /// Speaks HTTP on one connection until it ends, becomes a session, or its time is over.
+    async fn speak(self: Arc<Self>, stream: Connection, peer: IpAddr, place: Place) {
+        let Self { relay, router, stop, .. } = &*self;
+        let deadline = relay.config.timing.handshake_deadline;
+        let refused = place.refusal.is_some();
+        let service = service_fn(|request: Request<Incoming>| {
+            answer(Arc::clone(relay), router.clone(), request, peer, refused)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(deadline)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
+        tokio::select! {
+            _ = &mut connection => return drop(place),
+            () = stop.cancelled() => {}
+            () = sleep(deadline * LIFETIME_DEADLINES) => {}
+        }
+        // What was asked already is answered.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(deadline, connection).await;
+        drop(place);
+    }
 }
 
 async fn answer(
@@ -226,7 +279,7 @@ fn too_many_handshakes() -> Response {
 }
 
 /// Whether accepting failed because of the connection, not of the listener.
-fn is_the_peers(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+fn is_the_peers(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -17,6 +17,7 @@ mod link;
 mod links;
 mod meeting;
 pub mod memory;
+mod noise;
 mod pairing;
 pub mod quic;
 mod reader;

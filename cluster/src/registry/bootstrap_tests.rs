@@ -272,7 +272,9 @@ impl World {
             for (other, machine) in self.machines.iter().enumerate() {
                 assert_eq!(machine.store, Store::Empty, "s{n} founds over the data of s{other}");
             }
-            assert!(members.values().eq(slots(&self.slots)) && members.contains_key(&own.node));
+            let keepers: BTreeSet<_> = slots(&self.slots).iter().collect();
+            assert_eq!(members.values().collect::<BTreeSet<_>>(), keepers);
+            assert!(members.contains_key(&own.node));
             self.foundings += 1;
             self.machines[n].store = Store::Begun;
             self.machines[n].members = members;
@@ -321,7 +323,9 @@ impl World {
                     self.hear(from, to, false);
                 }
             }
-            (0..count).for_each(|n| self.decide(n));
+            for n in 0..count {
+                self.decide(n);
+            }
         }
     }
 }
@@ -371,7 +375,9 @@ proptest! {
         for n in order.into_iter().filter(|n| *n < count) {
             world.happen(&Happening::Start(n));
         }
-        happenings.iter().filter(|it| within(it)).for_each(|it| world.happen(it));
+        for happening in happenings.iter().filter(|it| within(it)) {
+            world.happen(happening);
+        }
         world.calm();
         prop_assert_eq!(world.foundings, 1);
         let keepers = world.machines.iter().take(slots(&world.slots).len());
@@ -384,7 +390,9 @@ proptest! {
     ) {
         let mut world = World::new(3);
         world.machines[differs].seeds.swap(0, 1);
-        happenings.iter().for_each(|it| world.happen(it));
+        for happening in &happenings {
+            world.happen(happening);
+        }
         world.calm();
         prop_assert_eq!(world.foundings, 0);
     }

@@ -75,6 +75,6 @@ mod tests {
     #[test]
     fn the_bytes_are_frozen() {
         let saved = Saved { index: 300, facts: Facts { registered: 3, ..Facts::default() } };
-        assert_eq!(HEXLOWER.encode(&message::to_bytes(&saved)), "SAVED");
+        assert_eq!(HEXLOWER.encode(&message::to_bytes(&saved)), "92cd012c98c003808080c080c0");
     }
 }

@@ -175,6 +175,8 @@ async fn a_crash_loses_no_entry_and_no_revocation() {
     let mut bench = Bench::founded().await;
     bench.commit(vec![register("abc"), register("def")]).await;
     bench.commit(vec![Command::Revoke(Revocation::Agent(id("abc")))]).await;
+    let after = Bench::open(bench.disk.crashed(), bench.keys.clone());
+    assert_eq!(after.bytes(), bench.bytes(), "a revocation is on the disk when it is answered");
     bench.commit(vec![register("ghi")]).await;
     assert_eq!(bench.store.memory().unwrap().1.registered, 3);
 

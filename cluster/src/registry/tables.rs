@@ -210,8 +210,7 @@ mod tests {
         value: &T,
         bytes: &str,
     ) {
-        println!("FRZ {}", HEXLOWER.encode(&record::to_bytes(value)));
-        return;
+        assert_eq!(HEXLOWER.encode(&record::to_bytes(value)), bytes);
         assert_eq!(record::from_bytes::<T>(&record::to_bytes(value)).as_ref(), Some(value));
     }
 
@@ -228,12 +227,16 @@ mod tests {
             wanted_voters: vec!["a:1".to_owned()],
             keys_change_at: Some(UnixMillis(6)),
         };
-        frozen(&head, "HEAD");
+        frozen(
+            &head,
+            "019892c4100000000000000000000000000000000591c41000000000000000000000000000000004\
+             0102cfffffffffffffffff030491a3613a3106",
+        );
         let id = LogId { leader_id: openraft::CommittedLeaderId::new(2, 3), index: 4 };
-        frozen(&id, "9");
-        frozen(&openraft::Vote::<u64>::new_committed(2, 3), "9");
+        frozen(&id, "019292020304");
+        frozen(&openraft::Vote::<u64>::new_committed(2, 3), "0192920203c3");
         let nodes = std::collections::BTreeMap::from([(3, VoterAddress::default())]);
         let membership = openraft::Membership::new(vec![[3].into()], nodes);
-        frozen(&Membership::new(Some(id), membership), "9");
+        frozen(&Membership::new(Some(id), membership), "0192929202030492919103810391a0");
     }
 }

@@ -269,6 +269,9 @@ fn told(agent: &Agent) -> String {
         agent.serial.map_or_else(|| "-".to_owned(), |serial| serial.to_string()),
         yes(agent.revoked),
         yes(agent.banned),
-        yes(agent.connected)
+        agent.node.as_ref().map_or_else(
+            || yes(agent.connected).to_owned(),
+            |node| format!("yes, to {}", escaped(node))
+        )
     )
 }

@@ -78,6 +78,8 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.outbox_holds_a_message());
     problems.extend(check.idle_outlasts_ping());
     problems.extend(check.public_means_encrypted());
+    problems.extend(check.proxy_protocol_names_proxies());
+    problems.extend(check.a_secret_follows_another());
     problems.extend(check.seeds_know_their_own());
     problems.extend(check.files_come_together());
     problems.extend(check.one_kind_of_credentials());
@@ -162,6 +164,26 @@ impl Check {
             "NODE_ENV=production refuses unencrypted ws:// on a public address; either put a TLS \
              proxy in front and set BEHIND_PROXY=true, or set HOST to a private or loopback \
              address such as 127.0.0.1"
+                .into()
+        })
+    }
+
+    fn proxy_protocol_names_proxies(&self) -> Option<Problem> {
+        let clash = self.config.proxy_protocol && self.config.trusted_proxies.is_empty();
+        self.blame("PROXY_PROTOCOL", &["TRUSTED_PROXIES"], clash, || {
+            "whoever connects could claim any address: set TRUSTED_PROXIES to the addresses of the \
+             proxies that send the header"
+                .into()
+        })
+    }
+
+    fn a_secret_follows_another(&self) -> Option<Problem> {
+        let mesh = &self.config.mesh;
+        let follows = mesh.secret.is_some() && mesh.secret != mesh.previous_secret;
+        let clash = mesh.previous_secret.is_some() && !follows;
+        self.blame("CLUSTER_SECRET_PREVIOUS", &["CLUSTER_SECRET"], clash, || {
+            "is for a cluster that changes its secret: set CLUSTER_SECRET to the new one, or remove \
+             this"
                 .into()
         })
     }

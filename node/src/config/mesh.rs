@@ -23,7 +23,7 @@ pub struct MeshConfig {
     pub seeds: Vec<SeedAddress>,
     /// The secret that all nodes of the cluster share (`CLUSTER_SECRET`).
     pub secret: Option<Secret>,
-    /// What the secret was before, with which data on the disk may still be sealed
+    /// What it was before, while the cluster changes it: nodes and data on the disk may go by it still
     /// (`CLUSTER_SECRET_PREVIOUS`).
     pub previous_secret: Option<Secret>,
     /// Certificate of the cluster's authority (`MESH_CA`).
@@ -43,8 +43,8 @@ pub struct MeshConfig {
 /// What makes this node one of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// The secret that all nodes share.
-    Secret(Secret),
+    /// The secret that all nodes share, and the one that some still have.
+    Secret(Secret, Option<Secret>),
     /// Files that the operator gave to this one.
     Files(MeshFiles),
 }
@@ -67,7 +67,7 @@ impl MeshConfig {
     /// What makes this node one of a cluster; none if it stands alone.
     pub fn credentials(&self) -> Option<Credentials> {
         if let Some(secret) = &self.secret {
-            return Some(Credentials::Secret(secret.clone()));
+            return Some(Credentials::Secret(secret.clone(), self.previous_secret.clone()));
         }
         let files =
             MeshFiles { ca: self.ca.clone()?, cert: self.cert.clone()?, key: self.key.clone()? };
@@ -251,6 +251,6 @@ mod tests {
         let files = MeshFiles { ca: "ca".into(), cert: "cert".into(), key: "key".into() };
         assert_eq!(config.credentials(), Some(Credentials::Files(files)));
         config.secret = Some(Secret::generate());
-        assert!(matches!(config.credentials(), Some(Credentials::Secret(_))));
+        assert!(matches!(config.credentials(), Some(Credentials::Secret(..))));
     }
 }

@@ -58,6 +58,22 @@ async fn a_node_with_another_secret_is_kept_out_and_both_sides_say_so() {
 }
 
 #[tokio::test]
+async fn a_seed_that_cannot_be_reached_is_one_line_of_the_log() {
+    let (own, nobody) = (loopback_address(), loopback_address());
+    let mut cluster = Cluster::unstarted(&[own, nobody], &[]);
+    cluster.add_at(own, &[]);
+    let node = &cluster.nodes[0];
+    eventually("it was dialled in vain twice", || async {
+        node.metrics().await.count("arc_link_refusals_total", &[("reason", "deadline")]) > 1
+    })
+    .await;
+    let log = node.log.text();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    let [warning] = warnings[..] else { panic!("{warnings:#?}") };
+    assert!(warning.contains(&format!("{nobody}:7946")), "{warning}");
+}
+
+#[tokio::test]
 async fn two_nodes_of_one_name_are_not_both_let_in() {
     let mut cluster = Cluster::start(2).await;
     let twin = cluster.add(&[("NODE_NAME", "node-1")]);
@@ -139,7 +155,7 @@ async fn a_relay_with_names_of_its_own_brings_them_whichever_of_the_seeds_it_is(
 }
 
 #[tokio::test]
-async fn two_nodes_that_both_think_to_be_the_first_seed_are_never_one() {
+async fn two_nodes_that_both_think_to_be_the_first_seed_found_nothing() {
     let addresses = [loopback_address().to_string(), loopback_address().to_string()];
     let secret = new_secret();
     let start = |own: usize| {
@@ -151,15 +167,13 @@ async fn two_nodes_that_both_think_to_be_the_first_seed_are_never_one() {
             ("MESH_HOST", &addresses[own]),
         ])
     };
-    let one = start(0);
-    one.is_ready().await;
-    let two = start(1);
-    for node in [&one, &two] {
-        eventually("it says that there are two", || async {
-            node.log.text().contains("two registries")
+    let nodes = [start(0), start(1)];
+    for node in &nodes {
+        eventually("it says that the lists differ", || async {
+            node.log.text().contains("give all nodes the same SEEDS")
         })
         .await;
+        http::get(node.ops, "/ready").await.expect_status(503);
+        assert!(tests::cluster::registry(node).await["id"].is_null(), "nothing is founded");
     }
-    http::get(two.ops, "/ready").await.expect_status(503);
-    one.register("only-here").await;
 }

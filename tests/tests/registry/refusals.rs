@@ -110,6 +110,7 @@ async fn a_disk_that_was_replaced_may_return() {
     cluster.nodes[1].start_again();
     let again = voting_with(&cluster, 1).await;
     assert_ne!(replaced, again);
+    cluster.is_whole().await;
     for node in &cluster.nodes {
         assert_eq!(registry(node).await["id"], id);
     }

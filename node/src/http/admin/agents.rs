@@ -14,6 +14,7 @@ use crate::{
         ImportedName, TokenRevoked,
     },
     http::ApiError,
+    report,
 };
 
 /// Agents on a page, if nobody says how many.
@@ -76,7 +77,8 @@ pub(in crate::http) async fn show(
     let agent = parse_id(&id)?;
     let record = desk.administration.agent(&agent).await?;
     let record = record.ok_or(cluster::registry::AdminError::UnknownAgent)?;
-    Ok(Json(desk.agent(&agent, &record)))
+    let node = report::home_of(&desk.relay, &agent).await;
+    Ok(Json(Agent::new(&agent, &record, node)))
 }
 
 /// Revoke all tokens that an agent has; its id stays taken. Its session ends at once.
@@ -226,7 +228,8 @@ pub(in crate::http) async fn revoke_token(
 
 impl Desk {
     fn agent(&self, agent: &AgentId, record: &cluster::registry::AgentRecord) -> Agent {
-        Agent::new(agent, record, self.relay.sessions.get(agent.as_str()).is_some())
+        let is_here = self.relay.sessions.get(agent.as_str()).is_some();
+        Agent::new(agent, record, is_here.then(|| self.relay.config.node_name.clone()))
     }
 }
 
