@@ -8,20 +8,26 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Control, Data, Names, Spent},
+    wire::{Body, Control, Data, LANES, Names, Spent},
 };
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 const NOW: Duration = Duration::from_secs(100);
 
-/// The links that there are.
+/// The links that there are, and the `Moved` that went out on them.
 #[derive(Default)]
-struct Links(Mutex<BTreeSet<NodeId>>);
+struct Links(Mutex<BTreeSet<NodeId>>, Mutex<Vec<(NodeId, Option<SessionId>)>>);
 
 impl Outlet for Links {
-    fn control(&self, to: NodeId, _: &Control) -> bool {
-        self.0.lock().contains(&to)
+    fn control(&self, to: NodeId, frame: &Control) -> bool {
+        let is_there = self.0.lock().contains(&to);
+        if let Control::Moved { now, .. } = frame
+            && is_there
+        {
+            self.1.lock().push((to, *now));
+        }
+        is_there
     }
 
     fn data(&self, to: NodeId, _: u8, _: &Data<'_>) -> Pushed {
@@ -118,6 +124,49 @@ fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
     mesh.direct(&Outgoing { from: &ann, lane: 0, followed: false, body }, &[bob.as_str()], NOW);
     mesh.tick(NOW);
     assert_eq!(*sessions.lost.lock(), [], "it waits for the link, or for news");
+}
+
+#[test]
+fn a_node_corrects_what_is_said_of_its_sessions() {
+    let (mesh, links, _) = node(&[ME, PEER]);
+    let bob = owned_here(&mesh);
+    links.0.lock().insert(PEER);
+    mesh.link_up(&home(PEER), NOW);
+    let own = SessionId { time: 5, node: ME };
+    mesh.opened(&bob, own, NOW);
+    let older = SessionId { time: 4, node: PEER };
+    let moved = |was, now| Control::Moved { agent: bob.clone(), was, now };
+    links.1.lock().clear();
+    mesh.control(PEER, moved(None, Some(older)), NOW);
+    assert_eq!(std::mem::take(&mut *links.1.lock()), [(PEER, Some(own))], "it is outdone");
+    mesh.control(PEER, moved(Some(own), None), NOW);
+    assert_eq!(std::mem::take(&mut *links.1.lock()), [(PEER, Some(own))], "it has not ended");
+    mesh.control(PEER, moved(Some(older), None), NOW);
+    assert_eq!(*links.1.lock(), []);
+}
+
+#[test]
+fn a_node_is_told_when_it_is_linked_of_what_was_welcomed_without_it() {
+    let (mesh, links, _) = node(&[ME, PEER]);
+    let bob = owned_here(&mesh);
+    let session = SessionId { time: 5, node: ME };
+    mesh.opened(&bob, session, NOW);
+    for _ in 0..2 {
+        links.0.lock().insert(PEER);
+        mesh.link_up(&home(PEER), NOW);
+        assert_eq!(std::mem::take(&mut *links.1.lock()), [(PEER, Some(session))]);
+        mesh.link_down(incarnation(PEER), NOW);
+    }
+    let mut nobody = Nobody;
+    mesh.link_up(&home(PEER), NOW);
+    for lane in (0..).take(LANES) {
+        let barrier = Data::Barrier { agent: bob.as_str(), session };
+        mesh.data(PEER, lane, &barrier, &mut nobody, NOW);
+    }
+    mesh.link_down(incarnation(PEER), NOW);
+    links.1.lock().clear();
+    mesh.link_up(&home(PEER), NOW);
+    assert_eq!(*links.1.lock(), [], "it has said that it knows");
 }
 
 #[test]
