@@ -50,7 +50,7 @@ fn fresh_seeds_find_nothing() {
         Faults([kind].into())
     };
     let run = |seed: u64| {
-        let faults = if seed % 2 == 0 { Faults::all() } else { one_kind(seed) };
+        let faults = if seed.is_multiple_of(2) { Faults::all() } else { one_kind(seed) };
         verdict::judge(seed, &Options { faults, ..Options::default() }.varied(seed))
     };
     assert_sound(seeds.into_iter().map(run));

@@ -15,27 +15,38 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Broadcast, Control, Data, NAMES_MAX, Names, Relayed, Spent},
+    wire::{Body, Broadcast, Control, Data, LANES, NAMES_MAX, Names, Relayed, Spent},
 };
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 const NOW: Duration = Duration::from_secs(100);
 
-/// The links that there are, and how many names each broadcast on them leaves out.
+/// The links that there are, how many names each broadcast on them leaves out, and the `Moved` that went
+/// out on them.
 #[derive(Default)]
-struct Links(Mutex<BTreeSet<NodeId>>, Mutex<Vec<usize>>);
+struct Links {
+    there: Mutex<BTreeSet<NodeId>>,
+    left_out: Mutex<Vec<usize>>,
+    moved: Mutex<Vec<(NodeId, Option<SessionId>)>>,
+}
 
 impl Outlet for Links {
-    fn control(&self, to: NodeId, _: &Control) -> bool {
-        self.0.lock().contains(&to)
+    fn control(&self, to: NodeId, frame: &Control) -> bool {
+        let is_there = self.there.lock().contains(&to);
+        if let Control::Moved { now, .. } = frame
+            && is_there
+        {
+            self.moved.lock().push((to, *now));
+        }
+        is_there
     }
 
     fn data(&self, to: NodeId, _: u8, frame: &Data<'_>) -> Pushed {
         if let Data::Broadcast(broadcast) = frame {
-            self.1.lock().push(broadcast.except.iter().count());
+            self.left_out.lock().push(broadcast.except.iter().count());
         }
-        if self.0.lock().contains(&to) { Pushed::Queued } else { Pushed::NoLink }
+        if self.there.lock().contains(&to) { Pushed::Queued } else { Pushed::NoLink }
     }
 }
 
@@ -122,12 +133,12 @@ fn owned_here(mesh: &Mesh) -> AgentId {
 fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
     let (mesh, links, sessions) = node(&[ME, PEER]);
     let bob = owned_here(&mesh);
-    links.0.lock().insert(PEER);
+    links.there.lock().insert(PEER);
     mesh.link_up(&home(PEER), NOW);
     mesh.link_suspect(PEER, true, NOW);
     let session = SessionId { time: 5, node: PEER };
     mesh.control(PEER, Control::Publish { agent: bob.clone(), session, arrival: true }, NOW);
-    links.0.lock().remove(&PEER);
+    links.there.lock().remove(&PEER);
     mesh.link_down(incarnation(PEER), NOW);
     mesh.link_suspect(PEER, false, NOW);
     let ann = "ann".parse().expect("a name");
@@ -135,6 +146,49 @@ fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
     mesh.direct(&Outgoing { from: &ann, lane: 0, followed: false, body }, &[bob.as_str()], NOW);
     mesh.tick(NOW);
     assert_eq!(*sessions.lost.lock(), [], "it waits for the link, or for news");
+}
+
+#[test]
+fn a_node_corrects_what_is_said_of_its_sessions() {
+    let (mesh, links, _) = node(&[ME, PEER]);
+    let bob = owned_here(&mesh);
+    links.there.lock().insert(PEER);
+    mesh.link_up(&home(PEER), NOW);
+    let own = SessionId { time: 5, node: ME };
+    mesh.opened(&bob, own, NOW);
+    let older = SessionId { time: 4, node: PEER };
+    let moved = |was, now| Control::Moved { agent: bob.clone(), was, now };
+    links.moved.lock().clear();
+    mesh.control(PEER, moved(None, Some(older)), NOW);
+    assert_eq!(std::mem::take(&mut *links.moved.lock()), [(PEER, Some(own))], "it is outdone");
+    mesh.control(PEER, moved(Some(own), None), NOW);
+    assert_eq!(std::mem::take(&mut *links.moved.lock()), [(PEER, Some(own))], "it has not ended");
+    mesh.control(PEER, moved(Some(older), None), NOW);
+    assert_eq!(*links.moved.lock(), []);
+}
+
+#[test]
+fn a_node_is_told_when_it_is_linked_of_what_was_welcomed_without_it() {
+    let (mesh, links, _) = node(&[ME, PEER]);
+    let bob = owned_here(&mesh);
+    let session = SessionId { time: 5, node: ME };
+    mesh.opened(&bob, session, NOW);
+    for _ in 0..2 {
+        links.there.lock().insert(PEER);
+        mesh.link_up(&home(PEER), NOW);
+        assert_eq!(std::mem::take(&mut *links.moved.lock()), [(PEER, Some(session))]);
+        mesh.link_down(incarnation(PEER), NOW);
+    }
+    let mut nobody = Nobody;
+    mesh.link_up(&home(PEER), NOW);
+    for lane in (0..).take(LANES) {
+        let barrier = Data::Barrier { agent: bob.as_str(), session };
+        mesh.data(PEER, lane, &barrier, &mut nobody, NOW);
+    }
+    mesh.link_down(incarnation(PEER), NOW);
+    links.moved.lock().clear();
+    mesh.link_up(&home(PEER), NOW);
+    assert_eq!(*links.moved.lock(), [], "it has said that it knows");
 }
 
 #[test]
@@ -156,7 +210,7 @@ fn broadcasts_are_relayed_within_a_region_from_another_and_not_otherwise() {
     let [far, elsewhere, unlinked] = [3, 4, 5].map(NodeId);
     let (mesh, links, sessions) = node(&[ME, PEER, unlinked]);
     for (region, peer) in [("r", PEER), ("far", far), ("elsewhere", elsewhere)] {
-        links.0.lock().insert(peer);
+        links.there.lock().insert(peer);
         mesh.link_up(&home_in(region, peer), NOW);
     }
     let mut batch = sessions.batch();
@@ -188,14 +242,14 @@ fn a_broadcast_that_finds_a_node_without_a_link_is_counted() {
         std::mem::take(&mut *sessions.lost.lock())
     };
     assert_eq!(say(), [Lost::LinkLost], "its link is down, or has not begun");
-    links.0.lock().insert(PEER);
+    links.there.lock().insert(PEER);
     assert_eq!(say(), []);
 }
 
 #[test]
 fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_no_link() {
     let (mesh, links, sessions) = node(&[ME]);
-    links.0.lock().insert(PEER);
+    links.there.lock().insert(PEER);
     mesh.link_up(&home(PEER), NOW);
     let ann: AgentId = "ann".parse().expect("a name");
     let message = || Outgoing { from: &ann, lane: 0, followed: false, body: Body::Borrowed(b"{}") };
@@ -212,10 +266,10 @@ fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_n
     };
     (0..NAMES_MAX).map(agent).for_each(moves);
     assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX);
-    assert_eq!(*links.1.lock(), [NAMES_MAX]);
+    assert_eq!(*links.left_out.lock(), [NAMES_MAX]);
     moves(agent(NAMES_MAX));
     sessions.lost.lock().clear();
     assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX + 1);
-    assert_eq!(*links.1.lock(), [NAMES_MAX], "no second one");
+    assert_eq!(*links.left_out.lock(), [NAMES_MAX], "no second one");
     assert!(sessions.lost.lock().contains(&Lost::RouteFull));
 }

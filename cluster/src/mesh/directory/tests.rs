@@ -69,6 +69,20 @@ fn accepted(to: &[u64], was: Option<SessionId>, session: SessionId) -> Vec<Actio
 }
 
 #[test]
+fn what_others_told_of_a_home_is_not_ended_by_what_that_home_told_before() {
+    let mut directory = owner(false);
+    let (told, published) = (session(1, 2), session(2, 2));
+    let def: AgentId = "def".parse().expect("a name");
+    directory.moved(&abc(), None, Some(told), at(1));
+    directory.publish(NodeId(2), &def, published, true, at(1));
+    directory.link_up(life(2, 1), at(2));
+    let ring = directory.rings.version_of("here");
+    directory.synced(NodeId(2), ring);
+    assert_eq!(directory.lookup(NodeId(3), "abc", true), Located::At(told));
+    assert_eq!(directory.lookup(NodeId(3), "def", true), Located::Nobody);
+}
+
+#[test]
 fn an_arrival_is_told_to_the_watchers_and_the_former_home() {
     let mut directory = owner(true);
     let (one, two, three) = (session(1, 2), session(2, 3), session(3, 3));

@@ -165,6 +165,39 @@ fn a_session_in_the_place_of_one_that_nobody_may_know_of_is_told_to_all() {
 }
 
 #[test]
+fn a_session_that_follows_one_that_not_all_had_heard_of_is_told_to_all() {
+    let mut presence = presence(&[2, 3], &[2]);
+    presence.opened(&abc(), session(0), START);
+    presence.closed(&abc(), session(0));
+    presence.tick(after(9_000));
+    let expected = [vec![arrival(2)], tell(&[2, 3])].concat();
+    assert_eq!(presence.opened(&abc(), session(1), after(9_001)), expected);
+    presence.closed(&abc(), session(1));
+    presence.tick(after(60_000));
+    assert_eq!(presence.opened(&abc(), session(1), after(60_001)), [arrival(2)], "all have by now");
+}
+
+#[test]
+fn a_node_without_a_link_is_passed_by_if_there_is_one() {
+    let mut presence = presence(&[2], &[2]);
+    presence.listed([ME, NodeId(2), NodeId(3)].into());
+    presence.opened(&abc(), session(1), START);
+    let notified = accept(&mut presence, 2, &[7], 1);
+    let node = NodeId(3);
+    let pass_by = Action::PassBy { agent: abc(), session: session(1), node, heard: 0 };
+    assert_eq!(notified, [pass_by, admit()], "nobody knows of node 7");
+}
+
+#[test]
+fn in_an_owners_stead_those_are_told_too_that_have_heard() {
+    let mut presence = presence(&[2, 3, 4], &[2, 3]);
+    presence.opened(&abc(), session(1), START);
+    accept(&mut presence, 2, &[4], 1);
+    assert_eq!(barriers(&mut presence, 4, 2), []);
+    assert_eq!(presence.tick(after(300)), tell(&[2, 3, 4]), "node 4 may reach the other owner");
+}
+
+#[test]
 fn on_a_new_link_a_node_is_told_again() {
     let mut presence = presence(&[2, 3], &[2]);
     presence.opened(&abc(), session(1), START);

@@ -120,6 +120,32 @@ fn one_frame_goes_to_each_home() {
 }
 
 #[test]
+fn nobody_else_says_what_is_here() {
+    let (routes, out) = known(&[]);
+    let needs = say(&routes, &out, b"a", &["agent-a"]);
+    answer(&routes, &out, &needs[0], Located::At(session(1, 1)));
+    routes.moved(OWNER, &agent("agent-a"), None, Some(session(1, 1)), &RING, &out, NOW);
+    assert_eq!(out.take(), [""; 0], "it waits for another answer");
+}
+
+#[test]
+fn a_bounce_of_an_earlier_era_changes_nothing() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let direct = Direct {
+        followed: false,
+        resent: false,
+        era: routes.era() - 1,
+        from: "sender",
+        targets: Names::List(&["agent-a"]),
+        body: Body::Borrowed(b"hi"),
+    };
+    routes.bounced(NodeId(2), 0, &direct, &out, NOW);
+    assert_eq!(out.take(), ["lost 1: Stale"]);
+    assert!(say(&routes, &out, b"still known", &["agent-a"]).is_empty());
+    assert_eq!(out.take(), ["2: still known for agent-a"]);
+}
+
+#[test]
 fn a_question_is_asked_once() {
     let (routes, out) = known(&[]);
     routes.heard(NodeId(2), &out, NOW);
