@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod congestion;
 mod counters;
 mod error;
 mod frames;
