@@ -7,6 +7,7 @@
 
 mod agents;
 mod client;
+mod many;
 mod nodes;
 mod registry;
 mod report;
@@ -14,6 +15,7 @@ mod seen;
 mod udp;
 mod world;
 
+pub use many::{Batch, Outcome};
 pub use report::Report;
 
 use crate::{core::Options, entropy, promises};
