@@ -7,6 +7,7 @@
 
 mod agents;
 mod client;
+mod counted;
 mod many;
 mod nodes;
 mod registry;

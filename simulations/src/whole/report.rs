@@ -77,6 +77,7 @@ impl Report {
                 "network",
                 format!("{} datagrams, {} KiB", self.record.packets, self.record.bytes / 1024),
             ),
+            ("counted", format!("{:?}", history.lost)),
             ("digest", format!("{:016x}", self.digest)),
         ];
         let mut text = String::new();
