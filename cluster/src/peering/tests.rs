@@ -50,6 +50,7 @@ fn host(network: &MemoryNetwork, introduction: &Introduction) -> Arc<dyn Transpo
     Arc::new(network.host(introduction.address, introduction.incarnation.node, "secret"))
 }
 
+#[allow(clippy::disallowed_methods)] // a test's own time, which it pauses
 fn clock() -> Monotonic {
     let start = Instant::now();
     Arc::new(move || start.elapsed())
@@ -127,7 +128,7 @@ async fn a_link_that_carries_only_one_way_is_silent() {
         assert!(!is_silent());
         stop.cancel();
     };
-    let (_, ended, ()) =
+    let ((), ended, ()) =
         tokio::join!(links.clone().run(stop.clone()), tasks.run(stop.clone()), scenario);
     ended.expect("gossip goes on to the end");
 }
