@@ -246,18 +246,23 @@ impl Peering {
         }
     }
 
-    fn ping_all(&self, number: u64) {
+    /// Pings these nodes. A ping's number is its time, which comes back with the answer.
+    fn ping(&self, nodes: impl IntoIterator<Item = NodeId>) {
         let ping = Control::Ping {
-            number,
+            number: u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX),
             time: self.mesh.time((self.wall)()),
             broadcasts: self.mesh.broadcasts(),
         };
-        for node in self.linked() {
+        for node in nodes {
             self.outward.control(node, &ping);
         }
     }
 
-    /// Tells the engine and the membership which links have fallen silent, or are heard of again.
+    /// Tells the engine and the membership which links have fallen silent, or are heard of again. The
+    /// silent ones are pinged at each look, to be heard of again soon.
+    ///
+    /// Bytes that come do not make up for answers that do not: a way that is blocked one way is of no
+    /// use either way, and what was held somewhere and comes now may be long out of date.
     fn look_for_silence(&self) {
         let status = self.links();
         let mut silent = self.silent.lock();
@@ -272,6 +277,7 @@ impl Peering {
                 self.mesh.link_suspect(peer.node, is_silent, self.now());
             }
         }
+        self.ping(silent.iter().copied());
     }
 
     /// Answers a peer's question by a task of its own; one too many is not answered, nor one at which
@@ -319,7 +325,7 @@ async fn keep_time(peering: &Peering) {
             peering.look_for_silence();
         }
         if number.is_multiple_of(TICKS_PER_PING) {
-            peering.ping_all(number);
+            peering.ping(peering.linked());
         }
     }
 }
@@ -395,7 +401,10 @@ impl LinkEvents for Arc<Peering> {
                 self.outward.control(from.node, &Control::Pong { number, time });
                 self.mesh.heard(from.node, &broadcasts, self.now());
             }
-            Control::Pong { time, .. } => self.learn_time(time),
+            Control::Pong { number, time } => {
+                self.learn_time(time);
+                self.outward.answered(from.node, Duration::from_nanos(number));
+            }
             Control::Leaving => self.membership.peer_leaves(from),
             Control::Ask { ask, body } => self.answer(from, ask, body),
             Control::Answer { ask, body } => self.asked.answered(from.node, ask, body),
@@ -428,6 +437,14 @@ impl LinkEvents for Arc<Peering> {
     }
 }
 
+impl Outward {
+    fn answered(&self, node: NodeId, sent: Duration) {
+        if let Some(links) = self.0.load().as_ref() {
+            links.answered(node, sent);
+        }
+    }
+}
+
 impl Outlet for Outward {
     fn control(&self, to: NodeId, frame: &Control) -> bool {
         self.0.load().as_ref().is_some_and(|links| links.control(to, frame))
@@ -439,98 +456,4 @@ impl Outlet for Outward {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-    use crate::{link::memory::MemoryNetwork, mesh::engine_tests::Sessions};
-
-    struct Nothing;
-
-    #[async_trait]
-    impl Application for Nothing {
-        fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
-            Vec::new()
-        }
-
-        fn living(&self, _: &BTreeSet<Incarnation>) {}
-
-        fn told(&self, _: Incarnation, _: &[u8]) -> Vec<Vec<u8>> {
-            Vec::new()
-        }
-
-        async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
-            assert_eq!(body, b"a riddle", "a task that panics");
-            body
-        }
-    }
-
-    impl Resolve for Nothing {
-        async fn resolve(&self, _: &SeedAddress) -> io::Result<Vec<SocketAddr>> {
-            Ok(Vec::new())
-        }
-    }
-
-    fn alone() -> (Arc<Peering>, Tasks<Nothing>) {
-        let (node, address) = (NodeId(1), ([10, 0, 0, 1], 1).into());
-        Peering::new(Parts {
-            introduction: Introduction {
-                incarnation: Incarnation { node, generation: crate::Generation(1) },
-                name: "one".to_owned(),
-                region: "r".to_owned(),
-                version: "1".to_owned(),
-                address,
-            },
-            cluster: "c".to_owned(),
-            seeds: Vec::new(),
-            transport: Arc::new(MemoryNetwork::new().host(address, node, "secret")),
-            resolver: Arc::new(Nothing),
-            deliver: Arc::new(Sessions::default()),
-            application: Arc::new(Nothing),
-            clock: Arc::new(|| Duration::ZERO),
-            wall: Arc::new(|| UnixMillis(0)),
-        })
-    }
-
-    #[tokio::test]
-    async fn a_question_at_which_its_task_panics_is_counted_and_makes_room_for_others() {
-        let (peering, _tasks) = alone();
-        let from = Incarnation { node: NodeId(2), generation: crate::Generation(1) };
-        for body in [&b"nonsense"[..], b"a riddle", b"nonsense"] {
-            peering.answer(from, 1, body.to_vec());
-        }
-        assert_eq!(peering.answers.all_ended().await, answers::QUESTIONS_MAX);
-        let mut panics = 0;
-        peering.with_counters(|counters| panics = counters.panics());
-        assert_eq!(panics, 2);
-    }
-
-    #[tokio::test]
-    async fn a_mesh_whose_tasks_are_given_up_leaves_nothing_behind() {
-        let (peering, tasks) = alone();
-        let (mesh, links) = (Arc::downgrade(peering.mesh()), Arc::downgrade(&tasks.links));
-        let mut run = Box::pin(tasks.run(CancellationToken::new()));
-        assert!(futures_util::poll!(&mut run).is_pending());
-        drop((run, peering));
-        // The task of gossip is dropped at its next turn.
-        tokio::task::yield_now().await;
-        assert!(mesh.upgrade().is_none() && links.upgrade().is_none());
-    }
-
-    #[test]
-    fn who_is_being_linked_by_the_other_side_is_not_out_of_reach() {
-        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
-        assert!(matches!(failure(&LinkError::Underway(address)), DialError::NotNow(_)));
-        assert!(matches!(failure(&LinkError::Deadline(address)), DialError::Unreachable(_)));
-    }
-
-    #[test]
-    fn a_former_life_is_outlived_where_the_other_says_so() {
-        let address = SocketAddr::from(([10, 0, 0, 1], 7946));
-        let refusal = Refusal::new(Reason::Generation, "there is a later life");
-        let theirs = LinkError::Refused { address, refusal: refusal.clone() };
-        assert!(matches!(failure(&theirs), DialError::Outlived(_)));
-        let ours = LinkError::Unfit { address, refusal };
-        assert!(matches!(failure(&ours), DialError::Refused(_)), "the other is the former life");
-    }
-}
+mod tests;

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     io::Write,
+    num::NonZero,
     ops::RangeInclusive,
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -40,7 +42,8 @@ struct Args {
     /// Seconds in which things go wrong, before all is left to heal
     #[arg(long, default_value_t = 14)]
     faulty_for: u64,
-    /// The engines alone, without sockets: thousands of seeds in minutes
+    /// The engines alone, without sockets: thousands of seeds in minutes. Of whole nodes each seed is a
+    /// process of its own
     #[arg(long)]
     core: bool,
     /// Tell what happens to this agent, by its number
@@ -71,7 +74,8 @@ fn main() -> ExitCode {
     #[allow(clippy::disallowed_methods)] // how long runs take is no part of them
     let clock = Instant::now();
     let sound = match &args.seeds {
-        Some(seeds) => many(&args, seeds.clone(), clock),
+        Some(seeds) if args.core => many(&args, seeds.clone(), clock),
+        Some(seeds) => many_of_whole_nodes(&args, seeds.clone(), clock),
         None if args.core => one(&args, clock),
         None => one_of_whole_nodes(&args, clock),
     };
@@ -128,17 +132,58 @@ fn many(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
             break;
         }
     }
+    summarize(clock, ran, &format!("{messages} messages, "), &failed, &broken);
+    failed.is_empty()
+}
+
+/// Runs many seeds of whole nodes, each in a process of its own; says whether all keep the promises.
+fn many_of_whole_nodes(args: &Args, seeds: RangeInclusive<u64>, clock: Instant) -> bool {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            say(&format!("cannot find this very program to run it for each seed: {error}"));
+            return false;
+        }
+    };
+    let batch = whole::Batch {
+        program,
+        arguments: args.of_one_run(),
+        at_a_time: thread::available_parallelism().map_or(1, NonZero::get),
+        keeps_going: args.keep_going,
+    };
+    let outcomes = batch.run(seeds, |outcome| {
+        if !outcome.holds {
+            say(&if args.keep_going { outcome.brief() } else { outcome.report.clone() });
+        }
+    });
+    let outcomes = match outcomes {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            say(&format!("cannot run this very program for each seed: {error}"));
+            return false;
+        }
+    };
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.holds).collect();
+    let mut broken = BTreeMap::new();
+    for promise in failed.iter().filter_map(|outcome| outcome.broken()) {
+        *broken.entry(promise).or_default() += 1;
+    }
+    let numbers: Vec<u64> = failed.iter().map(|outcome| outcome.seed).collect();
+    summarize(clock, outcomes.len() as u64, "of whole nodes, ", &numbers, &broken);
+    failed.is_empty()
+}
+
+fn summarize(clock: Instant, ran: u64, what: &str, failed: &[u64], broken: &BTreeMap<&str, u64>) {
     let took = clock.elapsed();
     let rate = 60.0 * f64::from(u32::try_from(ran).unwrap_or(u32::MAX)) / took.as_secs_f64();
     say(&format!(
-        "{ran} seeds in {:.1} s ({rate:.0} a minute), {messages} messages, {} failed {failed:?}",
+        "{ran} seeds in {:.1} s ({rate:.0} a minute), {what}{} failed {failed:?}",
         took.as_secs_f64(),
         failed.len()
     ));
     for (promise, times) in broken {
         say(&format!("  {times} seeds broke first: {promise}"));
     }
-    failed.is_empty()
 }
 
 fn brief(verdict: &Verdict) -> String {
@@ -160,6 +205,19 @@ impl Args {
             regions: self.regions.unwrap_or(varied.regions),
             ..varied
         }
+    }
+}
+
+impl Args {
+    /// What a run is told that is one of many, beside its seed.
+    fn of_one_run(&self) -> Vec<String> {
+        let (agents, faulty_for) = (self.agents.to_string(), self.faulty_for.to_string());
+        let mut told = vec!["--agents".into(), agents, "--faulty-for".into(), faulty_for];
+        told.extend(["--faults".into(), self.faults.to_string()]);
+        for (name, number) in [("--nodes", self.nodes), ("--regions", self.regions)] {
+            told.extend(number.into_iter().flat_map(|n| [name.to_owned(), n.to_string()]));
+        }
+        told
     }
 }
 

@@ -2,43 +2,29 @@
 //! engineers call it. Each run is a process of its own, since only then it is repeatable.
 
 use std::{
-    process::{Command, Output},
-    thread,
+    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Seeds whose runs have a bit of everything: crashes, drains, partitions, loss, two regions.
-const SEEDS: [u64; 3] = [1, 5, 8];
+use simulations::whole::{Batch, Outcome};
 
-/// What may go wrong in seeds that are drawn anew: see `regressions.rs`.
-const FRESH_FAULTS: &str = "loss,cut,crash,slow,skew,join,drain";
-
-fn run(seed: u64, faults: &str) -> Output {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_simulations"));
-    let program = program.args(["--seed", &seed.to_string(), "--faults", faults]);
-    program.output().expect("the program runs")
+/// The program, for runs with all kinds of faults, two at a time.
+fn batch() -> Batch {
+    Batch {
+        program: env!("CARGO_BIN_EXE_simulations").into(),
+        arguments: Vec::new(),
+        at_a_time: 2,
+        keeps_going: true,
+    }
 }
 
-/// Runs seeds two at a time, and returns their reports.
-fn all_hold(seeds: &[u64], faults: &'static str) -> Vec<String> {
-    let both = |pair: &[u64]| {
-        let started: Vec<_> = pair
-            .iter()
-            .copied()
-            .map(|seed| (seed, thread::spawn(move || run(seed, faults))))
-            .collect();
-        let ended = started.into_iter().map(|(seed, run)| (seed, run.join().expect("it ends")));
-        ended.collect::<Vec<_>>()
-    };
-    let pairs = seeds.chunks(2).flat_map(both);
-    let mut reports = Vec::new();
-    for (seed, output) in pairs {
-        let report = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "seed {seed} fails:\n{report}\n{errors}");
-        reports.push(report);
+/// Runs seeds, and returns their reports.
+fn all_hold(seeds: &[u64]) -> Vec<String> {
+    let outcomes = batch().run(seeds.iter().copied(), |_| ()).expect("the program runs");
+    for Outcome { seed, holds, report } in &outcomes {
+        assert!(holds, "seed {seed} fails:\n{report}");
     }
-    reports
+    outcomes.into_iter().map(|outcome| outcome.report).collect()
 }
 
 /// The identity of all that happened in a run.
@@ -48,13 +34,18 @@ fn digest(report: &str) -> &str {
 }
 
 #[test]
-fn known_seeds_hold() {
-    all_hold(&SEEDS, "all");
+fn seeds_that_found_something_hold_now() {
+    let lines = include_str!("../whole_seeds").lines().filter(|line| !line.starts_with('#'));
+    let seed = |line: &str| line.split_whitespace().next()?.parse().ok();
+    let seeds: Vec<u64> =
+        lines.map(|line| seed(line).unwrap_or_else(|| panic!("no seed: {line}"))).collect();
+    assert!(!seeds.is_empty());
+    all_hold(&seeds);
 }
 
 #[test]
 fn a_seed_is_a_run_bit_for_bit() {
-    let reports = all_hold(&[SEEDS[0], SEEDS[0], SEEDS[1]], "all");
+    let reports = all_hold(&[1, 1, 5]);
     assert_eq!(digest(&reports[0]), digest(&reports[1]));
     assert_ne!(digest(&reports[0]), digest(&reports[2]));
 }
@@ -64,5 +55,15 @@ fn a_seed_is_a_run_bit_for_bit() {
 fn fresh_seeds_hold() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
     let first = now.as_secs();
-    all_hold(&[first, first + 1, first + 2], FRESH_FAULTS);
+    all_hold(&[first, first + 1, first + 2]);
+}
+
+#[test]
+fn many_seeds_are_runs_of_whole_nodes() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_simulations"));
+    let calm = ["--seeds", "3..=4", "--nodes", "2", "--agents", "3", "--faults", "none"];
+    let output = program.args(calm).args(["--faulty-for", "1"]).output().expect("it runs");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && report.starts_with("2 seeds in "), "{report}");
+    assert!(report.contains("whole nodes") && report.ends_with("0 failed []\n"), "{report}");
 }

@@ -62,8 +62,9 @@ pub(super) struct Link {
     data: [Queue; LANES],
     /// By [`LaneKind`].
     budgets: [Arc<Budget>; LaneKind::ALL.len()],
-    /// When the last byte came, by the node's clock.
-    heard_ns: AtomicU64,
+    /// When the last frame was sent whose answer has come, by the node's clock: until then it carried
+    /// both ways.
+    answered_ns: AtomicU64,
     /// The peer's lanes that were opened, a bit each.
     opened: AtomicU8,
     /// Why this node ends it; the first reason stands.
@@ -88,14 +89,14 @@ impl Link {
             gossip: Queue::new(gossip.clone()),
             data: std::array::from_fn(|_| Queue::to_be_started(data.clone())),
             budgets,
-            heard_ns: AtomicU64::default(),
+            answered_ns: AtomicU64::default(),
             opened: AtomicU8::default(),
             why: OnceLock::new(),
             ending: CancellationToken::new(),
             flushed: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
-        link.hear(now);
+        link.answered(now);
         Arc::new(link)
     }
 
@@ -143,9 +144,9 @@ impl Link {
         self.ended.cancelled().await;
     }
 
-    /// Something came.
-    pub(super) fn hear(&self, now: Duration) {
-        self.heard_ns.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    /// What was sent at that moment has been answered.
+    pub(super) fn answered(&self, sent: Duration) {
+        self.answered_ns.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(super) fn is_violated(&self) -> bool {
@@ -159,12 +160,12 @@ impl Link {
     }
 
     pub(super) fn status(&self, now: Duration) -> LinkStatus {
-        let heard = Duration::from_nanos(self.heard_ns.load(Relaxed));
+        let answered = Duration::from_nanos(self.answered_ns.load(Relaxed));
         LinkStatus {
             peer: self.peer.clone(),
             rtt: self.connection.rtt(),
             queue_bytes: self.budgets.iter().map(|budget| budget.bytes()).sum(),
-            silent_for: now.saturating_sub(heard),
+            silent_for: now.saturating_sub(answered),
         }
     }
 

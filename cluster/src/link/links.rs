@@ -196,6 +196,13 @@ impl Links {
         self.linked.load().get(&node).map(|link| link.peer.address)
     }
 
+    /// A ping to the node, sent at that moment, has been answered.
+    pub fn answered(&self, node: NodeId, sent: Duration) {
+        if let Some(link) = self.linked.load().get(&node) {
+            link.answered(sent.min(self.now()));
+        }
+    }
+
     /// The links' present state, by node.
     pub fn status(&self) -> Vec<LinkStatus> {
         let now = self.now();

@@ -6,6 +6,7 @@
 mod allegiance;
 #[cfg(test)]
 mod conformance;
+mod congestion;
 mod counters;
 mod error;
 mod frames;
@@ -126,6 +127,7 @@ pub struct LinkStatus {
     pub rtt: Duration,
     /// Bytes that wait to be written.
     pub queue_bytes: usize,
-    /// Since the last byte was heard.
+    /// Since the last ping was sent that has been answered, or the handshake: for so long nobody knows
+    /// whether the link carries both ways.
     pub silent_for: Duration,
 }

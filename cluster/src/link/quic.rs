@@ -24,6 +24,7 @@ use tls::mesh::{IdentityError, KeyExchange, MeshIdentity, SERVER_NAME};
 
 use super::{
     NodeKey,
+    congestion::Congestion,
     noise::{Noise, watch},
     transport::{
         CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Receiving,
@@ -198,6 +199,7 @@ fn transport_config() -> TransportConfig {
         .max_concurrent_uni_streams(UNI_STREAMS_MAX.into())
         .max_concurrent_bidi_streams(BI_STREAMS_MAX.into())
         .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(Congestion::default()))
         .mtu_discovery_config(Some(mtu));
     config
 }

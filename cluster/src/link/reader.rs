@@ -51,7 +51,6 @@ pub(super) async fn read(
         if stream.read_buf(&mut bytes).await? == 0 {
             return if bytes.is_empty() { Ok(()) } else { Err(ReadFault::CutShort) };
         }
-        link.hear(links.now());
         if link.is_violated() {
             return Ok(());
         }

@@ -106,8 +106,7 @@ impl Membership {
         self.shared.apply_and_wake(Event::LinkDown(peer, why));
     }
 
-    /// Nothing was heard on a link for [`SUSPECT_AFTER`](super::SUSPECT_AFTER) (`true`), or something
-    /// was again.
+    /// A link has not answered for [`SUSPECT_AFTER`](super::SUSPECT_AFTER) (`true`), or has again.
     pub fn silent(&self, peer: Incarnation, silent: bool) {
         self.shared.apply_and_wake(Event::LinkSilent(peer, silent));
     }

@@ -28,8 +28,9 @@ pub use handle::{Membership, Monotonic};
 pub use seeds::{Dns, Resolve, SeedAddress};
 pub use view::{Change, Event, Heard, Says, View};
 
-/// A link on which nothing was heard for so long makes its peer [`MemberState::Suspect`]. With the
-/// links' pings every half second, three are missed by then, and a crash is noticed within 2 s.
+/// A link that has not been known to carry both ways for so long makes its peer
+/// [`MemberState::Suspect`]. With pings every half second, two have not been answered by then, and a
+/// crash is noticed within 2 s.
 pub const SUSPECT_AFTER: std::time::Duration = std::time::Duration::from_millis(1_500);
 
 /// A node as membership knows it.

@@ -70,8 +70,7 @@ pub enum Event {
     LinkUp(Introduction),
     /// A link is gone.
     LinkDown(Incarnation, Down),
-    /// Nothing was heard on a link for [`SUSPECT_AFTER`](super::SUSPECT_AFTER) (`true`), or something
-    /// was again.
+    /// A link has not answered for [`SUSPECT_AFTER`](super::SUSPECT_AFTER) (`true`), or has again.
     LinkSilent(Incarnation, bool),
     /// The peer said on its link that it stops soon.
     Leaving(Incarnation),

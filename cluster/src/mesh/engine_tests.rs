@@ -15,7 +15,7 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Broadcast, Control, Data, LANES, NAMES_MAX, Names, Relayed, Spent},
+    wire::{Body, Broadcast, Control, Data, LANES, Located, NAMES_MAX, Names, Relayed, Spent},
 };
 
 const ME: NodeId = NodeId(1);
@@ -123,16 +123,22 @@ fn node(members: &[NodeId]) -> (Mesh, Arc<Links>, Arc<Sessions>) {
     (mesh, links, sessions)
 }
 
-fn owned_here(mesh: &Mesh) -> AgentId {
-    let is_mine = |agent: &AgentId| mesh.rings().owner("r", agent.as_str()) == Some(ME);
+fn owned_by(owner: NodeId, mesh: &Mesh) -> AgentId {
+    let is_its = |agent: &AgentId| mesh.rings().owner("r", agent.as_str()) == Some(owner);
     let names = (0..).map(|n| format!("agent-{n}").parse().expect("a name"));
-    names.into_iter().find(is_mine).expect("there are many")
+    names.into_iter().find(is_its).expect("there are many")
+}
+
+fn send(mesh: &Mesh, to: &AgentId) {
+    let from = "ann".parse().expect("a name");
+    let body = Body::Borrowed(b"{}");
+    mesh.direct(&Outgoing { from: &from, lane: 0, followed: false, body }, &[to.as_str()], NOW);
 }
 
 #[test]
 fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
     let (mesh, links, sessions) = node(&[ME, PEER]);
-    let bob = owned_here(&mesh);
+    let bob = owned_by(ME, &mesh);
     links.there.lock().insert(PEER);
     mesh.link_up(&home(PEER), NOW);
     mesh.link_suspect(PEER, true, NOW);
@@ -141,9 +147,7 @@ fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
     links.there.lock().remove(&PEER);
     mesh.link_down(incarnation(PEER), NOW);
     mesh.link_suspect(PEER, false, NOW);
-    let ann = "ann".parse().expect("a name");
-    let body = Body::Borrowed(b"{}");
-    mesh.direct(&Outgoing { from: &ann, lane: 0, followed: false, body }, &[bob.as_str()], NOW);
+    send(&mesh, &bob);
     mesh.tick(NOW);
     assert_eq!(*sessions.lost.lock(), [], "it waits for the link, or for news");
 }
@@ -151,7 +155,7 @@ fn word_of_a_link_that_is_gone_does_not_bring_it_back() {
 #[test]
 fn a_node_corrects_what_is_said_of_its_sessions() {
     let (mesh, links, _) = node(&[ME, PEER]);
-    let bob = owned_here(&mesh);
+    let bob = owned_by(ME, &mesh);
     links.there.lock().insert(PEER);
     mesh.link_up(&home(PEER), NOW);
     let own = SessionId { time: 5, node: ME };
@@ -169,8 +173,8 @@ fn a_node_corrects_what_is_said_of_its_sessions() {
 
 #[test]
 fn a_node_is_told_when_it_is_linked_of_what_was_welcomed_without_it() {
-    let (mesh, links, _) = node(&[ME, PEER]);
-    let bob = owned_here(&mesh);
+    let (mesh, links, sessions) = node(&[ME, PEER]);
+    let bob = owned_by(ME, &mesh);
     let session = SessionId { time: 5, node: ME };
     mesh.opened(&bob, session, NOW);
     for _ in 0..2 {
@@ -179,16 +183,34 @@ fn a_node_is_told_when_it_is_linked_of_what_was_welcomed_without_it() {
         assert_eq!(std::mem::take(&mut *links.moved.lock()), [(PEER, Some(session))]);
         mesh.link_down(incarnation(PEER), NOW);
     }
-    let mut nobody = Nobody;
     mesh.link_up(&home(PEER), NOW);
     for lane in (0..).take(LANES) {
         let barrier = Data::Barrier { agent: bob.as_str(), session };
-        mesh.data(PEER, lane, &barrier, &mut nobody, NOW);
+        mesh.data(PEER, lane, &barrier, &mut Nobody(&sessions), NOW);
     }
     mesh.link_down(incarnation(PEER), NOW);
     links.moved.lock().clear();
     mesh.link_up(&home(PEER), NOW);
     assert_eq!(*links.moved.lock(), [], "it has said that it knows");
+}
+
+#[test]
+fn an_owner_that_names_a_session_which_has_ended_here_is_not_believed() {
+    let next = NodeId(3);
+    let (mesh, links, sessions) = node(&[ME, PEER, next]);
+    let bob = owned_by(PEER, &mesh);
+    links.there.lock().extend([PEER, next]);
+    mesh.link_up(&home(PEER), NOW);
+    mesh.link_up(&home(next), NOW);
+    let ended = mesh.next_session(UnixMillis(1));
+    mesh.opened(&bob, ended, NOW);
+    // The next home does not reach the owner, and tells the former home itself.
+    let session = SessionId { time: ended.time + 1, node: next };
+    mesh.control(next, Control::Moved { agent: bob.clone(), was: None, now: Some(session) }, NOW);
+    send(&mesh, &bob);
+    let old = Located::At(ended);
+    mesh.control(PEER, Control::Located { ask: 1, agent: bob.clone(), place: old }, NOW);
+    assert_eq!(*sessions.lost.lock(), [], "others may know");
 }
 
 #[test]

@@ -38,9 +38,9 @@ pub(super) const FENCE_PATIENCE: Duration = Duration::from_millis(1_500);
 /// for one agent at the most; the bytes of all routes together are bounded beside it.
 pub(super) const WAITING_MAX: usize = 8_192;
 
-/// When a session was named so often although its home gave messages for it back, it is believed:
-/// whoever names it has had time to learn of its end.
-const BELIEVED_AFTER: u32 = 3;
+/// When so many questions were answered with a session although its home gave messages for it back, it
+/// is believed: whoever names it has had time to learn of its end, and others to name the next one.
+const BELIEVED_AFTER: u32 = 5;
 
 /// A message that waits in a route. `C` is given back when it leaves.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ enum Standing {
     /// It may be the place.
     Live,
     /// Its home gave messages for it back: whoever still names it has probably not heard yet. So
-    /// often it was named since.
+    /// many questions were answered with it since.
     Refused(u32),
     /// It has ended.
     Ended,
@@ -351,13 +351,15 @@ impl<C> Route<C> {
         if ask <= self.heard_after {
             return;
         }
-        if self.close_question(ask) != Some(Whom::Owner) {
+        let asked = self.close_question(ask);
+        if asked != Some(Whom::Owner) {
             place.vouched = None;
         }
         if let Some((newest, Standing::Refused(named))) = &mut self.newest
             && *newest == place.session
         {
-            *named += 1;
+            // Others are asked too, as always in turn: the next home may not reach the owner.
+            *named += u32::from(asked.is_some());
             self.ask_at = now.saturating_add(RETRY);
         }
         self.found(place, epoch);

@@ -22,6 +22,9 @@ pub struct History {
     pub lost: BTreeMap<Reason, u64>,
     /// Messages to one agent each that vanished with links, as far as the network saw.
     pub vanished: u64,
+    /// Messages to one agent each that nodes may have counted although nobody sees from outside that
+    /// they were sent as such.
+    pub unseen: u64,
     /// Starts of nodes, but for the first ones.
     pub restarts: u64,
     /// Lives that ended, and when.
@@ -63,6 +66,8 @@ pub enum Reason {
     Stale,
     /// It came from a node that has no business to send it so.
     Stray,
+    /// The recipient's session was closing.
+    Refused,
 }
 
 impl From<Lost> for Reason {

@@ -5,9 +5,14 @@
 //! it go; or a node counted it. So what is accepted and did not arrive is at most what is
 //! accounted for, and no node counts what did arrive.
 //!
+//! Of whole nodes the counters are their metrics. What was put into an outbox and never reached its
+//! agent vanished there; and when a link was lost, nobody outside knows what went with it. They are
+//! not held to count too little, since nobody sees there which broadcasts went as direct messages.
+//!
 //! Exempt: runs in which a node crashed, since its memory and its counters are gone with it, and what
-//! a node that stops had not counted yet. Of broadcasts only the copies are looked at that went behind
-//! waiting messages, as direct ones: the others go to nodes, not to agents.
+//! a node that stops had not counted yet. Messages of which nobody knows whether a node accepted them.
+//! Of broadcasts only the copies are looked at that went behind waiting messages, as direct ones: the
+//! others go to nodes, not to agents.
 
 use super::Breach;
 use crate::core::history::{History, MessageRecord, Reason, Recipients, SessionRecord};
@@ -18,10 +23,12 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
     if history.crashes > 0 || history.stops > 0 {
         return Vec::new();
     }
-    let sent: usize = history.messages.iter().map(|message| direct_to(message).len()).sum();
+    let accepted = || history.messages.iter().filter(|message| message.certain);
+    let sent: usize = accepted().map(|message| direct_to(message).len()).sum();
     let got = |session: &SessionRecord| {
         let direct = |number: &&usize| {
-            history.messages.get(**number).is_some_and(|m| direct_to(m).contains(&session.agent))
+            let message = history.messages.get(**number).filter(|message| message.certain);
+            message.is_some_and(|message| direct_to(message).contains(&session.agent))
         };
         session.received.iter().filter(direct).count()
     };
@@ -34,7 +41,8 @@ pub(super) fn breaches(history: &History) -> Vec<Breach> {
     let of_broadcasts_too = |reason: &Reason| matches!(reason, Reason::LinkLost | Reason::LinkFull);
     let certain: u64 =
         history.lost.iter().filter(|(reason, _)| !of_broadcasts_too(reason)).map(|(_, n)| n).sum();
-    if (certain..=counted + history.vanished).contains(&missing) {
+    let at_least = certain.saturating_sub(history.unseen);
+    if (at_least..=counted + history.vanished).contains(&missing) {
         return Vec::new();
     }
     let what = format!(
@@ -73,5 +81,18 @@ mod tests {
         history.lost.clear();
         history.vanished = 2;
         assert_eq!(breaches(&history), []);
+    }
+
+    #[test]
+    fn what_nobody_sees_from_outside_is_no_breach() {
+        let mut history = example::three();
+        example::send(&mut history, 0, 1, Recipients::Agents(vec![1]), &[]);
+        assert_eq!(breaches(&history).len(), 1);
+        history.messages[0].certain = false;
+        assert_eq!(breaches(&history), [], "no node may have got it");
+        history.lost.insert(Reason::Stale, 1);
+        assert_eq!(breaches(&history).len(), 1);
+        history.unseen = 1;
+        assert_eq!(breaches(&history), [], "it was a broadcast's copy");
     }
 }

@@ -7,12 +7,15 @@
 
 mod agents;
 mod client;
+mod counted;
+mod many;
 mod nodes;
 mod report;
 mod seen;
 mod udp;
 mod world;
 
+pub use many::{Batch, Outcome};
 pub use report::Report;
 
 use crate::{core::Options, entropy, promises};

@@ -36,6 +36,7 @@ use turmoil::net::TcpListener;
 
 use super::{
     client::{self, host_name},
+    counted::Counted,
     seen::Seen,
     udp::Udp,
 };
@@ -158,6 +159,18 @@ impl Nodes {
         let state = self.places[node].state.lock();
         let links = state.running.as_ref()?.relay.peers()?.links();
         links.iter().find(|link| link.peer.incarnation == peer).map(|link| link.silent_for)
+    }
+
+    /// What the nodes that run have counted.
+    pub(super) fn counted(&self) -> Counted {
+        let mut counted = Counted::default();
+        for place in &self.places {
+            if let Some(running) = &place.state.lock().running {
+                running.relay.measure();
+                counted.add(&running.relay.metrics.render());
+            }
+        }
+        counted
     }
 
     fn incarnation(&self, node: usize) -> Incarnation {

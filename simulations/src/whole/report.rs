@@ -8,6 +8,9 @@ use crate::{
     promises::{Breach, PROMISES},
 };
 
+/// How the line ends that comes before a report's first breach.
+pub(super) const BREAKS: &str = "breaks a promise";
+
 /// Lines that are shown of what happened around a breach.
 const SHOWN: usize = 120;
 
@@ -74,6 +77,7 @@ impl Report {
                 "network",
                 format!("{} datagrams, {} KiB", self.record.packets, self.record.bytes / 1024),
             ),
+            ("counted", format!("{:?}", history.lost)),
             ("digest", format!("{:016x}", self.digest)),
         ];
         let mut text = String::new();
@@ -113,7 +117,7 @@ impl Report {
     pub fn explanation(&self) -> Option<String> {
         let breach = self.breaches.first()?;
         let lines = self.story(&breach.agents, &breach.messages, breach.from, breach.until);
-        let mut text = format!("seed {} breaks a promise\n  {breach}\n", self.seed);
+        let mut text = format!("seed {} {BREAKS}\n  {breach}\n", self.seed);
         for line in lines.iter().take(SHOWN) {
             let _ = writeln!(text, "    {line}");
         }

@@ -13,6 +13,7 @@ use std::{
 use cluster::SessionId;
 use parking_lot::Mutex;
 
+use super::counted::Counted;
 use crate::core::{
     Life,
     history::{Ending, History, MessageRecord, Nonsense, Recipients, SessionRecord},
@@ -20,6 +21,9 @@ use crate::core::{
 
 /// A message of a session that went on for so long has reached its node.
 const ON_ITS_WAY_MAX: Duration = Duration::from_secs(1);
+
+/// More than there is of anything.
+const UNCOUNTABLE: u64 = u64::MAX / 2;
 
 /// A session that takes over has told its agent so by then.
 const TAKEOVER_MAX: Duration = Duration::from_secs(3);
@@ -241,13 +245,12 @@ impl Seen {
         state.history.probed.1 = state.history.probed.1.min(first);
     }
 
-    /// The end of the run.
-    pub(super) fn close(&self) -> Record {
+    /// The end of the run, in which the nodes have counted so much.
+    pub(super) fn close(&self, counted: Counted) -> Record {
         let mut state = std::mem::take(&mut *self.0.lock());
         state.judge_acceptance();
         state.history.replaced = state.takeovers();
-        // What links take along when they end, nobody outside can count.
-        state.history.vanished = u64::MAX / 2;
+        state.judge_counters(counted);
         state.history.frames = state.packets;
         Record {
             digest: state.digest.finish(),
@@ -280,6 +283,17 @@ impl State {
             };
             message.certain = went_on && !holds.clone().any(held);
         }
+    }
+
+    /// What was put into outboxes and never came to an agent is known; what links take along when they
+    /// end, nobody outside can count, nor which broadcasts went as direct messages.
+    fn judge_counters(&mut self, counted: Counted) {
+        let Counted { lost, delivered, links_closed } = counted;
+        let arrived: usize = self.history.sessions.iter().map(|s| s.received.len()).sum();
+        let unread = delivered.saturating_sub(arrived as u64);
+        self.history.lost = lost;
+        self.history.vanished = if links_closed == 0 { unread } else { UNCOUNTABLE };
+        self.history.unseen = UNCOUNTABLE;
     }
 
     /// The sessions that were closed with 4009, each with the one that took over as far as that can be

@@ -200,8 +200,9 @@ impl World<'_> {
                 self.look();
             }
         }
+        let counted = self.nodes.counted();
         self.end();
-        self.seen.close()
+        self.seen.close(counted)
     }
 
     /// Hosts can end only within the world.

@@ -82,6 +82,7 @@ impl Mesh {
             }
             Control::Located { ask, agent, place } => {
                 let (near, out) = (self.near.load(), self.out());
+                let place = self.unless_ended(core, &agent, place);
                 let needs = self.routes.located(from, ask, &agent, place, &**near, &out, now);
                 return (Vec::new(), needs);
             }
@@ -98,6 +99,17 @@ impl Mesh {
             _ => Vec::new(),
         };
         (actions, Needs::new())
+    }
+
+    /// Who names a session of this very node that is not here has not heard of its end, and cannot say
+    /// where the agent is now: its next home may not reach its owner.
+    fn unless_ended(&self, core: &Core, agent: &AgentId, place: Located) -> Located {
+        match place {
+            Located::At(session) if session.node == self.home.me.node => {
+                core.presence.session_of(agent.as_str()).map_or(Located::Unsettled, Located::At)
+            }
+            elsewhere => elsewhere,
+        }
     }
 
     /// The agent is elsewhere. Its new home waits for the barriers.
