@@ -125,7 +125,7 @@ impl SharedRegistry {
         settings: Settings,
     ) -> Result<Arc<Self>, OpenError> {
         let Settings { token_ttl, now, at_rest } = settings;
-        let Opened { identity, store, founded: _, facts, index } =
+        let Opened { identity, store, facts, index } =
             Store::open(source, &at_rest, had_one, now())?;
         let standing = Standing::new(index, facts);
         let saved = Saved::read(data_dir, &store.sealing())

@@ -397,6 +397,8 @@ impl VaultEntry {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::{registry::Audience, token::TokenSigner};
 
@@ -504,6 +506,15 @@ mod tests {
         let gone = Facts { keys: Some(vec![key(&second, false)]), ..Facts::default() };
         standing.applied(12, 13, gone);
         assert!(standing.is_revoked(&grant), "also when nobody knows the key any more");
+    }
+
+    #[test]
+    fn only_the_count_is_no_urgent_news() {
+        let (standing, _) = book(&TokenSigner::generate());
+        standing.applied(10, 11, Facts { registered: 1, ..Facts::default() });
+        assert!(standing.urgent().now_or_never().is_none());
+        standing.applied(11, 12, bans("abc", true));
+        assert!(standing.urgent().now_or_never().is_some());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::{
     raft::Vote,
     record::{AgentEntry, RevokedEntry},
     sealing::{AtRest, Sealing},
-    tables::{self, Head, Reading, meta},
+    tables::{self, Reading, meta},
     tail::Tail,
     writer::{Job, Request, Writer},
 };
@@ -122,8 +122,6 @@ pub(super) struct Shared {
 pub(super) struct Opened {
     pub(super) identity: Incarnation,
     pub(super) store: Store,
-    /// None: the node has no book yet.
-    pub(super) founded: Option<Founded>,
     /// All that is held in memory.
     pub(super) facts: Facts,
     /// The last entry that is in it.
@@ -169,8 +167,7 @@ impl Store {
             .spawn(move || writer.run(queue))
             .map_err(|source| OpenError::Io { dir, source })?;
         let handle = Handle { shared, requests: Some(requests), writer: Some(writer) };
-        let founded = facts.founded.clone();
-        Ok(Opened { identity, store: Self(Arc::new(handle)), founded, facts, index })
+        Ok(Opened { identity, store: Self(Arc::new(handle)), facts, index })
     }
 
     /// The log's half for openraft. Those given out before a [`reopen`](Self::reopen) fail after it.
@@ -275,13 +272,9 @@ impl Store {
 
     /// What the book knows beside its rows: which registry it is, its time, when a key retires, and who is
     /// to keep it.
-    pub(super) fn head(&self) -> Result<Head, StoreError> {
+    #[cfg(test)]
+    pub(super) fn head(&self) -> Result<super::tables::Head, StoreError> {
         self.read()?.head()
-    }
-
-    /// Who is to keep the book; nobody: each node follows its own seeds.
-    pub(super) fn wanted_voters(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.head()?.wanted_voters)
     }
 
     /// The last entry that is in the book, and all of it that is held in memory.

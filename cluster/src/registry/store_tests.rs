@@ -425,7 +425,8 @@ async fn the_first_release_is_taken_over() {
     let (disk, keys) = (first_release(3), Arc::new(AtRest::generate()));
     let opened = Store::open(disk.clone(), &keys, true, NOW).unwrap();
     assert_eq!((opened.identity.node, opened.identity.generation.0), (NodeId(42), NOW.0));
-    let (founded, facts) = (opened.founded.unwrap(), opened.facts);
+    let facts = opened.facts;
+    let founded = facts.founded.clone().unwrap();
     assert!(founded.lineage.is_empty());
     assert_eq!(facts.registered, 2);
     assert_eq!(facts.tokens, [(Serial(2), true)].into());
@@ -460,7 +461,7 @@ async fn the_first_release_is_taken_over() {
 fn a_first_release_without_names_is_not_founded() {
     let (disk, keys) = (first_release(0), AtRest::generate());
     let opened = Store::open(disk, &keys, true, NOW).unwrap();
-    assert_eq!((opened.identity.node, opened.founded), (NodeId(42), None));
+    assert_eq!((opened.identity.node, opened.facts.founded), (NodeId(42), None));
     assert!(opened.store.is_empty().unwrap());
     assert!(opened.store.signer().unwrap().is_none());
 }

@@ -113,8 +113,8 @@ impl Written {
             assert!(matches!(registry.verify(bad, NOW), Err(TokenError::Revoked)));
         }
         assert!(matches!(registry.reissue(&id("banned-1")).await, Err(AdminError::Banned)));
-        let taken = registry.register(Some(id("imported-1")), Claim::random()).await;
-        assert!(matches!(taken, Err(RegisterError::Taken)));
+        let again = registry.register(Some(id("imported-1")), Claim::random()).await;
+        assert!(matches!(again, Err(RegisterError::Taken)));
         let token = node.register("new-1").await;
         let serial = registry.verify(&token, NOW).unwrap().serial();
         assert!(serial > registry.verify(&self.good, NOW).unwrap().serial(), "serials go on");
