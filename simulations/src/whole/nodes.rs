@@ -225,6 +225,7 @@ impl Nodes {
             admin: AdminToken::new("none"),
             public: door(client::PORT).await?,
             ops: door(OPS_PORT).await?,
+            keeper: None,
             saves_subscriptions: false,
         })?;
         Ok(node)

@@ -79,8 +79,8 @@ async fn agents_are_listed_in_pages_and_imported() {
     let names = json!(["bob-1", {"agent_id": "cid-1"}, "ann-1"]).to_string();
     let told = relay.admin_with("POST", "/agents/import", names).await.expect_status(200).json();
     assert_eq!(told, json!({"added": 3, "existing": []}));
-    let taken = http::post(relay.public, "/register", r#"{"agent_id":"bob-1"}"#).await;
-    taken.expect_error(409, "agent_id_taken");
+    let refused = http::post(relay.public, "/register", r#"{"agent_id":"bob-1"}"#).await;
+    refused.expect_error(409, "agent_id_taken");
     let page = relay.admin("GET", "/agents?limit=2").await.expect_status(200).json();
     let ids = |page: &Value| -> Vec<Value> {
         page["agents"].as_array().expect("a list").iter().map(|a| a["agent_id"].clone()).collect()

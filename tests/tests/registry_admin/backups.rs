@@ -95,8 +95,8 @@ async fn a_cluster_that_was_lost_is_founded_anew_from_its_backup() {
     .await;
     for node in &cluster.nodes {
         assert_eq!(Client::connect(node, &token).await.id, "ann-1");
-        let taken = http::post(node.public, "/register", r#"{"agent_id":"ann-1"}"#).await;
-        taken.expect_error(409, "agent_id_taken");
+        let refused = http::post(node.public, "/register", r#"{"agent_id":"ann-1"}"#).await;
+        refused.expect_error(409, "agent_id_taken");
     }
     cluster.nodes[2].register("new-1").await;
 }
