@@ -68,7 +68,9 @@ async fn a_seed_that_cannot_be_reached_is_one_line_of_the_log() {
     })
     .await;
     let log = node.log.text();
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    let is_of_it =
+        |line: &&str| line.contains("\"WARN\"") && line.contains("\"cluster::membership");
+    let warnings: Vec<&str> = log.lines().filter(is_of_it).collect();
     let [warning] = warnings[..] else { panic!("{warnings:#?}") };
     assert!(warning.contains(&format!("{nobody}:7946")), "{warning}");
 }

@@ -10,7 +10,8 @@ use tests::{
     eventually, http,
 };
 
-/// Registers as soon as that is possible, which is soon.
+/// Registers as soon as that is possible, which is soon. An attempt that was answered with 503 may have been
+/// decided later all the same: then the name is given back before long.
 async fn registers(node: &Relay, agent: &str) -> String {
     let token = Mutex::new(None);
     eventually("names can be registered", || async {
@@ -19,7 +20,7 @@ async fn registers(node: &Relay, agent: &str) -> String {
         if answer.status == 200 {
             *token.lock() = answer.json()["token"].as_str().map(str::to_owned);
         } else {
-            assert_eq!(answer.status, 503, "{}", answer.text());
+            assert!([409, 503].contains(&answer.status), "{}", answer.text());
         }
         answer.status == 200
     })
