@@ -1,6 +1,7 @@
 //! The relay process: agents' sockets, HTTP, configuration and the command line.
 
 pub mod agent;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod commands;

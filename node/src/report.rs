@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    certificates::TlsReport,
     peers::NodeStatus,
     relay::{Phase, Relay, VERSION},
     upkeep::load,
@@ -30,6 +31,9 @@ pub struct ClusterReport {
     /// The links of the node that says so, by peer.
     #[serde(default)]
     pub links: Vec<LinkReport>,
+    /// Agents' TLS on the node that says so; none if they connect without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsReport>,
 }
 
 /// One node.
@@ -83,7 +87,12 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
     nodes.sort_by(|a, b| (&a.region, &a.name, &a.id).cmp(&(&b.region, &b.name, &b.id)));
     let mut links: Vec<_> = links.iter().map(link).collect();
     links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
-    ClusterReport { node: relay.node.to_string(), nodes, links }
+    ClusterReport { node: relay.node.to_string(), nodes, links, tls: tls(relay) }
+}
+
+/// Agents' TLS on this node; none if they connect without.
+pub fn tls(relay: &Relay) -> Option<TlsReport> {
+    relay.certificates().map(|certificates| certificates.report(relay.clock.wall()))
 }
 
 /// The body of `GET /stats` (PROTOCOL section 9).

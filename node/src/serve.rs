@@ -14,6 +14,7 @@ use axum::{
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -26,7 +27,10 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
-    net::{Connection, Listener},
+    net::{
+        Connection, Listener,
+        tls::{Acceptor, Begun, HandshakeError},
+    },
     relay::Relay,
 };
 
@@ -53,6 +57,9 @@ const LIFETIME_DEADLINES: u32 = 3;
 /// A lack of room is spoken of at most this often.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
+/// How long a connection that is being closed may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -63,15 +70,21 @@ pub struct Server {
     router: Router,
     /// Whether the limits per address hold here.
     limited: bool,
+    /// What encrypts connections; none if they are plain.
+    acceptor: Option<Acceptor>,
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
-/// What a connection holds while it speaks HTTP.
-#[derive(Debug)]
-struct Place {
-    _connection: OwnedSemaphorePermit,
+/// A connection that is no session yet.
+struct Visit {
+    relay: Arc<Relay>,
+    router: Router,
+    peer: IpAddr,
+    stop: CancellationToken,
+    /// When it was accepted.
+    began: Duration,
     _handshake: Option<HandshakePermit>,
     /// Held by connections that only get to hear that their address has too many.
     refusal: Option<OwnedSemaphorePermit>,
@@ -103,7 +116,13 @@ impl Server {
     ) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { relay, router, limited, connections, refusals, stop }
+        Self { relay, router, limited, acceptor: None, connections, refusals, stop }
+    }
+
+    /// The same, for encrypted connections.
+    #[must_use]
+    pub fn encrypted(self, acceptor: Option<Acceptor>) -> Self {
+        Self { acceptor, ..self }
     }
 
     /// Accepts until it is stopped.
@@ -131,62 +150,136 @@ impl Server {
 
     /// Starts the connection's task, or drops the connection.
     fn admit(&self, stream: Connection, peer: IpAddr) {
-        let Some(place) = self.place(peer) else {
-            return self.relay.metrics.limited.http.increment(1);
-        };
-        let (relay, router, stop) =
-            (Arc::clone(&self.relay), self.router.clone(), self.stop.clone());
-        self.relay.tasks.spawn("connection", speak(relay, router, stream, peer, place, stop));
+        if self.visit(stream, peer).is_none() {
+            self.relay.metrics.limited.http.increment(1);
+        }
     }
 
-    fn place(&self, peer: IpAddr) -> Option<Place> {
-        let connection = Arc::clone(&self.connections).try_acquire_owned().ok()?;
-        let trusted = &self.relay.config.trusted_proxies;
-        let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
-        let (mut handshake, mut refusal) = (None, None);
-        if self.limited && !is_proxy {
-            handshake = self.relay.addresses.handshake(peer).ok();
-            if handshake.is_none() {
-                self.relay.metrics.limited.handshakes.increment(1);
-                refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
+    fn visit(&self, stream: Connection, peer: IpAddr) -> Option<()> {
+        let (handshake, refusal) = self.hold_address(peer)?;
+        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
+        let visit = Visit {
+            relay: Arc::clone(&self.relay),
+            router: self.router.clone(),
+            peer,
+            stop: self.stop.clone(),
+            began: self.relay.clock.elapsed(),
+            _handshake: handshake,
+            refusal,
+        };
+        let tasks = &self.relay.tasks;
+        match &self.acceptor {
+            None => {
+                let place = free?;
+                tasks.spawn("connection", visit.speak(stream, place));
+            }
+            // Nobody's place is taken for the sake of a refusal.
+            Some(_) if visit.refusal.is_some() && free.is_none() => return None,
+            Some(acceptor) => {
+                let begun = acceptor.places.begin(free)?;
+                tasks.spawn("connection", visit.encrypt(acceptor.clone(), stream, begun));
             }
         }
-        Some(Place { _connection: connection, _handshake: handshake, refusal })
+        Some(())
+    }
+
+    /// What a connection holds of its address' limit, or else of the room for refusals.
+    fn hold_address(
+        &self,
+        peer: IpAddr,
+    ) -> Option<(Option<HandshakePermit>, Option<OwnedSemaphorePermit>)> {
+        let trusted = &self.relay.config.trusted_proxies;
+        let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
+        if !self.limited || is_proxy {
+            return Some((None, None));
+        }
+        if let Ok(handshake) = self.relay.addresses.handshake(peer) {
+            return Some((Some(handshake), None));
+        }
+        self.relay.metrics.limited.handshakes.increment(1);
+        let refusal = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
+        Some((None, Some(refusal)))
     }
 }
 
-/// Speaks HTTP on one connection until it ends, becomes a session, or its time is over.
-async fn speak(
-    relay: Arc<Relay>,
-    router: Router,
-    stream: Connection,
-    peer: IpAddr,
-    place: Place,
-    stop: CancellationToken,
-) {
-    let deadline = relay.config.timing.handshake_deadline;
-    let refused = place.refusal.is_some();
-    let service = service_fn(move |request: Request<Incoming>| {
-        answer(Arc::clone(&relay), router.clone(), request, peer, refused)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(deadline)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    // However it ended, the client knows: it broke off, was too slow, or broke the rules.
-    tokio::select! {
-        _ = &mut connection => return drop(place),
-        () = stop.cancelled() => {}
-        () = sleep(deadline * LIFETIME_DEADLINES) => {}
+impl Visit {
+    /// Encrypts the connection and speaks HTTP on it.
+    async fn encrypt(self, acceptor: Acceptor, stream: Connection, begun: Begun) {
+        let deadline = self.relay.config.timing.handshake_deadline;
+        let metrics = &self.relay.metrics.tls;
+        let accepted = acceptor.accept(stream, begun, deadline).await;
+        metrics.seconds.record(self.spent());
+        match accepted {
+            Ok((stream, place)) => {
+                metrics.count(&stream);
+                if stream.is_challenge() {
+                    // The certificate was the answer (RFC 8737, section 3).
+                    return end(stream, b"").await;
+                }
+                self.speak(Connection::new(stream), place).await;
+            }
+            Err(error) => {
+                metrics.count_failure(&error);
+                tracing::debug!(from = %self.peer, %error, "no TLS handshake");
+                if let HandshakeError::PlainHttp(stream) = error {
+                    end(stream, tls_required().as_bytes()).await;
+                }
+            }
+        }
     }
-    // What was asked already is answered.
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(deadline, connection).await;
-    drop(place);
+
+    /// Speaks HTTP on the connection until it ends, becomes a session, or its time is over.
+    async fn speak(self, stream: Connection, place: OwnedSemaphorePermit) {
+        let deadline = self.relay.config.timing.handshake_deadline;
+        let time_left = deadline.saturating_sub(self.spent());
+        let Self { relay, router, peer, stop, refusal, .. } = &self;
+        let refused = refusal.is_some();
+        let service = service_fn(|request: Request<Incoming>| {
+            answer(Arc::clone(relay), router.clone(), request, *peer, refused)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(time_left)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
+        tokio::select! {
+            _ = &mut connection => return drop(place),
+            () = stop.cancelled() => {}
+            () = sleep(deadline * LIFETIME_DEADLINES) => {}
+        }
+        // What was asked already is answered.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(deadline, connection).await;
+        drop(place);
+    }
+
+    /// How long ago the connection was accepted.
+    fn spent(&self) -> Duration {
+        self.relay.clock.elapsed().saturating_sub(self.began)
+    }
+}
+
+/// Says the last words on a connection, if it takes them, and closes it.
+async fn end(mut stream: impl AsyncWrite + Unpin, last_words: &[u8]) {
+    let said = async {
+        stream.write_all(last_words).await?;
+        stream.shutdown().await
+    };
+    let _ = timeout(LAST_WORDS, said).await;
+}
+
+/// What a client hears that speaks plain HTTP where TLS is spoken.
+fn tls_required() -> String {
+    let body = r#"{"error":"tls_required","message":"this port speaks TLS: use https, or wss for agents"}"#;
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 async fn answer(

@@ -16,7 +16,7 @@ use super::{
     ApiError, access_log,
     admin::{self, AdminToken},
     cors,
-    public::health,
+    public::health_of,
     register::register,
 };
 use crate::{
@@ -64,6 +64,15 @@ pub fn ops_router(relay: Arc<Relay>, token: AdminToken) -> Router {
 /// A preflight, which the layer above answers in full.
 async fn no_content() -> StatusCode {
     StatusCode::NO_CONTENT
+}
+
+/// As on the public listener, and in which state agents' TLS is.
+async fn health(State(relay): State<Arc<Relay>>) -> Response {
+    let (status, mut body) = health_of(&relay);
+    if let Some(tls) = report::tls(&relay) {
+        body["tls"] = json!(tls);
+    }
+    (status, Json(body)).into_response()
 }
 
 async fn ready(State(relay): State<Arc<Relay>>) -> Response {

@@ -223,6 +223,7 @@ impl Nodes {
             admin: AdminToken::new("none"),
             public: door(client::PORT).await?,
             ops: door(OPS_PORT).await?,
+            encryption: None,
             saves_subscriptions: false,
         })?;
         Ok(node)
