@@ -222,9 +222,12 @@ impl Signals {
 
     /// The first signal to stop drains, the second stops at once; SIGHUP has certificates looked at.
     async fn obey(mut self, stop: &Stop, reload: &Notify) -> Infallible {
-        tracing::info!(signal = self.next(reload).await, "stopping");
+        // Not as a field of the line: what is not logged is not evaluated, and would not be waited for.
+        let signal = self.next(reload).await;
+        tracing::info!(signal, "stopping");
         stop.drain();
-        tracing::warn!(signal = self.next(reload).await, "stopping at once");
+        let signal = self.next(reload).await;
+        tracing::warn!(signal, "stopping at once");
         stop.at_once();
         pending().await
     }
