@@ -4,7 +4,9 @@
 //! Owns the tasks of the mesh: the links', the membership's, pings, and the engine's ticks. What peers say
 //! to the node itself (its registry, its subscriptions) is handed to its [`Application`] as it is.
 
+mod answers;
 mod questions;
+mod whereabouts;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,13 +14,10 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
-use self::questions::Questions;
+use self::{answers::Answers, questions::Questions};
 use crate::{
     Incarnation, NodeId, UnixMillis,
     link::{
@@ -30,7 +29,7 @@ use crate::{
         Resolve, SUSPECT_AFTER, SeedAddress,
     },
     mesh::{Deliver, Home, Mesh, Outlet, Pushed},
-    wire::{Control, Data},
+    wire::{Control, Data, Located},
 };
 
 /// How often each peer is pinged, in ticks.
@@ -44,9 +43,6 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long an answer is waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(1_800);
-
-/// Questions of peers that are worked on at a time; more are not answered.
-const QUESTIONS_MAX: usize = 4_096;
 
 /// The node behind the mesh: what peers say to each other that the mesh does not understand.
 #[async_trait]
@@ -97,10 +93,9 @@ pub struct Peering {
     application: Arc<dyn Application>,
     clock: Monotonic,
     wall: Wall,
-    asked: Questions,
-    /// How many questions of peers may be worked on still.
-    answerable: Arc<Semaphore>,
-    answering: TaskTracker,
+    asked: Questions<Vec<u8>>,
+    looked_up: Questions<Located>,
+    answers: Answers,
     silent: Mutex<BTreeSet<NodeId>>,
 }
 
@@ -145,8 +140,8 @@ impl Peering {
             clock: clock.clone(),
             wall: parts.wall,
             asked: Questions::default(),
-            answerable: Arc::new(Semaphore::new(QUESTIONS_MAX)),
-            answering: TaskTracker::new(),
+            looked_up: Questions::default(),
+            answers: Answers::new(),
             silent: Mutex::default(),
         });
         let events: Arc<dyn LinkEvents> = Arc::new(Arc::clone(&peering));
@@ -266,14 +261,17 @@ impl Peering {
         }
     }
 
-    /// Answers a peer's question by a task of its own; one too many is not answered.
+    /// Answers a peer's question by a task of its own; one too many is not answered, nor one at which
+    /// the task panics.
     fn answer(self: &Arc<Self>, from: Incarnation, ask: u64, body: Vec<u8>) {
-        let Ok(permit) = Arc::clone(&self.answerable).try_acquire_owned() else { return };
-        let peering = Arc::clone(self);
-        self.answering.spawn(async move {
+        let (peering, noticing) = (Arc::clone(self), Arc::clone(self));
+        let answer = async move {
             let body = peering.application.asked(from, body).await;
             peering.outward.control(from.node, &Control::Answer { ask, body });
-            drop(permit);
+        };
+        self.answers.spawn(answer, move |panic| {
+            noticing.with_counters(LinkCounters::panicked);
+            tracing::error!(%from, panic, "answering a peer's question panicked: this is a bug");
         });
     }
 }
@@ -292,7 +290,7 @@ impl<R: Resolve> Tasks<R> {
             () = keep_time(&peering) => Ok(()),
             () = links.run(stop.clone()) => Ok(()),
         };
-        peering.answering.close();
+        peering.answers.close();
         drop(circle);
         outcome
     }
@@ -390,6 +388,7 @@ impl LinkEvents for Arc<Peering> {
             Control::Tell { body } => {
                 self.tell_each(from.node, self.application.told(from, &body));
             }
+            Control::Located { ask, place, .. } if self.located(from.node, ask, place) => {}
             other => self.mesh.control(from.node, other, self.now()),
         }
     }
@@ -443,6 +442,7 @@ mod tests {
         }
 
         async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
+            assert_eq!(body, b"a riddle", "a task that panics");
             body
         }
     }
@@ -453,10 +453,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_mesh_whose_tasks_are_given_up_leaves_nothing_behind() {
+    fn alone() -> (Arc<Peering>, Tasks<Nothing>) {
         let (node, address) = (NodeId(1), ([10, 0, 0, 1], 1).into());
-        let (peering, tasks) = Peering::new(Parts {
+        Peering::new(Parts {
             introduction: Introduction {
                 incarnation: Incarnation { node, generation: crate::Generation(1) },
                 name: "one".to_owned(),
@@ -472,7 +471,25 @@ mod tests {
             application: Arc::new(Nothing),
             clock: Arc::new(|| Duration::ZERO),
             wall: Arc::new(|| UnixMillis(0)),
-        });
+        })
+    }
+
+    #[tokio::test]
+    async fn a_question_at_which_its_task_panics_is_counted_and_makes_room_for_others() {
+        let (peering, _tasks) = alone();
+        let from = Incarnation { node: NodeId(2), generation: crate::Generation(1) };
+        for body in [&b"nonsense"[..], b"a riddle", b"nonsense"] {
+            peering.answer(from, 1, body.to_vec());
+        }
+        assert_eq!(peering.answers.all_ended().await, answers::QUESTIONS_MAX);
+        let mut panics = 0;
+        peering.with_counters(|counters| panics = counters.panics());
+        assert_eq!(panics, 2);
+    }
+
+    #[tokio::test]
+    async fn a_mesh_whose_tasks_are_given_up_leaves_nothing_behind() {
+        let (peering, tasks) = alone();
         let (mesh, links) = (Arc::downgrade(peering.mesh()), Arc::downgrade(&tasks.links));
         let mut run = Box::pin(tasks.run(CancellationToken::new()));
         assert!(futures_util::poll!(&mut run).is_pending());

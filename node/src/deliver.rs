@@ -86,6 +86,7 @@ impl Deliver for Sink {
             Lost::LinkFull => &dropped.link_full,
             Lost::LinkLost => &dropped.link_lost,
             Lost::Stale => &dropped.stale,
+            Lost::Stray => &dropped.stray,
         };
         counter.increment(messages);
     }
@@ -277,6 +278,7 @@ mod tests {
             (Lost::LinkFull, "link_full"),
             (Lost::LinkLost, "link_lost"),
             (Lost::Stale, "stale"),
+            (Lost::Stray, "stray"),
         ];
         for (n, (why, reason)) in (1..).zip(reasons) {
             hall.sink.lost(why, n);

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{
-    Incarnation, NodeId,
+    AgentId, Incarnation, NodeId,
     link::{
         Introduction, LinkCounters, LinkStatus, NodeKey,
         quic::{QuicError, QuicSettings, QuicTransport},
@@ -26,7 +26,7 @@ use cluster::{
     registry::{AskVoter, LocalRegistry, NewsError, Observer, Registry, Voter},
 };
 use parking_lot::Mutex;
-use tls::mesh::{IdentityError, KeyExchange, MeshIdentity};
+use tls::mesh::{IdentityError, KeyExchange};
 use tokio::{
     net::lookup_host,
     time::{interval, timeout},
@@ -35,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{Advertise, Config, Credentials},
+    config::{Advertise, Config},
+    identity::Identity,
     peers::{Join, Joined, NodeStatus, Peers},
     relay::{Relay, VERSION},
 };
@@ -49,6 +50,9 @@ mod news {
     /// What [`Subscriptions`](crate::subscriptions::Subscriptions) tell.
     pub(super) const SUBSCRIPTIONS: u8 = 3;
 }
+
+/// What nodes say that their cluster is. Certificates tell who is of it.
+pub const CLUSTER: &str = "arc-relay";
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -140,23 +144,17 @@ pub async fn prepare(
     };
     let me = local.incarnation();
     let node = me.node;
-    let identity = match &credentials {
-        Credentials::Secret(secret) => MeshIdentity::from_secret(secret, node.0)?,
-        Credentials::Files(files) => {
-            let now = Duration::from_millis(clock.wall().0);
-            MeshIdentity::from_files(files, Some(node.0), now)?
-        }
-    };
+    let identity = Identity::new(credentials, node, clock)?;
     let key = NodeKey::open(&config.data_dir)
         .map_err(|source| JoinError::Key { dir: config.data_dir.clone(), source })?;
     let settings = QuicSettings {
-        identity: &identity,
+        identity: identity.present(),
         key: &key,
         key_exchange: KeyExchange::default(),
         rng_seed: None,
     };
     let bound = SocketAddr::new(mesh.host, mesh.port);
-    let transport = QuicTransport::bind(bound, &settings)?;
+    let transport = Arc::new(QuicTransport::bind(bound, &settings)?);
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let part = Part::of(config, local, &seeds, address).await?;
@@ -173,12 +171,13 @@ pub async fn prepare(
     };
     let network = Network {
         introduction,
-        cluster: identity.cluster_id().to_owned(),
+        cluster: CLUSTER.to_owned(),
         seeds,
-        transport: Arc::new(transport),
+        transport: Arc::clone(&transport) as Arc<dyn Transport>,
         resolver: Arc::new(Dns),
     };
-    Ok(Some(Ready { join: join_as(Some(part), network, clock), registry, address }))
+    let join = identity.kept_while(join_as(Some(part), network, clock), transport);
+    Ok(Some(Ready { join, registry, address }))
 }
 
 /// Joins a node to others when the book of names is none of its business: a simulation gives all its
@@ -532,6 +531,10 @@ impl Peers for Cluster {
     fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
         let members = self.peering.membership().counters();
         self.peering.with_counters(|links| look(links, members));
+    }
+
+    async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
+        self.peering.whereabouts(agent).await.map(|session| session.node)
     }
 
     fn carry(&self, load: Load) {

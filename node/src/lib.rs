@@ -10,6 +10,7 @@ pub mod deliver;
 mod drain;
 pub mod files;
 pub mod http;
+pub mod identity;
 pub mod joining;
 pub mod life;
 pub mod limits;

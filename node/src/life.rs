@@ -318,6 +318,10 @@ mod tests {
 
         fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
 
+        async fn home_of(&self, _: &cluster::AgentId) -> Option<cluster::NodeId> {
+            None
+        }
+
         fn carry(&self, _: Load) {}
 
         async fn joined(&self) {

@@ -121,6 +121,8 @@ labelled!(
     link_lost => "link_lost",
     /// It came back from a former node of the recipient too late to keep its order.
     stale => "stale",
+    /// Another node sent it in a way that it has no business to.
+    stray => "stray",
     /// The recipient's session was closing, or its token allows it to receive nothing.
     refused => "refused",
     /// The recipient was cut off as a slow consumer, with what waited for it.
@@ -242,7 +244,7 @@ impl Metrics {
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
             tls: TlsMetrics::registered(),
-            mesh: MeshMetrics::registered(),
+            mesh: MeshMetrics::registered(counter!("arc_task_panics_total")),
             handle,
         }
     }

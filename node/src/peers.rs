@@ -7,6 +7,7 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use cluster::{
+    AgentId, NodeId,
     link::{LinkCounters, LinkStatus},
     membership::{Load, Member, MemberCounters},
     mesh::{Deliver, Mesh},
@@ -39,6 +40,10 @@ pub trait Peers: Send + Sync + 'static {
     /// Lets `look` see what the links and the membership have counted since the start.
     fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters));
 
+    /// The node that has the agent's session, as the others say. Asks them, and waits for a second at
+    /// the most.
+    async fn home_of(&self, agent: &AgentId) -> Option<NodeId>;
+
     /// What this node carries, to be told to the others. Called once a second.
     fn carry(&self, load: Load);
 
@@ -68,7 +73,7 @@ pub struct NodeStatus {
 #[cfg(test)]
 pub(crate) mod testing {
     use cluster::{
-        Generation, Incarnation, NodeId,
+        Generation, Incarnation,
         mesh::{Home, Outlet, Pushed},
         wire::{Control, Data},
     };
@@ -108,6 +113,10 @@ pub(crate) mod testing {
 
         fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
             look(&LinkCounters::default(), &MemberCounters::default());
+        }
+
+        async fn home_of(&self, _: &AgentId) -> Option<NodeId> {
+            None
         }
 
         fn carry(&self, _: Load) {}

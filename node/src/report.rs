@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use cluster::{
-    NodeId,
+    AgentId, NodeId,
     link::LinkStatus,
     membership::{Load, MemberState},
 };
@@ -93,6 +93,18 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
 /// Agents' TLS on this node; none if they connect without.
 pub fn tls(relay: &Relay) -> Option<TlsReport> {
     relay.certificates().map(|certificates| certificates.report(relay.clock.wall()))
+}
+
+/// The name of the node that has the agent's session, as far as is found out within a second.
+pub async fn home_of(relay: &Relay, agent: &AgentId) -> Option<String> {
+    if relay.sessions.get(agent.as_str()).is_some() {
+        return Some(relay.config.node_name.clone());
+    }
+    let peers = relay.peers()?;
+    let home = peers.home_of(agent).await?;
+    let nodes = peers.nodes();
+    let named = nodes.iter().find(|node| node.member.node() == home);
+    Some(named.map_or_else(|| home.to_string(), |node| node.member.name.clone()))
 }
 
 /// The body of `GET /stats` (PROTOCOL section 9).
@@ -232,6 +244,10 @@ mod tests {
         }
 
         fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
+
+        async fn home_of(&self, _: &AgentId) -> Option<NodeId> {
+            None
+        }
 
         fn carry(&self, _: Load) {}
 

@@ -1,6 +1,13 @@
 //! Accepting connections and speaking HTTP on them, until they end or become sessions.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{self, ErrorKind},
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,6 +20,7 @@ use axum::{
 };
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -29,6 +37,7 @@ use crate::{
     limits::HandshakePermit,
     net::{
         Connection, Listener,
+        proxy::read_header,
         tls::{Acceptor, Begun, HandshakeError},
     },
     relay::Relay,
@@ -75,19 +84,27 @@ pub struct Server {
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stop: CancellationToken,
+    /// When it was last said that a proxy did not say for whom it connects.
+    unannounced: Mutex<Option<Duration>>,
 }
 
 /// A connection that is no session yet.
 struct Visit {
-    relay: Arc<Relay>,
-    router: Router,
+    server: Arc<Server>,
     peer: IpAddr,
-    stop: CancellationToken,
     /// When it was accepted.
     began: Duration,
     _handshake: Option<HandshakePermit>,
     /// Held by connections that only get to hear that their address has too many.
     refusal: Option<OwnedSemaphorePermit>,
+}
+
+/// A visit's place among all of them.
+enum Place {
+    /// One that speaks HTTP.
+    Plain(OwnedSemaphorePermit),
+    /// One that is to be encrypted first.
+    Encrypted(Acceptor, Begun),
 }
 
 impl Server {
@@ -116,7 +133,8 @@ impl Server {
     ) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { relay, router, limited, acceptor: None, connections, refusals, stop }
+        let unannounced = Mutex::default();
+        Self { relay, router, limited, acceptor: None, connections, refusals, stop, unannounced }
     }
 
     /// The same, for encrypted connections.
@@ -127,17 +145,18 @@ impl Server {
 
     /// Accepts until it is stopped.
     pub async fn run(self, mut listener: Box<dyn Listener>) {
+        let server = Arc::new(self);
         let mut warned: Option<Duration> = None;
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = server.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer.ip()),
+                Ok((stream, peer)) => server.admit(stream, peer.ip()),
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    let now = self.relay.clock.elapsed();
+                    let now = server.relay.clock.elapsed();
                     if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
                         warned = Some(now);
                         tracing::warn!(%error, "cannot accept connections: is the open-file limit reached?");
@@ -149,38 +168,78 @@ impl Server {
     }
 
     /// Starts the connection's task, or drops the connection.
-    fn admit(&self, stream: Connection, peer: IpAddr) {
-        if self.visit(stream, peer).is_none() {
-            self.relay.metrics.limited.http.increment(1);
+    fn admit(self: &Arc<Self>, stream: Connection, peer: IpAddr) {
+        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
+        if self.limited && self.relay.config.proxy_protocol && self.is_proxy(peer) {
+            let Some(free) = free else { return self.drop_one() };
+            let connection = Arc::clone(self).listen_to_proxy(stream, peer, free);
+            return self.relay.tasks.spawn("connection", connection);
+        }
+        let Some((visit, place)) = self.visit(peer, free) else { return self.drop_one() };
+        self.relay.tasks.spawn("connection", visit.go_on(stream, place));
+    }
+
+    fn drop_one(&self) {
+        self.relay.metrics.limited.http.increment(1);
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        let trusted = &self.relay.config.trusted_proxies;
+        trusted.iter().any(|net| net.contains(&peer.to_canonical()))
+    }
+
+    /// Takes what a connection of `peer` holds; none if there is no room for it.
+    fn visit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        free: Option<OwnedSemaphorePermit>,
+    ) -> Option<(Visit, Place)> {
+        let (handshake, refusal) = self.hold_address(peer)?;
+        let place = match &self.acceptor {
+            None => Place::Plain(free?),
+            // Nobody's place is taken for the sake of a refusal.
+            Some(_) if refusal.is_some() && free.is_none() => return None,
+            Some(acceptor) => Place::Encrypted(acceptor.clone(), acceptor.places.begin(free)?),
+        };
+        let (server, began) = (Arc::clone(self), self.relay.clock.elapsed());
+        Some((Visit { server, peer, began, _handshake: handshake, refusal }, place))
+    }
+
+    /// Lets the proxy say first for whom it connects; from then on the connection is that client's.
+    async fn listen_to_proxy(
+        self: Arc<Self>,
+        mut stream: Connection,
+        proxy: IpAddr,
+        free: OwnedSemaphorePermit,
+    ) {
+        let deadline = self.relay.config.timing.handshake_deadline;
+        let announced = tokio::select! {
+            announced = timeout(deadline, read_header(&mut stream)) => announced,
+            () = self.stop.cancelled() => return,
+        };
+        let client = match announced {
+            Ok(Ok(client)) => client.unwrap_or(proxy),
+            Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+                return self.warn_unannounced(proxy, &error);
+            }
+            Ok(Err(_)) | Err(_) => return, // the proxy broke off, or says nothing
+        };
+        match self.visit(client, Some(free)) {
+            Some((visit, place)) => visit.go_on(stream, place).await,
+            None => self.drop_one(),
         }
     }
 
-    fn visit(&self, stream: Connection, peer: IpAddr) -> Option<()> {
-        let (handshake, refusal) = self.hold_address(peer)?;
-        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
-        let visit = Visit {
-            relay: Arc::clone(&self.relay),
-            router: self.router.clone(),
-            peer,
-            stop: self.stop.clone(),
-            began: self.relay.clock.elapsed(),
-            _handshake: handshake,
-            refusal,
-        };
-        let tasks = &self.relay.tasks;
-        match &self.acceptor {
-            None => {
-                let place = free?;
-                tasks.spawn("connection", visit.speak(stream, place));
-            }
-            // Nobody's place is taken for the sake of a refusal.
-            Some(_) if visit.refusal.is_some() && free.is_none() => return None,
-            Some(acceptor) => {
-                let begun = acceptor.places.begin(free)?;
-                tasks.spawn("connection", visit.encrypt(acceptor.clone(), stream, begun));
-            }
+    fn warn_unannounced(&self, proxy: IpAddr, error: &io::Error) {
+        let (mut warned, now) = (self.unannounced.lock(), self.relay.clock.elapsed());
+        if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
+            *warned = Some(now);
+            tracing::warn!(
+                %proxy, %error,
+                "refused a proxy's connection that does not begin with a PROXY protocol header: \
+                 switch it on there, or set PROXY_PROTOCOL=false here"
+            );
         }
-        Some(())
     }
 
     /// What a connection holds of its address' limit, or else of the room for refusals.
@@ -188,9 +247,7 @@ impl Server {
         &self,
         peer: IpAddr,
     ) -> Option<(Option<HandshakePermit>, Option<OwnedSemaphorePermit>)> {
-        let trusted = &self.relay.config.trusted_proxies;
-        let is_proxy = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
-        if !self.limited || is_proxy {
+        if !self.limited || self.is_proxy(peer) {
             return Some((None, None));
         }
         if let Ok(handshake) = self.relay.addresses.handshake(peer) {
@@ -203,10 +260,18 @@ impl Server {
 }
 
 impl Visit {
+    /// Encrypts the connection, if it is to be, and speaks HTTP on it.
+    async fn go_on(self, stream: Connection, place: Place) {
+        match place {
+            Place::Plain(place) => self.speak(stream, place).await,
+            Place::Encrypted(acceptor, begun) => self.encrypt(acceptor, stream, begun).await,
+        }
+    }
+
     /// Encrypts the connection and speaks HTTP on it.
     async fn encrypt(self, acceptor: Acceptor, stream: Connection, begun: Begun) {
-        let deadline = self.relay.config.timing.handshake_deadline;
-        let metrics = &self.relay.metrics.tls;
+        let relay = &self.server.relay;
+        let (deadline, metrics) = (relay.config.timing.handshake_deadline, &relay.metrics.tls);
         let accepted = acceptor.accept(stream, begun, deadline).await;
         metrics.seconds.record(self.spent());
         match accepted {
@@ -230,12 +295,12 @@ impl Visit {
 
     /// Speaks HTTP on the connection until it ends, becomes a session, or its time is over.
     async fn speak(self, stream: Connection, place: OwnedSemaphorePermit) {
-        let deadline = self.relay.config.timing.handshake_deadline;
+        let Server { relay, router, stop, .. } = &*self.server;
+        let deadline = relay.config.timing.handshake_deadline;
         let time_left = deadline.saturating_sub(self.spent());
-        let Self { relay, router, peer, stop, refusal, .. } = &self;
-        let refused = refusal.is_some();
+        let (peer, refused) = (self.peer, self.refusal.is_some());
         let service = service_fn(|request: Request<Incoming>| {
-            answer(Arc::clone(relay), router.clone(), request, *peer, refused)
+            answer(Arc::clone(relay), router.clone(), request, peer, refused)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -259,7 +324,7 @@ impl Visit {
 
     /// How long ago the connection was accepted.
     fn spent(&self) -> Duration {
-        self.relay.clock.elapsed().saturating_sub(self.began)
+        self.server.relay.clock.elapsed().saturating_sub(self.began)
     }
 }
 
@@ -319,7 +384,7 @@ fn too_many_handshakes() -> Response {
 }
 
 /// Whether accepting failed because of the connection, not of the listener.
-fn is_the_peers(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+fn is_the_peers(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -6,7 +6,7 @@
 //! does neither itself. Pure: time is an argument, and is mesh time wherever there is a mesh.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     mem,
     time::Duration,
 };
@@ -24,7 +24,9 @@ mod replication;
 
 use record::{Following, Verdict};
 pub use record::{Record, Stay};
-pub use replication::{FollowerStay, NotUnderstood, SubscriptionNews, TOLD_BYTES_MAX};
+pub use replication::{
+    FollowerStay, NotUnderstood, Rest, SubscriptionNews, TOLD_BYTES_MAX, TURN_BYTES_MAX,
+};
 
 /// How many agents one agent may follow (PROTOCOL section 6).
 pub const PER_AGENT_MAX: usize = 1_000;
@@ -41,8 +43,9 @@ pub struct Subscriptions {
     me: Incarnation,
     followers: HashMap<AgentId, HashSet<AgentId>>,
     /// Beside the lists that are in force those that were emptied not long ago: at most one for
-    /// each agent that was connected within the time that they are kept.
-    following: HashMap<AgentId, Following>,
+    /// each agent that was connected within the time that they are kept. In the order of names, in
+    /// which other nodes are told of them a few at a time.
+    following: BTreeMap<AgentId, Following>,
     total: usize,
     /// Whose lists have changed since they were taken to be saved.
     changed: HashSet<AgentId>,

@@ -23,6 +23,7 @@ mod json;
 mod log;
 mod metrics;
 pub mod netns;
+pub mod pebble;
 pub mod process;
 mod relay;
 pub mod scripts;

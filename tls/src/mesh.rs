@@ -7,6 +7,7 @@
 //! [`node_of`] reads in its certificate; this module does not see what peers say.
 
 mod certificate;
+mod choice;
 mod files;
 mod identity;
 mod secret;
@@ -14,7 +15,7 @@ mod secret;
 pub use self::{
     certificate::{NodeNameError, node_name, node_of},
     files::MeshFiles,
-    identity::{IdentityError, KeyExchange, MeshIdentity},
+    identity::{IdentityError, KeyExchange, MeshIdentity, Wall},
     secret::{Secret, SecretError, derive},
 };
 

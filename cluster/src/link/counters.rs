@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::{Down, refusal::Reason};
 use crate::wire::Lane;
 
-/// Counters of all links of a node since its start.
+/// Counters of all links of a node since its start, and of what is done for peers.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
     lanes: [LaneCounters; 3],
     ups: AtomicU64,
     downs: [AtomicU64; Down::ALL.len()],
     refused: [AtomicU64; Reason::ALL.len()],
+    panics: AtomicU64,
 }
 
 /// A kind of lane; the data lanes are counted together.
@@ -38,6 +39,9 @@ pub struct LaneCounts {
     pub bytes_received: u64,
     /// Frames that found the lane full.
     pub dropped_full: u64,
+    /// Frames that the transport had not taken when their link went down. Of those that it had, some
+    /// may not have arrived: nobody knows.
+    pub lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +51,7 @@ struct LaneCounters {
     frames_received: AtomicU64,
     bytes_received: AtomicU64,
     dropped_full: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl LaneKind {
@@ -83,6 +88,7 @@ impl LinkCounters {
             frames_received: lane.frames_received.load(Relaxed),
             bytes_received: lane.bytes_received.load(Relaxed),
             dropped_full: lane.dropped_full.load(Relaxed),
+            lost: lane.lost.load(Relaxed),
         }
     }
 
@@ -101,6 +107,15 @@ impl LinkCounters {
         self.refused[why as usize].load(Relaxed)
     }
 
+    /// Tasks of the mesh that panicked: each is a bug.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Relaxed)
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn sent(&self, kind: LaneKind, frames: u64, bytes: u64) {
         self.lanes[kind as usize].frames_sent.fetch_add(frames, Relaxed);
         self.lanes[kind as usize].bytes_sent.fetch_add(bytes, Relaxed);
@@ -113,6 +128,10 @@ impl LinkCounters {
 
     pub(super) fn dropped(&self, kind: LaneKind) {
         self.lanes[kind as usize].dropped_full.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn lost(&self, kind: LaneKind, frames: u64) {
+        self.lanes[kind as usize].lost.fetch_add(frames, Relaxed);
     }
 
     pub(super) fn up(&self) {

@@ -50,6 +50,11 @@ impl Budget {
         self.bytes.load(Relaxed)
     }
 
+    /// Frames that wait, or are being written.
+    pub(super) fn frames(&self) -> usize {
+        self.frames.load(Relaxed)
+    }
+
     /// Takes room for a frame; never more than there is.
     fn take(&self, bytes: usize) -> bool {
         if self.frames.fetch_add(1, Relaxed) >= self.frames_max {

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Down, Introduction, LinkStatus, Links,
+    Down, Introduction, LaneKind, LinkCounters, LinkStatus, Links,
     lane::{Budget, CONTROL_BUDGET, DATA_BUDGET, GOSSIP_BUDGET, Queue},
     pairing::Claim,
     reader::{self, ReadFault},
@@ -60,7 +60,8 @@ pub(super) struct Link {
     control: Queue,
     gossip: Queue,
     data: [Queue; LANES],
-    budgets: [Arc<Budget>; 3],
+    /// By [`LaneKind`].
+    budgets: [Arc<Budget>; LaneKind::ALL.len()],
     /// When the last byte came, by the node's clock.
     heard_ns: AtomicU64,
     /// The peer's lanes that were opened, a bit each.
@@ -133,9 +134,7 @@ impl Link {
 
     /// Takes no more frames, and waits until the peer has received all that waited.
     pub(super) async fn flush(&self) {
-        for queue in ALL.into_iter().filter_map(|lane| self.queue(lane)) {
-            queue.close();
-        }
+        self.close_queues();
         self.flushed.cancelled().await;
     }
 
@@ -193,8 +192,9 @@ impl Link {
         drop(entry);
         claim.release();
         tasks.writers.shutdown().await;
+        self.count_lost(&links.counters);
         while let Some(done) = tasks.readers.join_next().await {
-            self.notice(done);
+            self.notice(done, &links.counters);
         }
         let why = self.why(&ended);
         links.counters.down(why);
@@ -202,6 +202,21 @@ impl Link {
         links.events.down(self.peer.incarnation, why);
         self.flushed.cancel();
         self.ended.cancel();
+    }
+
+    /// Counts what waits and is written no more. Whoever found the link when it was there still may be
+    /// about to push: from here on that finds none.
+    fn count_lost(&self, counters: &LinkCounters) {
+        self.close_queues();
+        for (kind, budget) in LaneKind::ALL.into_iter().zip(&self.budgets) {
+            counters.lost(kind, budget.frames() as u64);
+        }
+    }
+
+    fn close_queues(&self) {
+        for queue in ALL.into_iter().filter_map(|lane| self.queue(lane)) {
+            queue.close();
+        }
     }
 
     async fn carry(
@@ -232,12 +247,12 @@ impl Link {
                 }
                 () = claim.replaced().cancelled(), if !told => self.end(Down::Lost),
                 Some(done) = tasks.writers.join_next() => {
-                    self.notice(done.map(|written| written.map_err(ReadFault::from)));
+                    self.notice(done.map(|written| written.map_err(ReadFault::from)), &links.counters);
                     if tasks.writers.is_empty() {
                         self.flushed.cancel();
                     }
                 }
-                Some(done) = tasks.readers.join_next() => self.notice(done),
+                Some(done) = tasks.readers.join_next() => self.notice(done, &links.counters),
             }
         }
     }
@@ -250,11 +265,12 @@ impl Link {
     }
 
     /// A task has ended: if not well, neither does the link.
-    fn notice(&self, done: Result<Result<(), ReadFault>, JoinError>) {
+    fn notice(&self, done: Result<Result<(), ReadFault>, JoinError>, counters: &LinkCounters) {
         match done {
             Ok(Err(ReadFault::Io(_))) => self.end(Down::Lost),
             Ok(Err(fault)) => self.violated(&fault.to_string()),
             Err(error) if error.is_panic() => {
+                counters.panicked();
                 tracing::error!(peer = %self.peer.name, %error, "a link's task has panicked");
                 self.end(Down::Lost);
             }
@@ -276,7 +292,7 @@ impl Link {
         match ended {
             Ended::Here => self.why.get().map_or(Down::Closed, |(why, _)| *why),
             Ended::There { code: CloseCode::Left, .. } => Down::Left,
-            Ended::There { .. } | Ended::Distrusted | Ended::Lost(_) => Down::Lost,
+            Ended::There { .. } | Ended::Distrusted | Ended::Expired | Ended::Lost(_) => Down::Lost,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! All links of a node: who is linked, dialled and accepted; the way in for frames.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -67,8 +67,6 @@ pub struct Links {
     /// Not even those that are being made.
     stopping: CancellationToken,
     logged: Logged,
-    /// Addresses at which the node met itself.
-    myself: Mutex<BTreeSet<SocketAddr>>,
     dials: mpsc::Sender<Dial>,
     wanted: Mutex<Option<mpsc::Receiver<Dial>>>,
 }
@@ -100,7 +98,6 @@ impl Links {
             leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             logged: Logged::default(),
-            myself: Mutex::default(),
             dials,
             wanted: Mutex::new(Some(wanted)),
         })
@@ -116,7 +113,7 @@ impl Links {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(done) = tasks.join_next() => notice(done),
+                Some(done) = tasks.join_next() => self.notice(done),
                 Some(dial) = wanted.recv() => { tasks.spawn(self.clone().dialled(dial)); }
                 incoming = self.transport.accept() => match incoming {
                     None => break,
@@ -134,7 +131,7 @@ impl Links {
         }
         let ended = timeout(STOP_DEADLINE, async {
             while let Some(done) = tasks.join_next().await {
-                notice(done);
+                self.notice(done);
             }
         });
         if ended.await.is_err() {
@@ -146,9 +143,6 @@ impl Links {
     /// Links the node at `address`, unless it is linked: returns when both ends know, so the peer
     /// can be sent to. Logs why not, once a minute.
     pub async fn dial(&self, address: SocketAddr) -> Result<Introduction, LinkError> {
-        if self.myself.lock().contains(&address) {
-            return Err(LinkError::Myself(address));
-        }
         if let Some(link) = self.linked.load().values().find(|it| it.peer.address == address) {
             return Ok(link.peer.clone());
         }
@@ -309,9 +303,6 @@ impl Links {
                 link.clone().run(self, claim, told).await;
             }
             Err(error) => {
-                if matches!(error, LinkError::Myself(_)) {
-                    self.myself.lock().insert(address);
-                }
                 self.note(address, error.reason(), &error.to_string());
                 let _ = outcome.send(Err(error));
             }
@@ -337,6 +328,16 @@ impl Links {
             Ok(Met::Linked(link, claim)) => link.run(self, claim, || {}).await,
             Ok(Met::Known(_)) => {}
             Err(refusal) => self.note(from, refusal.reason, &refusal.text),
+        }
+    }
+
+    /// A task has ended.
+    fn notice(&self, done: Result<(), JoinError>) {
+        if let Err(error) = done
+            && error.is_panic()
+        {
+            self.counters.panicked();
+            tracing::error!(%error, "a link's task has panicked");
         }
     }
 
@@ -382,14 +383,6 @@ impl Drop for Entry {
             linked.remove(&self.link.node());
             linked
         });
-    }
-}
-
-fn notice(done: Result<(), JoinError>) {
-    if let Err(error) = done
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a link's task has panicked");
     }
 }
 

@@ -34,6 +34,10 @@ impl Links {
     pub(super) async fn meet(&self, address: SocketAddr) -> Result<Met, LinkError> {
         let connection = self.transport.dial(address).await.map_err(|error| match error {
             ConnectError::Distrusted => LinkError::Distrusted(address),
+            ConnectError::Expired => {
+                let refusal = Refusal::new(Reason::Certificate, ConnectError::Expired.to_string());
+                LinkError::Unfit { address, refusal }
+            }
             other => LinkError::Unreachable { address, reason: other.to_string() },
         })?;
         let peer = connection.peer();
@@ -77,7 +81,10 @@ impl Links {
     pub(super) async fn answer(&self, incoming: Incoming) -> Result<Met, Refusal> {
         let connection = incoming.connect.await.map_err(|error| match error {
             ConnectError::Distrusted => Refusal::new(Reason::Secret, DISTRUSTED),
-            ConnectError::Nameless => Refusal::new(Reason::Certificate, error.to_string()),
+            ConnectError::Nameless | ConnectError::Expired => {
+                Refusal::new(Reason::Certificate, error.to_string())
+            }
+            ConnectError::Noise => Refusal::new(Reason::Malformed, error.to_string()),
             ConnectError::Unreachable(_) => Refusal::new(Reason::Broken, error.to_string()),
         })?;
         let answered = async {
@@ -175,6 +182,9 @@ fn in_words(connection: &dyn Connection, fault: Fault) -> Fault {
         }
         Some(Ended::Distrusted) => {
             Refusal::new(Reason::Secret, Ended::Distrusted.to_string()).into()
+        }
+        Some(Ended::Expired) => {
+            Refusal::new(Reason::Certificate, Ended::Expired.to_string()).into()
         }
         _ => fault,
     }

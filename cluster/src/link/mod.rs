@@ -16,6 +16,7 @@ mod link;
 mod links;
 mod meeting;
 pub mod memory;
+mod noise;
 mod pairing;
 pub mod quic;
 mod reader;

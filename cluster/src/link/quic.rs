@@ -4,15 +4,19 @@
 //! connection ids outlive the process, so that peers notice a restart at once instead of after the
 //! idle timeout.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{
     AsyncUdpSocket, ClientConfig, ConnectionError, Endpoint, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, RecvStream, Runtime, SendStream, ServerConfig, TokioRuntime,
     TransportConfig, VarInt,
-    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+    crypto::{
+        HandshakeTokenKey,
+        rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+    },
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
@@ -20,6 +24,7 @@ use tls::mesh::{IdentityError, KeyExchange, MeshIdentity, SERVER_NAME};
 
 use super::{
     NodeKey,
+    noise::{Noise, watch},
     transport::{
         CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Receiving,
         Transport,
@@ -91,6 +96,10 @@ pub enum QuicError {
 /// The mesh's endpoint on one UDP port.
 pub struct QuicTransport {
     endpoint: Endpoint,
+    client: ArcSwap<ClientConfig>,
+    noise: Arc<Noise>,
+    token_key: Arc<dyn HandshakeTokenKey>,
+    key_exchange: KeyExchange,
 }
 
 impl QuicTransport {
@@ -106,31 +115,50 @@ impl QuicTransport {
         socket: Arc<dyn AsyncUdpSocket>,
         settings: &QuicSettings<'_>,
     ) -> Result<Self, QuicError> {
-        let transport = Arc::new(transport_config());
-        let tls = settings.identity.server_config(settings.key_exchange)?;
-        let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        server.transport_config(transport.clone());
-        server.token_key(Arc::new(
+        let token_key: Arc<dyn HandshakeTokenKey> = Arc::new(
             hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
                 .extract(&*settings.key.derive("quic address tokens")),
-        ));
-        let tls = settings.identity.client_config(settings.key_exchange)?;
-        let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        client.transport_config(transport);
+        );
+        let key_exchange = settings.key_exchange;
+        let (server, client) = configs(settings.identity, key_exchange, &token_key)?;
         let address = socket.local_addr();
+        let (socket, noise) = watch(socket);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(settings),
             Some(server),
             socket,
             Arc::new(TokioRuntime),
         );
-        let mut endpoint = endpoint.map_err(|source| {
+        let endpoint = endpoint.map_err(|source| {
             let address = address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
             QuicError::Bind { address, source }
         })?;
-        endpoint.set_default_client_config(client);
-        Ok(Self { endpoint })
+        Ok(Self { endpoint, client: ArcSwap::from_pointee(client), noise, token_key, key_exchange })
     }
+
+    /// Shows another certificate to peers from now on, or believes others. Connections that stand are
+    /// not touched.
+    pub fn renew(&self, identity: &MeshIdentity) -> Result<(), QuicError> {
+        let (server, client) = configs(identity, self.key_exchange, &self.token_key)?;
+        self.endpoint.set_server_config(Some(server));
+        self.client.store(Arc::new(client));
+        Ok(())
+    }
+}
+
+fn configs(
+    identity: &MeshIdentity,
+    key_exchange: KeyExchange,
+    token_key: &Arc<dyn HandshakeTokenKey>,
+) -> Result<(ServerConfig, ClientConfig), QuicError> {
+    let transport = Arc::new(transport_config());
+    let tls = identity.server_config(key_exchange)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    server.transport_config(transport.clone()).token_key(Arc::clone(token_key));
+    let tls = identity.client_config(key_exchange)?;
+    let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    client.transport_config(transport);
+    Ok((server, client))
 }
 
 /// A bound socket with large buffers.
@@ -181,6 +209,8 @@ fn endpoint_config(settings: &QuicSettings<'_>) -> EndpointConfig {
     let ids = ids.first_chunk().copied().map(u64::from_le_bytes).unwrap_or_default();
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
     config.rng_seed(settings.rng_seed);
+    // So that what is not QUIC can be told by its first byte.
+    config.grease_quic_bit(false);
     config
 }
 
@@ -192,13 +222,21 @@ impl Transport for QuicTransport {
 
     async fn dial(&self, address: SocketAddr) -> Result<Arc<dyn Connection>, ConnectError> {
         let unreachable = |error: quinn::ConnectError| ConnectError::Unreachable(error.to_string());
-        let connecting = self.endpoint.connect(address, SERVER_NAME).map_err(unreachable)?;
+        let config = ClientConfig::clone(&self.client.load());
+        let connecting =
+            self.endpoint.connect_with(config, address, SERVER_NAME).map_err(unreachable)?;
         QuicConnection::verified(connecting.await)
     }
 
     async fn accept(&self) -> Option<Incoming> {
         loop {
-            let incoming = self.endpoint.accept().await?;
+            let incoming = tokio::select! {
+                biased;
+                incoming = self.endpoint.accept() => incoming?,
+                from = self.noise.heard() => {
+                    return Some(Incoming { from, connect: Box::pin(ready(Err(ConnectError::Noise))) });
+                }
+            };
             // Nothing is kept for a stranger before it answers from the address that it names.
             if incoming.remote_address_validated() || !incoming.may_retry() {
                 let from = incoming.remote_address();
@@ -231,6 +269,7 @@ impl QuicConnection {
     ) -> Result<Arc<dyn Connection>, ConnectError> {
         let connection = connected.map_err(|error| match Ended::from(error) {
             Ended::Distrusted => ConnectError::Distrusted,
+            Ended::Expired => ConnectError::Expired,
             other => ConnectError::Unreachable(other.to_string()),
         })?;
         let peer = named(&connection).ok_or(ConnectError::Nameless)?;
@@ -308,6 +347,7 @@ impl From<ConnectionError> for Ended {
         };
         match error {
             _ if code.is_some_and(|code| is_distrust(code.into())) => Self::Distrusted,
+            _ if code.is_some_and(|code| u64::from(code) == CERTIFICATE_EXPIRED) => Self::Expired,
             ConnectionError::LocallyClosed => Self::Here,
             ConnectionError::ApplicationClosed(close) => Self::There {
                 code: close.error_code.into_inner().into(),
@@ -318,8 +358,12 @@ impl From<ConnectionError> for Ended {
     }
 }
 
+/// The alert `certificate_expired` (RFC 8446, section 6.2) as a transport's error code; rustls says it of
+/// certificates that are not good yet, too.
+const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
+
 /// Whether a transport's error code (RFC 9001, section 4.8) is an alert (RFC 8446, section 6.2) that
-/// says: not signed by an authority of mine. Expired ones and the like are told as they are.
+/// says: not signed by an authority of mine.
 fn is_distrust(code: u64) -> bool {
     const BAD_CERTIFICATE: u64 = 0x100 + 42;
     const UNKNOWN_CA: u64 = 0x100 + 48;

@@ -16,6 +16,10 @@ use crate::NodeId;
 /// Nothing of a peer for this long, and the connection counts as lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What both ends are told of a certificate whose time is over, or is to come.
+const EXPIRED: &str = "a certificate has expired, or is not good yet: set both nodes' clocks right, and \
+                       renew MESH_CERT if they have one";
+
 /// An endpoint that dials and is dialled.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
@@ -131,6 +135,9 @@ pub enum Ended {
     /// The peer does not accept this node's certificate.
     #[error("the peer does not share our CLUSTER_SECRET")]
     Distrusted,
+    /// The peer finds that this node's certificate is not good at this time.
+    #[error("{EXPIRED}")]
+    Expired,
     /// The peer fell silent, forgot the connection, or broke it.
     #[error("lost: {0}")]
     Lost(String),
@@ -148,9 +155,15 @@ pub enum ConnectError {
     /// One end's certificate is not signed by the other's authority.
     #[error("its certificate is not of our CLUSTER_SECRET, or ours is not of its")]
     Distrusted,
+    /// One end's certificate is not good at this time.
+    #[error("{EXPIRED}")]
+    Expired,
     /// The certificate names no node.
     #[error("its certificate names no node")]
     Nameless,
+    /// What came is no attempt to connect at all.
+    #[error("datagrams come from there that are not QUIC: has somebody else the mesh's port?")]
+    Noise,
     /// Nobody answers there, or not as a node does.
     #[error("{0}")]
     Unreachable(String),

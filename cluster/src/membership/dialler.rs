@@ -3,11 +3,7 @@
 //! A node dials every seed until it knows who is behind it, and every node that gossip tells of and
 //! that it has no link to. Of two nodes the one with the smaller id dials first.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{MemberState, View, seeds::Seeds};
 use crate::{Incarnation, NodeId};
@@ -27,6 +23,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The longest pause for one that need not be: a dead member, or one more address of a seed that was
 /// reached by another.
 const PAUSE_MAX_UNLIKELY: Duration = Duration::from_secs(10);
+
+/// Where this node has met itself it dials again after so long: the address may be one of several nodes
+/// in turn.
+const ONESELF_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a dial came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,9 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Dialler {
     own: NodeId,
-    own_addresses: BTreeSet<SocketAddr>,
+    own_address: SocketAddr,
+    /// Other addresses at which this node met itself at the last dial, and when the next one is due.
+    met_oneself: BTreeMap<SocketAddr, Duration>,
     behind: BTreeMap<SocketAddr, NodeId>,
     attempts: BTreeMap<SocketAddr, Attempt>,
 }
@@ -87,7 +89,8 @@ impl Dialler {
     pub(super) fn new(own: NodeId, own_address: SocketAddr) -> Self {
         Self {
             own,
-            own_addresses: BTreeSet::from([own_address]),
+            own_address,
+            met_oneself: BTreeMap::new(),
             behind: BTreeMap::new(),
             attempts: BTreeMap::new(),
         }
@@ -96,7 +99,10 @@ impl Dialler {
     /// The addresses to dial now. Each is named once until [`done`](Self::done) tells its outcome.
     pub(super) fn due(&mut self, view: &View, seeds: &Seeds, now: Duration) -> Vec<SocketAddr> {
         self.behind.retain(|address, _| seeds.at(*address).is_some());
-        let targets = self.targets(view, seeds);
+        let mut targets = self.targets(view, seeds);
+        self.met_oneself.retain(|address, _| targets.contains_key(address));
+        targets
+            .retain(|address, _| self.met_oneself.get(address).is_none_or(|again| *again <= now));
         self.attempts.retain(|address, tried| tried.under_way || targets.contains_key(address));
         for target in targets.into_values() {
             self.aim(target, now);
@@ -126,12 +132,13 @@ impl Dialler {
         now: Duration,
         jitter: f64,
     ) {
+        self.met_oneself.remove(&address);
         match outcome {
             Ok(Dialled::Peer(peer)) => {
                 self.behind.insert(address, peer.node);
             }
             Ok(Dialled::Oneself) => {
-                self.own_addresses.insert(address);
+                self.met_oneself.insert(address, now + ONESELF_AGAIN);
                 self.attempts.remove(&address);
             }
             Err(_) => {}
@@ -146,9 +153,9 @@ impl Dialler {
         tried.next = now + pause + courtesy(self.own, tried.target.peer);
     }
 
-    /// Whether the address is this node's own.
+    /// Whether the address is this node's own, as far as is known.
     pub(super) fn is_own(&self, address: SocketAddr) -> bool {
-        self.own_addresses.contains(&address)
+        address == self.own_address || self.met_oneself.contains_key(&address)
     }
 
     /// Whether a dial of the address has failed, and none has succeeded since.
@@ -188,7 +195,7 @@ impl Dialler {
             target.likely |= state != Some(MemberState::Dead);
             target.peer = target.peer.max(Some(peer));
         }
-        targets.retain(|address, _| !self.is_own(*address));
+        targets.remove(&self.own_address);
         targets
     }
 

@@ -192,12 +192,19 @@ fn a_seed_by_another_address_is_dialled_until_it_is_known_who_is_behind_it() {
 }
 
 #[test]
-fn oneself_is_remembered() {
-    let (mut dialler, view, alias) = (dialler(), view(&[], &[]), seeds(&[200]));
+fn oneself_is_remembered_until_another_answers() {
+    let (mut dialler, view, alias) = (dialler(), view(&[], &[]), seeds(&[200, ME]));
     assert_eq!(dialler.due(&view, &alias, ms(0)), [at(200)]);
     dialler.done(at(200), &Ok(Dialled::Oneself), ms(1), 1.0);
     assert!(dialler.is_own(at(200)) && dialler.is_own(at(ME)));
-    assert_eq!(moments(&mut dialler, &view, &alias, at(200), 60_000), [] as [u64; 0]);
+    assert_eq!(dialler.due(&view, &alias, ms(10_000)), []);
+    assert_eq!(dialler.due(&view, &alias, ms(10_001)), [at(200)], "another may answer now");
+    assert!(dialler.is_own(at(200)), "until it does");
+    dialler.done(at(200), &Ok(Dialled::Oneself), ms(10_002), 1.0);
+    assert_eq!(dialler.due(&view, &alias, ms(20_001)), []);
+    assert_eq!(dialler.due(&view, &alias, ms(20_002)), [at(200)]);
+    dialler.done(at(200), &Ok(reached(9)), ms(20_003), 1.0);
+    assert!(!dialler.is_own(at(200)) && dialler.is_own(at(ME)));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
     action::Action,
     clock::MeshTime,
     directory::{Directory, LEASE},
-    presence::{ADMISSION_DEADLINE, Presence, RENEWAL},
+    presence::{ADMISSION_DEADLINE, Pace, Presence, RENEWAL},
     ring::{Rings, SETTLING},
 };
 use crate::{
@@ -205,10 +205,13 @@ impl Cluster {
         self.generation += 1;
         let me = Incarnation { node: id, generation: Generation(self.generation) };
         let home = Home { me, region: region(id) };
+        let mut presence = Presence::new(&home);
+        // Slower than any real one: other things happen while it tells.
+        presence.keep_pace(Pace { looks: 2, frames: 2 });
         let node = Node {
             rings: Rings::default(),
             members: Vec::new(),
-            presence: Presence::new(&home),
+            presence,
             directory: Directory::new(&home),
             time: MeshTime::default(),
             home,

@@ -28,17 +28,20 @@ use super::{
     broadcast::{Reception, Sent, Verdict, gateway},
     clock::MeshTime,
     directory::{self, Directory},
+    near::NearRings,
     parking::Parking,
     presence::{self, Presence},
     ring::Rings,
-    route::{RingView, Whom},
+    route::Whom,
     routes::{Need, Needs, RouteOut, Routes},
 };
 use crate::{
     AgentId, Incarnation, NodeId, SessionId, UnixMillis,
     link::Frames,
     membership::Member,
-    wire::{Body, Broadcast, Control, Data, Direct, LANES, Located, Names, Relayed, Spent},
+    wire::{
+        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Relayed, Spent,
+    },
 };
 
 /// The mesh as one node sees it. All methods may be called from any thread; none blocks for long.
@@ -49,7 +52,7 @@ pub struct Mesh {
     time: Mutex<MeshTime>,
     core: Mutex<Core>,
     /// What senders need of the rings.
-    near: ArcSwap<NearRing>,
+    near: ArcSwap<NearRings>,
     lanes: [Mutex<Lane>; LANES],
     routes: Routes,
     behind: Behind,
@@ -64,13 +67,6 @@ struct Core {
     directory: Directory,
     presence: Presence,
     parking: Parking,
-}
-
-/// The ring of this node's region.
-struct NearRing {
-    rings: Rings,
-    region: String,
-    version: u64,
 }
 
 /// This node's broadcasts on one lane, and to whom they go.
@@ -112,7 +108,7 @@ impl Mesh {
             deliver,
             time: Mutex::default(),
             core: Mutex::new(core),
-            near: ArcSwap::from_pointee(NearRing::new(&Rings::default(), &home.region)),
+            near: ArcSwap::from_pointee(NearRings::new(&home.region)),
             lanes: std::array::from_fn(|_| Mutex::default()),
             routes: Routes::new(home.me.node),
             behind: Behind::default(),
@@ -145,6 +141,17 @@ impl Mesh {
     /// The rings over the nodes that own presence records.
     pub fn rings(&self) -> Rings {
         self.core.lock().rings.clone()
+    }
+
+    /// The agent's session, if it is here or this node keeps its record; and who keeps that in this
+    /// region.
+    pub fn locate(&self, agent: &AgentId) -> (Option<SessionId>, Option<NodeId>) {
+        let mut core = self.core.lock();
+        let session = match core.locate(self.home.me.node, agent, true) {
+            Located::At(session) => Some(session),
+            Located::Nobody | Located::Unsettled => None,
+        };
+        (session, core.rings.owner(&self.home.region, agent.as_str()))
     }
 
     /// How much the node owns and publishes, for metrics.
@@ -201,11 +208,18 @@ impl Mesh {
 
     /// Sends a message to the agents of all other nodes. Returns agents of **this** node that must
     /// not get it from the caller, since it waits for them here.
+    ///
+    /// If it waits for more than [`NAMES_MAX`], no frame can name them all, and no other node gets it:
+    /// it is counted as lost for each that would have.
     pub fn broadcast(&self, message: &Outgoing<'_>, now: Duration) -> Vec<AgentId> {
         let Some(lane) = self.lanes.get(usize::from(message.lane)) else { return Vec::new() };
         let push = |except: &[AgentId]| {
-            let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let mut lane = lane.lock();
+            if except.len() > NAMES_MAX {
+                let nodes = lane.near.len() + lane.far.values().map(Vec::len).sum::<usize>();
+                return self.deliver.lost(Lost::RouteFull, nodes as u64);
+            }
+            let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let broadcast = Broadcast {
                 seq: lane.sent.next_number(),
                 from: message.from.as_str(),
@@ -336,11 +350,11 @@ impl Mesh {
         let mut core = self.core.lock();
         if let Some(rings) = core.rings.changed(members, now) {
             core.rings = rings.clone();
-            self.near.store(Arc::new(NearRing::new(&rings, &self.home.region)));
+            // From here on each route is verified when it is used next, if its owner has changed.
+            self.near.store(Arc::new(self.near.load().followed_by(&rings)));
             core.directory.members(members, rings.clone());
             let mut actions = core.parking.ring_changed(rings.clone(), now);
             actions.extend(core.presence.ring_changed(rings));
-            self.routes.ring_changed(&**self.near.load());
             self.perform(&mut core, actions, now);
         } else {
             let rings = core.rings.clone();
@@ -361,23 +375,6 @@ impl Mesh {
         let mut peers = HashMap::clone(&self.peers.load());
         change(&mut peers);
         self.peers.store(Arc::new(peers));
-    }
-}
-
-impl NearRing {
-    fn new(rings: &Rings, region: &str) -> Self {
-        let version = rings.version_of(region);
-        Self { rings: rings.clone(), region: region.to_owned(), version }
-    }
-}
-
-impl RingView for NearRing {
-    fn version(&self) -> u64 {
-        self.version
-    }
-
-    fn owner(&self, agent: &str) -> Option<NodeId> {
-        self.rings.owner(&self.region, agent)
     }
 }
 

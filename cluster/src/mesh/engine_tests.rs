@@ -1,6 +1,13 @@
 //! The engine's own: what it refuses of what it is told, seen from outside.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -8,37 +15,41 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Control, Data, Names, Spent},
+    wire::{Body, Broadcast, Control, Data, NAMES_MAX, Names, Relayed, Spent},
 };
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 const NOW: Duration = Duration::from_secs(100);
 
-/// The links that there are.
+/// The links that there are, and how many names each broadcast on them leaves out.
 #[derive(Default)]
-struct Links(Mutex<BTreeSet<NodeId>>);
+struct Links(Mutex<BTreeSet<NodeId>>, Mutex<Vec<usize>>);
 
 impl Outlet for Links {
     fn control(&self, to: NodeId, _: &Control) -> bool {
         self.0.lock().contains(&to)
     }
 
-    fn data(&self, to: NodeId, _: u8, _: &Data<'_>) -> Pushed {
+    fn data(&self, to: NodeId, _: u8, frame: &Data<'_>) -> Pushed {
+        if let Data::Broadcast(broadcast) = frame {
+            self.1.lock().push(broadcast.except.iter().count());
+        }
         if self.0.lock().contains(&to) { Pushed::Queued } else { Pushed::NoLink }
     }
 }
 
-/// Sessions that get nothing; notes what was lost, and spent.
+/// Sessions that get nothing; notes what was lost, and spent, and how many broadcasts came.
 #[derive(Default)]
 pub(crate) struct Sessions {
     lost: Mutex<Vec<Lost>>,
+    broadcasts: AtomicUsize,
     spent: Mutex<Vec<Spent>>,
 }
 
 impl Deliver for Sessions {
     fn batch(&self) -> Box<dyn Batch + '_> {
-        Box::new(Nobody)
+        Box::new(Nobody(self))
     }
 
     fn replaced(&self, _: &AgentId, _: SessionId) {}
@@ -56,14 +67,16 @@ impl Deliver for Sessions {
     }
 }
 
-struct Nobody;
+struct Nobody<'s>(&'s Sessions);
 
-impl Batch for Nobody {
+impl Batch for Nobody<'_> {
     fn direct(&mut self, _: &str, _: &Body<'_>, _: bool) -> bool {
         false
     }
 
-    fn broadcast(&mut self, _: &str, _: Names<'_>, _: &Body<'_>) {}
+    fn broadcast(&mut self, _: &str, _: Names<'_>, _: &Body<'_>) {
+        self.0.broadcasts.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn incarnation(node: NodeId) -> Incarnation {
@@ -71,7 +84,11 @@ fn incarnation(node: NodeId) -> Incarnation {
 }
 
 fn home(node: NodeId) -> Home {
-    Home { me: incarnation(node), region: "r".to_owned() }
+    home_in("r", node)
+}
+
+fn home_in(region: &str, node: NodeId) -> Home {
+    Home { me: incarnation(node), region: region.to_owned() }
 }
 
 fn member(node: NodeId) -> Member {
@@ -132,4 +149,73 @@ fn what_was_spent_by_a_session_that_has_ended_waits_for_the_next() {
     assert_eq!(*sessions.spent.lock(), []);
     mesh.opened(&bob, mesh.next_session(UnixMillis(2)), NOW);
     assert_eq!(*sessions.spent.lock(), [spent]);
+}
+
+#[test]
+fn broadcasts_are_relayed_within_a_region_from_another_and_not_otherwise() {
+    let [far, elsewhere, unlinked] = [3, 4, 5].map(NodeId);
+    let (mesh, links, sessions) = node(&[ME, PEER, unlinked]);
+    for (region, peer) in [("r", PEER), ("far", far), ("elsewhere", elsewhere)] {
+        links.0.lock().insert(peer);
+        mesh.link_up(&home_in(region, peer), NOW);
+    }
+    let mut batch = sessions.batch();
+    mesh.data(far, 0, &Data::Start { seq: 0 }, &mut *batch, NOW);
+    let mut relay = |from: NodeId, origin: NodeId| {
+        let body = Body::Borrowed(b"{}");
+        let broadcast = Broadcast { seq: 1, from: "ann", except: Names::NONE, body };
+        let relayed = Relayed { origin: incarnation(origin), lane: 0, broadcast };
+        mesh.data(from, 0, &Data::Relayed(relayed), &mut *batch, NOW);
+        mesh.data(far, 0, &Data::Start { seq: 1 }, &mut *batch, NOW);
+        (sessions.broadcasts.load(Ordering::Relaxed), std::mem::take(&mut *sessions.lost.lock()))
+    };
+    for (from, origin) in
+        [(elsewhere, far), (far, far), (NodeId(9), far), (PEER, PEER), (PEER, ME), (PEER, unlinked)]
+    {
+        assert_eq!(relay(from, origin), (0, vec![Lost::Stray]), "{origin} by {from}");
+    }
+    assert_eq!(relay(PEER, far), (1, vec![]));
+}
+
+#[test]
+fn a_broadcast_that_finds_a_node_without_a_link_is_counted() {
+    let (mesh, links, sessions) = node(&[ME, PEER]);
+    mesh.link_up(&home(PEER), NOW);
+    let ann = "ann".parse().expect("a name");
+    let say = || {
+        let body = Body::Borrowed(b"{}");
+        mesh.broadcast(&Outgoing { from: &ann, lane: 0, followed: false, body }, NOW);
+        std::mem::take(&mut *sessions.lost.lock())
+    };
+    assert_eq!(say(), [Lost::LinkLost], "its link is down, or has not begun");
+    links.0.lock().insert(PEER);
+    assert_eq!(say(), []);
+}
+
+#[test]
+fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_no_link() {
+    let (mesh, links, sessions) = node(&[ME]);
+    links.0.lock().insert(PEER);
+    mesh.link_up(&home(PEER), NOW);
+    let ann: AgentId = "ann".parse().expect("a name");
+    let message = || Outgoing { from: &ann, lane: 0, followed: false, body: Body::Borrowed(b"{}") };
+    let [first, then] = [5, 6].map(|time| SessionId { time, node: PEER });
+    let agent = |number: usize| -> AgentId { format!("agent-{number}").parse().expect("a name") };
+    for agent in (0..=NAMES_MAX).map(agent) {
+        let publish = Control::Publish { agent: agent.clone(), session: first, arrival: false };
+        mesh.control(PEER, publish, NOW);
+        mesh.direct(&message(), &[agent.as_str()], NOW);
+    }
+    // Messages may be on their way to its former home.
+    let moves = |agent| {
+        mesh.control(ME, Control::Moved { agent, was: Some(first), now: Some(then) }, NOW);
+    };
+    (0..NAMES_MAX).map(agent).for_each(moves);
+    assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX);
+    assert_eq!(*links.1.lock(), [NAMES_MAX]);
+    moves(agent(NAMES_MAX));
+    sessions.lost.lock().clear();
+    assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX + 1);
+    assert_eq!(*links.1.lock(), [NAMES_MAX], "no second one");
+    assert!(sessions.lost.lock().contains(&Lost::RouteFull));
 }

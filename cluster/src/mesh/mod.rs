@@ -15,6 +15,7 @@ pub mod directory;
 mod engine;
 #[cfg(test)]
 pub(crate) mod engine_tests;
+mod near;
 pub mod parking;
 pub mod presence;
 pub mod ring;
@@ -98,6 +99,8 @@ pub enum Lost {
     LinkLost,
     /// It came back from a former home too late to keep its order.
     Stale,
+    /// It came from a node that has no business to send it so.
+    Stray,
 }
 
 /// A message that waits, or goes out: who sent it, and the finished bytes.

@@ -6,11 +6,17 @@
 //! it, and nothing that was meant for the older one follows. An owner that does not answer is stood
 //! in for, and no admission waits for ever. Holds no outbox and sends nothing itself.
 
+mod telling;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+#[cfg(test)]
+pub(super) use telling::Pace;
+
+use self::telling::{Tellings, Told};
 use super::{Home, action::Action, ring::Rings};
 use crate::{
     AgentId, NodeId, SessionId,
@@ -36,12 +42,11 @@ const EVERY_LANE: u8 = (1 << LANES) - 1;
 /// This node's sessions, and those of them that are not admitted yet.
 #[derive(Debug)]
 pub struct Presence {
-    me: NodeId,
-    region: String,
     rings: Rings,
     sessions: BTreeMap<AgentId, SessionId>,
     pending: BTreeMap<AgentId, Admission>,
     links: Links,
+    tellings: Tellings,
     /// The last part that was renewed, counted from the start of time.
     renewed: u64,
 }
@@ -58,14 +63,12 @@ pub struct Counts {
 impl Presence {
     /// A home without sessions that knows of no other node.
     pub fn new(home: &Home) -> Self {
-        let me = home.me.node;
         Self {
-            me,
-            region: home.region.clone(),
             rings: Rings::default(),
             sessions: BTreeMap::new(),
             pending: BTreeMap::new(),
-            links: Links { me, peers: BTreeMap::new() },
+            links: Links { me: home.me.node, region: home.region.clone(), peers: BTreeMap::new() },
+            tellings: Tellings::new(),
             renewed: 0,
         }
     }
@@ -157,37 +160,43 @@ impl Presence {
     }
 
     /// The rings have changed: who owns a session now and did not is told of it, and all linked nodes
-    /// that they have been told.
+    /// that they have been told; if these are many, at the next ticks.
     pub fn ring_changed(&mut self, rings: Rings) -> Vec<Action> {
         let former = std::mem::replace(&mut self.rings, rings);
-        let mut actions = Vec::new();
-        for (agent, session) in &self.sessions {
-            let before: BTreeSet<NodeId> = former.owners(agent.as_str()).collect();
-            for owner in self.rings.owners(agent.as_str()).filter(|owner| !before.contains(owner)) {
-                let pending = self.pending.get_mut(agent);
-                let is_arrival = pending.is_some();
-                if let Some(pending) = pending {
-                    pending.unanswered.insert(owner);
-                }
-                if self.links.has(owner) {
-                    actions.push(publish(owner, agent, *session, is_arrival));
-                }
-            }
-        }
-        actions.extend(self.links.all().filter_map(|node| self.synced(node)));
+        let mut actions = self.publish_pending(&former);
+        self.tellings.rings_changed(former, self.links.all());
+        actions.extend(self.go_on_telling());
         actions
     }
 
-    /// A link to the node is there: it is told of all that it owns.
+    /// Sessions that wait to be admitted wait for the new owners too, which are told at once.
+    fn publish_pending(&mut self, former: &Rings) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (agent, admission) in &mut self.pending {
+            let before: BTreeSet<NodeId> = former.owners(agent.as_str()).collect();
+            for owner in self.rings.owners(agent.as_str()).filter(|owner| !before.contains(owner)) {
+                admission.unanswered.insert(owner);
+                if self.links.has(owner) {
+                    actions.push(publish(owner, agent, admission.session, true));
+                }
+            }
+        }
+        actions
+    }
+
+    /// A link to the node is there: it is told of all that it owns, then that this was all; if it is
+    /// much, at the next ticks.
     pub fn link_up(&mut self, peer: &Home) -> Vec<Action> {
         let link = Link { region: peer.region.clone(), is_suspect: false };
         self.links.peers.insert(peer.me.node, link);
-        self.publish_all(&[peer.me.node])
+        self.tellings.start([peer.me.node]);
+        self.go_on_telling()
     }
 
     /// The link is gone: nobody waits for the node any more.
     pub fn link_down(&mut self, node: NodeId, now: Duration) -> Vec<Action> {
         self.links.peers.remove(&node);
+        self.tellings.stop(node);
         self.pending.values_mut().for_each(|admission| admission.link_lost(node));
         self.advance_all(now)
     }
@@ -200,7 +209,8 @@ impl Presence {
         self.advance_all(now)
     }
 
-    /// Time passes: patience and deadlines end, and the next owners have their records renewed.
+    /// Time passes: patience and deadlines end, the next owners have their records renewed, and who is
+    /// being told is told more.
     pub fn tick(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = self.advance_all(now);
         let part = u64::try_from(now.as_millis() / (RENEWAL.as_millis() / u128::from(PARTS)))
@@ -209,12 +219,16 @@ impl Presence {
         if passed > 0 {
             let is_due = |node: &NodeId| {
                 // Differs by node, so that an owner is not told by all in the same second.
-                let place = node.0.wrapping_add(self.me.0) % PARTS;
+                let place = node.0.wrapping_add(self.links.me.0) % PARTS;
                 (part % PARTS + PARTS - place) % PARTS < passed
             };
-            let due: Vec<NodeId> = self.links.all().filter(is_due).collect();
-            actions.extend(self.publish_all(&due));
+            // Who is being told as it is will know all.
+            let due = |node: &NodeId| is_due(node) && !self.tellings.is_being_told(*node);
+            let due: Vec<NodeId> = self.links.all().filter(due).collect();
+            self.tellings.start(due);
         }
+        self.tellings.tick();
+        actions.extend(self.go_on_telling());
         actions
     }
 
@@ -223,29 +237,30 @@ impl Presence {
         self.sessions.get(agent).copied()
     }
 
+    /// Nodes are told at this pace from now on.
+    #[cfg(test)]
+    pub(super) fn keep_pace(&mut self, pace: Pace) {
+        self.tellings.keep_pace(pace);
+    }
+
     /// How much there is.
     pub fn counts(&self) -> Counts {
         Counts { sessions: self.sessions.len(), pending: self.pending.len() }
     }
 
-    /// Tells these nodes of all that they own, then that they know all. Making up for whatever they
-    /// may have missed, it is all that there is to renewal too.
-    fn publish_all(&self, nodes: &[NodeId]) -> Vec<Action> {
-        if nodes.is_empty() {
-            return Vec::new();
-        }
+    /// Tells nodes of what they own, and those that have been told all that this was all.
+    fn go_on_telling(&mut self) -> Vec<Action> {
+        let Self { sessions, rings, links, tellings, .. } = self;
         let mut actions = Vec::new();
-        for (agent, session) in &self.sessions {
-            let owners = self.rings.owners(agent.as_str()).filter(|owner| nodes.contains(owner));
-            actions.extend(owners.map(|owner| publish(owner, agent, *session, false)));
-        }
-        actions.extend(nodes.iter().filter_map(|node| self.synced(*node)));
+        tellings.go_on(sessions, rings, |to, told| match told {
+            Told::Of(agent, session) => actions.push(publish(to, agent, session, false)),
+            Told::All => {
+                let ring = links.region_of(to).map(|region| rings.version_of(region));
+                let synced = |ring| Action::Send { to, frame: Control::Synced { ring } };
+                actions.extend(ring.map(synced));
+            }
+        });
         actions
-    }
-
-    fn synced(&self, to: NodeId) -> Option<Action> {
-        let region = if to == self.me { &self.region } else { &self.links.peers.get(&to)?.region };
-        Some(Action::Send { to, frame: Control::Synced { ring: self.rings.version_of(region) } })
     }
 
     /// `false` if the session is not here.
@@ -377,6 +392,7 @@ impl Admission {
 #[derive(Debug)]
 struct Links {
     me: NodeId,
+    region: String,
     peers: BTreeMap<NodeId, Link>,
 }
 
@@ -395,6 +411,14 @@ impl Links {
     /// Whether the node is worth waiting for.
     fn hears(&self, node: NodeId) -> bool {
         node == self.me || self.peers.get(&node).is_some_and(|link| !link.is_suspect)
+    }
+
+    /// The region of this node, or of one that there is a link to.
+    fn region_of(&self, node: NodeId) -> Option<&str> {
+        if node == self.me {
+            return Some(&self.region);
+        }
+        self.peers.get(&node).map(|link| link.region.as_str())
     }
 
     /// This node and all that it has links to.

@@ -67,10 +67,18 @@ impl Ring {
         self.nodes.iter().map(|(node, _)| *node)
     }
 
+    /// Whether the node is on it.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.place_of(node).is_some()
+    }
+
+    fn place_of(&self, node: NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&node, |(node, _)| *node).ok()
+    }
+
     /// The part of all possible agents that is the node's, from 0 to 1.
     pub fn share(&self, node: NodeId) -> f64 {
-        let place = self.nodes.binary_search_by_key(&node, |(node, _)| *node);
-        place.ok().and_then(|place| self.nodes.get(place)).map_or(0.0, |(_, share)| *share)
+        self.place_of(node).and_then(|place| self.nodes.get(place)).map_or(0.0, |(_, share)| *share)
     }
 }
 
@@ -214,6 +222,11 @@ impl Rings {
     /// A region's ring, if it has live nodes.
     pub fn ring(&self, region: &str) -> Option<&Ring> {
         self.present.regions.get(region).map(Arc::as_ref)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_ring(&self, region: &str) -> Option<Arc<Ring>> {
+        self.present.regions.get(region).cloned()
     }
 
     /// The ring over the live nodes of all regions.

@@ -11,26 +11,31 @@ use tokio::sync::oneshot;
 
 use crate::NodeId;
 
-/// The open questions of a node.
-#[derive(Default)]
-pub(super) struct Questions {
+/// The open questions of a node that are answered by an `A`.
+pub(super) struct Questions<A> {
     asked: AtomicU64,
-    open: Mutex<HashMap<u64, Asker>>,
+    open: Mutex<HashMap<u64, Asker<A>>>,
 }
 
 /// Who was asked, and where its answer goes.
-type Asker = (NodeId, oneshot::Sender<Vec<u8>>);
+type Asker<A> = (NodeId, oneshot::Sender<A>);
 
 /// An open question; forgotten when dropped, however whoever waits for the answer ends.
-pub(super) struct Question<'q> {
-    questions: &'q Questions,
+pub(super) struct Question<'q, A> {
+    questions: &'q Questions<A>,
     pub(super) number: u64,
-    answer: oneshot::Receiver<Vec<u8>>,
+    answer: oneshot::Receiver<A>,
 }
 
-impl Questions {
+impl<A> Default for Questions<A> {
+    fn default() -> Self {
+        Self { asked: AtomicU64::default(), open: Mutex::default() }
+    }
+}
+
+impl<A> Questions<A> {
     /// A question to a peer.
-    pub(super) fn ask(&self, to: NodeId) -> Question<'_> {
+    pub(super) fn ask(&self, to: NodeId) -> Question<'_, A> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.open.lock().insert(number, (to, sender));
@@ -38,26 +43,26 @@ impl Questions {
     }
 
     /// A peer answers. Means nothing of a question that it was not asked.
-    pub(super) fn answered(&self, from: NodeId, number: u64, body: Vec<u8>) {
+    pub(super) fn answered(&self, from: NodeId, number: u64, answer: A) {
         let mut open = self.open.lock();
         if open.get(&number).is_none_or(|(asked, _)| *asked != from) {
             return;
         }
         if let Some((_, asker)) = open.remove(&number) {
             // An error means that nobody waits any more.
-            let _ = asker.send(body);
+            let _ = asker.send(answer);
         }
     }
 }
 
-impl Question<'_> {
+impl<A> Question<'_, A> {
     /// Waits for the answer; none if there never will be one.
-    pub(super) async fn answer(&mut self) -> Option<Vec<u8>> {
+    pub(super) async fn answer(&mut self) -> Option<A> {
         (&mut self.answer).await.ok()
     }
 }
 
-impl Drop for Question<'_> {
+impl<A> Drop for Question<'_, A> {
     fn drop(&mut self) {
         self.questions.open.lock().remove(&self.number);
     }

@@ -91,6 +91,8 @@ struct Record {
     serial: u64,
     revoked: bool,
     connected: bool,
+    #[serde(default)]
+    node: Option<String>,
 }
 
 pub(super) async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(), Failure> {
@@ -154,6 +156,9 @@ fn told(record: &Record) -> String {
         moment(record.registered_at),
         record.serial,
         yes(record.revoked),
-        yes(record.connected)
+        record.node.as_ref().map_or_else(
+            || yes(record.connected).to_owned(),
+            |node| format!("yes, to {}", escaped(node))
+        )
     )
 }

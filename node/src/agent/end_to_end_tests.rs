@@ -286,7 +286,7 @@ async fn a_taken_name_leaves_no_file() {
 #[tokio::test]
 async fn an_operator_revokes_and_looks() {
     let record = r#"{"agent_id":"rawk-042","registered_at":0,"serial":7,"revoked":true,
-        "connected":false}"#;
+        "connected":true,"node":"node-1"}"#;
     let turns = [Turn::Http(OK, "{}"), Turn::Http(OK, "{}"), Turn::Http(OK, record)];
     let relay = TestRelay::start(turns.into()).await;
     let address = relay.address();
@@ -297,6 +297,7 @@ async fn an_operator_revokes_and_looks() {
     assert_eq!(revoked.results, "revoked token 7\n");
     let shown = run(&[&["agents", "show", "rawk-042"], &rest[..]].concat()).await;
     assert!(shown.results.contains("registered  1970-01-01T00:00:00.000Z\n"), "{}", shown.results);
+    assert!(shown.results.ends_with("connected   yes, to node-1\n"), "{}", shown.results);
     let heard = relay.heard();
     assert!(heard[0].starts_with("POST /agents/rawk-042/revoke HTTP/1.1\r\n"));
     assert!(heard[0].contains("authorization: Bearer tok_secret\r\n"));

@@ -81,6 +81,8 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.public_means_encrypted());
     problems.extend(check.tls_files_come_together());
     problems.extend(check.one_source_of_certificates());
+    problems.extend(check.proxy_protocol_names_proxies());
+    problems.extend(check.a_secret_follows_another());
     problems.extend(check.seeds_know_their_own());
     problems.extend(check.files_come_together());
     problems.extend(check.one_kind_of_credentials());
@@ -213,6 +215,15 @@ impl Check {
         })
     }
 
+    fn proxy_protocol_names_proxies(&self) -> Option<Problem> {
+        let clash = self.config.proxy_protocol && self.config.trusted_proxies.is_empty();
+        self.blame("PROXY_PROTOCOL", &["TRUSTED_PROXIES"], clash, || {
+            "whoever connects could claim any address: set TRUSTED_PROXIES to the addresses of the \
+             proxies that send the header"
+                .into()
+        })
+    }
+
     /// Whether agents connect by TLS.
     fn is_encrypted(&self) -> bool {
         self.config.tls.source().is_some()
@@ -221,6 +232,17 @@ impl Check {
     /// Whether the operator has set it, be it to its default.
     fn is_given(&self, variable: &str) -> bool {
         self.written.given.contains_key(&variable.to_ascii_lowercase())
+    }
+
+    fn a_secret_follows_another(&self) -> Option<Problem> {
+        let mesh = &self.config.mesh;
+        let follows = mesh.secret.is_some() && mesh.secret != mesh.previous_secret;
+        let clash = mesh.previous_secret.is_some() && !follows;
+        self.blame("CLUSTER_SECRET_PREVIOUS", &["CLUSTER_SECRET"], clash, || {
+            "is for a cluster that changes its secret: set CLUSTER_SECRET to the new one, or remove \
+             this"
+                .into()
+        })
     }
 
     fn seeds_know_their_own(&self) -> Option<Problem> {

@@ -9,6 +9,9 @@ use crate::config::{CertificateSource, SettingsFile, mesh::seed};
 /// A cluster's secret, for ever the same.
 const SECRET: &str = "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o";
 
+/// Another one.
+const PREVIOUS: &str = "arcs_1-auW9DwJAc-twzSDsHSGOskD34g3uO0sk5unKNl5FT03jCT";
+
 fn environment(pairs: &[(&str, &str)]) -> Sources {
     let environment = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
     Sources { environment, host_name: "vm-7".into(), ..Sources::default() }
@@ -57,6 +60,7 @@ fn every_setting_reaches_its_field() {
         ("STATS_HOST", "10.0.0.1"),
         ("STATS_PORT", "2"),
         ("BEHIND_PROXY", "true"),
+        ("PROXY_PROTOCOL", "true"),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
         ("TLS_SELF_SIGNED", "true"),
         ("TLS_PORT", "17"),
@@ -73,6 +77,7 @@ fn every_setting_reaches_its_field() {
         ("SUBSCRIPTION_TTL", "3"),
         ("SEEDS", "node-1,10.0.0.2:1"),
         ("CLUSTER_SECRET", SECRET),
+        ("CLUSTER_SECRET_PREVIOUS", PREVIOUS),
         ("MESH_HOST", "10.0.0.3"),
         ("MESH_PORT", "15"),
         ("ADVERTISE", "node-3:16"),
@@ -119,6 +124,7 @@ fn with_every_setting_changed() -> Config {
         production: true,
         behind_proxy: true,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        proxy_protocol: true,
         allowed_origins: Some(vec!["https://a.b".into()]),
         registration_key: Some("open-sesame".into()),
         token_ttl: Some(Duration::from_hours(30 * 24)),
@@ -128,6 +134,7 @@ fn with_every_setting_changed() -> Config {
         mesh: crate::config::MeshConfig {
             seeds: ["node-1:7946", "10.0.0.2:1"].map(|text| seed(text).unwrap()).into(),
             secret: Some(SECRET.parse().unwrap()),
+            previous_secret: Some(PREVIOUS.parse().unwrap()),
             host: "10.0.0.3".parse().unwrap(),
             port: 15,
             advertise: Some("node-3:16".parse().unwrap()),
@@ -258,6 +265,12 @@ fn a_proxy_that_is_not_trusted_is_remarked() {
 }
 
 #[test]
+fn the_proxy_protocol_needs_proxies_to_believe() {
+    one_problem(&[("PROXY_PROTOCOL", "1")], &["PROXY_PROTOCOL", "set TRUSTED_PROXIES"]);
+    loaded(&[("PROXY_PROTOCOL", "1"), ("TRUSTED_PROXIES", "::1")]);
+}
+
+#[test]
 fn a_public_ops_listener_is_remarked_in_production() {
     let inside = [("NODE_ENV", "production"), ("HOST", "127.0.0.1"), ("STATS_HOST", "0.0.0.0")];
     assert_eq!(loaded(&inside).notices, [Notice::OpsListenerPublic]);
@@ -315,6 +328,13 @@ fn seeds_need_a_secret_or_files() {
         &["CLUSTER_SECRET (environment): must be arcs_"],
     );
     assert!(!problems(&[("CLUSTER_SECRET", &typo)])[0].contains("BwcJ"));
+    let previous = |secret| ("CLUSTER_SECRET_PREVIOUS", secret);
+    loaded(&[("CLUSTER_SECRET", SECRET), previous(PREVIOUS)]);
+    one_problem(&[("CLUSTER_SECRET", SECRET), previous(SECRET)], &["CLUSTER_SECRET_PREVIOUS"]);
+    one_problem(
+        &[previous(PREVIOUS)],
+        &["CLUSTER_SECRET_PREVIOUS", "set CLUSTER_SECRET to the new"],
+    );
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct MeshConfig {
     pub seeds: Vec<SeedAddress>,
     /// The secret that all nodes of the cluster share (`CLUSTER_SECRET`).
     pub secret: Option<Secret>,
+    /// The secret that nodes had before, while the cluster changes it (`CLUSTER_SECRET_PREVIOUS`).
+    pub previous_secret: Option<Secret>,
     /// Certificate of the cluster's authority (`MESH_CA`).
     pub ca: Option<PathBuf>,
     /// This node's certificate (`MESH_CERT`).
@@ -40,8 +42,8 @@ pub struct MeshConfig {
 /// What makes this node one of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// The secret that all nodes share.
-    Secret(Secret),
+    /// The secret that all nodes share, and the one that some still have.
+    Secret(Secret, Option<Secret>),
     /// Files that the operator gave to this one.
     Files(MeshFiles),
 }
@@ -64,7 +66,7 @@ impl MeshConfig {
     /// What makes this node one of a cluster; none if it stands alone.
     pub fn credentials(&self) -> Option<Credentials> {
         if let Some(secret) = &self.secret {
-            return Some(Credentials::Secret(secret.clone()));
+            return Some(Credentials::Secret(secret.clone(), self.previous_secret.clone()));
         }
         let files =
             MeshFiles { ca: self.ca.clone()?, cert: self.cert.clone()?, key: self.key.clone()? };
@@ -82,6 +84,7 @@ impl Default for MeshConfig {
         Self {
             seeds: Vec::new(),
             secret: None,
+            previous_secret: None,
             ca: None,
             cert: None,
             key: None,
@@ -247,6 +250,6 @@ mod tests {
         let files = MeshFiles { ca: "ca".into(), cert: "cert".into(), key: "key".into() };
         assert_eq!(config.credentials(), Some(Credentials::Files(files)));
         config.secret = Some(Secret::generate());
-        assert!(matches!(config.credentials(), Some(Credentials::Secret(_))));
+        assert!(matches!(config.credentials(), Some(Credentials::Secret(..))));
     }
 }

@@ -57,6 +57,8 @@ pub struct Config {
     pub behind_proxy: bool,
     /// Proxies whose `X-Forwarded-For` is believed (`TRUSTED_PROXIES`).
     pub trusted_proxies: Vec<IpNet>,
+    /// Trusted proxies open each connection with a PROXY protocol header (`PROXY_PROTOCOL`).
+    pub proxy_protocol: bool,
     /// Origins that browsers may come from; none means any (`ALLOWED_ORIGINS`).
     pub allowed_origins: Option<Vec<String>>,
     /// Secret without which nobody may register (`REGISTRATION_KEY`).
@@ -158,6 +160,7 @@ impl Default for Config {
             production: false,
             behind_proxy: false,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             allowed_origins: None,
             registration_key: None,
             token_ttl: None,

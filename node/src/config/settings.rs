@@ -196,6 +196,8 @@ fn listening() -> Vec<Setting> {
             "TLS ends at a proxy in front of this relay"),
         setting(row, "TRUSTED_PROXIES", networks(), |c| &mut c.trusted_proxies,
             "Proxies whose X-Forwarded-For is believed"),
+        setting(row, "PROXY_PROTOCOL", switch(), |c| &mut c.proxy_protocol,
+            "Trusted proxies open each connection with a PROXY protocol header, version 1 or 2"),
     ]
 }
 
@@ -263,6 +265,8 @@ fn mesh() -> Vec<Setting> {
         setting(row, "CLUSTER_SECRET", cluster_secret(), |c| &mut c.mesh.secret,
             "Secret that all nodes of the cluster share; `arc-relay secret` makes one; better set as a \
              variable, a flag shows in the list of processes").hidden(),
+        setting(row, "CLUSTER_SECRET_PREVIOUS", cluster_secret(), |c| &mut c.mesh.previous_secret,
+            "While nodes are given another CLUSTER_SECRET, one after the other: the one before").hidden(),
         setting(row, "MESH_CA", file(), |c| &mut c.mesh.ca,
             "Instead of CLUSTER_SECRET: certificate of the cluster's authority, PEM"),
         setting(row, "MESH_CERT", file(), |c| &mut c.mesh.cert,

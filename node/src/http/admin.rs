@@ -21,7 +21,7 @@ use cluster::{
 use serde_json::{Value, json};
 
 use super::{ApiError, client_address::ClientAddress, register::bearer};
-use crate::relay::Relay;
+use crate::{relay::Relay, report};
 
 /// The secret that the admin API asks for.
 #[derive(Clone)]
@@ -67,12 +67,14 @@ async fn show(
     let agent = parse_id(&id)?;
     let record = relay.registry.agent(&agent).await.map_err(|error| refusal(&error))?;
     let record = record.ok_or_else(|| refusal(&AdminError::UnknownAgent))?;
+    let node = report::home_of(&relay, &agent).await;
     Ok(Json(json!({
         "agent_id": agent.as_str(),
         "registered_at": record.registered_at,
         "serial": record.serial.0,
         "revoked": record.revoked,
-        "connected": relay.sessions.get(agent.as_str()).is_some(),
+        "connected": node.is_some(),
+        "node": node,
     })))
 }
 

@@ -3,6 +3,8 @@
 //! The mesh counts by itself; here its counts get their names. No label names a node, so the size of
 //! `/metrics` does not grow with the cluster.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cluster::{
     link::{Down, LaneKind, LinkCounters, LinkStatus, Reason},
     membership::{MemberCounters, MemberState},
@@ -29,6 +31,9 @@ pub struct MeshMetrics {
     records: Gauge,
     awaited: Gauge,
     pending: Gauge,
+    panics: Counter,
+    /// As many panics of the mesh's tasks are counted already.
+    panics_counted: AtomicU64,
 }
 
 /// What went through the lanes of one kind.
@@ -39,11 +44,12 @@ struct LaneMetrics {
     frames_received: Counter,
     bytes_received: Counter,
     dropped: Counter,
+    lost: Counter,
 }
 
 impl MeshMetrics {
-    /// All at zero, in the recorder of the thread.
-    pub(super) fn registered() -> Self {
+    /// All at zero, in the recorder of the thread. Panics are counted with those of other tasks.
+    pub(super) fn registered(panics: Counter) -> Self {
         describe();
         Self {
             members: MemberState::ALL
@@ -64,6 +70,8 @@ impl MeshMetrics {
             records: gauge!("arc_presence_records"),
             awaited: gauge!("arc_presence_awaited_nodes"),
             pending: gauge!("arc_sessions_pending"),
+            panics,
+            panics_counted: AtomicU64::new(0),
         }
     }
 
@@ -90,6 +98,9 @@ impl MeshMetrics {
         self.gossip_dropped.absolute(members.gossip_dropped());
         self.gossip_malformed.absolute(members.gossip_malformed());
         self.links_opened.absolute(counted.ups());
+        let panics = counted.panics();
+        let before = self.panics_counted.fetch_max(panics, Ordering::Relaxed);
+        self.panics.increment(panics.saturating_sub(before));
         for (why, counter) in &self.links_closed {
             counter.absolute(counted.downs(*why));
         }
@@ -103,6 +114,7 @@ impl MeshMetrics {
             lane.frames_received.absolute(counts.frames_received);
             lane.bytes_received.absolute(counts.bytes_received);
             lane.dropped.absolute(counts.dropped_full);
+            lane.lost.absolute(counts.lost);
         }
     }
 
@@ -124,6 +136,7 @@ impl LaneMetrics {
             frames_received: counter!("arc_link_frames_received_total", "lane" => lane),
             bytes_received: counter!("arc_link_received_bytes_total", "lane" => lane),
             dropped: counter!("arc_link_frames_dropped_total", "lane" => lane),
+            lost: counter!("arc_link_frames_lost_total", "lane" => lane),
         }
     }
 }
@@ -143,6 +156,10 @@ fn describe() {
     describe_counter!("arc_link_frames_received_total", "frames of other nodes, by lane");
     describe_counter!("arc_link_received_bytes_total", "bytes of other nodes, by lane");
     describe_counter!("arc_link_frames_dropped_total", "frames that found a lane full, by lane");
+    describe_counter!(
+        "arc_link_frames_lost_total",
+        "frames that waited when a link went down, by lane"
+    );
     describe_gauge!("arc_presence_records", "agents whose place this node keeps for the others");
     describe_gauge!(
         "arc_presence_awaited_nodes",

@@ -4,6 +4,7 @@
 //! network. Knows nothing of HTTP, `WebSocket`s or agents.
 
 mod any;
+pub mod proxy;
 pub mod tls;
 
 use std::{

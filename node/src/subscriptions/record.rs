@@ -102,8 +102,7 @@ impl Following {
     /// The record's bucket in a digest, and what it adds there. When a follower left is no part of
     /// it: each node notes for itself when a home was lost.
     pub(super) fn fingerprint(&self, follower: &AgentId) -> (u8, u64) {
-        let mut hasher = SipHasher13::new();
-        hasher.write(follower.as_str().as_bytes());
+        let mut hasher = of_name(follower);
         let bucket = hasher.finish().to_le_bytes()[0];
         let home = match self.stay {
             Stay::Home(home) => [1, home.node.0, home.generation.0],
@@ -115,4 +114,15 @@ impl Following {
         }
         (bucket, hasher.finish())
     }
+}
+
+/// The bucket that a follower's record is in.
+pub(super) fn bucket_of(follower: &AgentId) -> u8 {
+    of_name(follower).finish().to_le_bytes()[0]
+}
+
+fn of_name(follower: &AgentId) -> SipHasher13 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(follower.as_str().as_bytes());
+    hasher
 }

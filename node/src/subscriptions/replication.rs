@@ -2,20 +2,25 @@
 //!
 //! Whoever changes a record tells all others. What a node missed while it was away it learns when a
 //! link comes up: both ends say a digest of what they have, and each answers with its records of the
-//! parts that differ. Opaque to the cluster: these are the bodies of its `Tell` frames. Pure.
+//! parts that differ: a few at a time, and the next when it is told to go on, so that however much it
+//! is, a link has room for it. Opaque to the cluster: these are the bodies of its `Tell` frames. Pure.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use cluster::{AgentId, UnixMillis, subscription_store::Version};
 use serde::{Deserialize, Serialize};
 
-use super::{News, Record, Stay, Subscriptions};
+use super::{News, Record, Stay, Subscriptions, record::bucket_of};
 
 /// The parts of a digest.
 const BUCKETS: usize = 256;
 
 /// The longest body that is told at once, so that nothing else on the lane waits for long.
 pub const TOLD_BYTES_MAX: usize = 256 << 10;
+
+/// What is told in one turn, but for its last record: no peer has more of an answer on its lane at a
+/// time, which holds sixteen times as much, and all peers get no more of what is new.
+pub const TURN_BYTES_MAX: usize = 1 << 20;
 
 /// What a record takes in a body beside its names, at most, and each name beside its bytes.
 const RECORD_BYTES: usize = 128;
@@ -34,6 +39,21 @@ pub enum SubscriptionNews {
     /// These followers arrived, or left.
     #[serde(rename = "followers")]
     Stays(Vec<FollowerStay>),
+    /// There is more of my answer to your digest: say [`GoOn`](Self::GoOn) with this to be told.
+    #[serde(rename = "subscriptions_paused")]
+    Paused(Rest),
+    /// Tell me the rest of your answer.
+    #[serde(rename = "subscriptions_go_on")]
+    GoOn(Rest),
+}
+
+/// What is left of the answer to a digest. Whoever answers remembers nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// The buckets that differ.
+    pub buckets: Vec<u8>,
+    /// The follower whose record was told last; those behind it in the order of names are left.
+    pub after: AgentId,
 }
 
 /// Where a follower is, without its list.
@@ -59,11 +79,19 @@ impl Subscriptions {
         encode(&SubscriptionNews::Digest(self.buckets().to_vec()))
     }
 
-    /// What to tell all peers: what has changed here since this was asked last. Each is the body of
-    /// one frame.
+    /// What to tell all peers: what has changed here since this was asked last, or the first of it if
+    /// that is much. Each is the body of one frame.
     pub fn take_news(&mut self) -> Vec<Vec<u8>> {
         let (mut records, mut stays) = (Vec::new(), Vec::new());
-        for (follower, news) in std::mem::take(&mut self.news) {
+        let mut bytes = 0;
+        let fits = |follower: &AgentId, news: &mut News| {
+            let is_due = bytes < TURN_BYTES_MAX;
+            let listed = self.following.get(follower).filter(|_| is_due && *news == News::List);
+            bytes += name_bytes(follower) + listed.map_or(0, |it| names_bytes(&it.agents));
+            is_due
+        };
+        let due: Vec<(AgentId, News)> = self.news.extract_if(fits).collect();
+        for (follower, news) in due {
             let Some(following) = self.following.get(&follower) else { continue };
             match news {
                 News::List => records.push(following.to_record(&follower)),
@@ -88,7 +116,13 @@ impl Subscriptions {
         match rmp_serde::from_slice(body).map_err(|_| NotUnderstood)? {
             SubscriptionNews::Digest(buckets) => {
                 let theirs: [u64; BUCKETS] = buckets.try_into().map_err(|_| NotUnderstood)?;
-                return Ok(self.differing(&theirs));
+                return Ok(self.answer(&self.differing(&theirs), Bound::Unbounded));
+            }
+            SubscriptionNews::Paused(rest) => {
+                return Ok(vec![encode(&SubscriptionNews::GoOn(rest))]);
+            }
+            SubscriptionNews::GoOn(Rest { buckets, after }) => {
+                return Ok(self.answer(&buckets, Bound::Excluded(after)));
             }
             SubscriptionNews::Records(records) => {
                 for record in records {
@@ -114,16 +148,35 @@ impl Subscriptions {
         buckets
     }
 
-    /// The records of all buckets in which a peer has something else.
-    fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<Vec<u8>> {
+    /// The buckets in which a peer has something else.
+    fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<u8> {
         let mine = self.buckets();
-        let differs = |bucket: u8| mine[usize::from(bucket)] != theirs[usize::from(bucket)];
-        let records = self
-            .following
-            .iter()
-            .filter(|(follower, following)| differs(following.fingerprint(follower).0))
-            .map(|(follower, following)| following.to_record(follower));
-        batches(records, record_bytes, SubscriptionNews::Records)
+        let differs = |bucket: &u8| mine[usize::from(*bucket)] != theirs[usize::from(*bucket)];
+        (0..=u8::MAX).filter(differs).collect()
+    }
+
+    /// One turn's records of these buckets, from a follower on, and whether there are more.
+    fn answer(&self, buckets: &[u8], from: Bound<AgentId>) -> Vec<Vec<u8>> {
+        let mut asked = [false; BUCKETS];
+        for bucket in buckets {
+            asked[usize::from(*bucket)] = true;
+        }
+        let behind = self.following.range((from, Bound::Unbounded));
+        let mut left = behind
+            .filter(|(follower, _)| asked[usize::from(bucket_of(follower))])
+            .map(|(follower, following)| following.to_record(follower))
+            .peekable();
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = left.next_if(|_| bytes < TURN_BYTES_MAX) {
+            bytes += record_bytes(&record);
+            records.push(record);
+        }
+        let after = records.last().filter(|_| left.peek().is_some());
+        let after = after.map(|record: &Record| record.follower.clone());
+        let mut bodies = batches(records, record_bytes, SubscriptionNews::Records);
+        let paused = |after| SubscriptionNews::Paused(Rest { buckets: buckets.to_vec(), after });
+        bodies.extend(after.map(|after| encode(&paused(after))));
+        bodies
     }
 }
 
@@ -131,9 +184,12 @@ fn name_bytes(name: &AgentId) -> usize {
     RECORD_BYTES + name.as_str().len()
 }
 
+fn names_bytes<'a>(names: impl IntoIterator<Item = &'a AgentId>) -> usize {
+    names.into_iter().map(|name| NAME_BYTES + name.as_str().len()).sum()
+}
+
 fn record_bytes(record: &Record) -> usize {
-    let names = record.agents.iter().map(|agent| NAME_BYTES + agent.as_str().len());
-    name_bytes(&record.follower) + names.sum::<usize>()
+    name_bytes(&record.follower) + names_bytes(&record.agents)
 }
 
 /// The items in as few bodies as [`TOLD_BYTES_MAX`] allows.
@@ -196,6 +252,10 @@ mod tests {
         rmp_serde::from_slice(body).unwrap()
     }
 
+    fn in_all(bodies: &[Vec<u8>]) -> usize {
+        bodies.iter().map(Vec::len).sum()
+    }
+
     /// Tells one node what the other says, and the other what that one answers.
     fn tell(
         from: &mut Subscriptions,
@@ -241,6 +301,14 @@ mod tests {
             (
                 SubscriptionNews::Digest(vec![1, 300]),
                 b"\x81\xb4subscriptions_digest\x92\x01\xcd\x01\x2c",
+            ),
+            (
+                SubscriptionNews::Paused(Rest { buckets: vec![1, 255], after: id(1) }),
+                b"\x81\xb4subscriptions_paused\x92\x92\x01\xcc\xff\xa7agent-1",
+            ),
+            (
+                SubscriptionNews::GoOn(Rest { buckets: vec![1, 255], after: id(1) }),
+                b"\x81\xb3subscriptions_go_on\x92\x92\x01\xcc\xff\xa7agent-1",
             ),
         ];
         for (news, bytes) in news {
@@ -353,10 +421,18 @@ mod tests {
             let agents = (0..1_000).map(long).collect();
             subs.subscribe(&long(follower), &agents, NOW).unwrap();
         }
-        let (mut all, bodies) = (on(2), subs.take_news());
-        assert!(bodies.len() > 5);
-        assert!(bodies.iter().all(|body| body.len() <= TOLD_BYTES_MAX));
-        tell(&mut subs, &mut all, bodies, NOW);
+        let (mut all, mut turns) = (on(2), 0);
+        loop {
+            let bodies = subs.take_news();
+            if bodies.is_empty() {
+                break;
+            }
+            turns += 1;
+            assert!(bodies.iter().all(|body| body.len() <= TOLD_BYTES_MAX));
+            assert!(in_all(&bodies) <= TURN_BYTES_MAX + TOLD_BYTES_MAX);
+            tell(&mut subs, &mut all, bodies, NOW);
+        }
+        assert!(turns > 2);
         assert_eq!(all.following, subs.following);
         let one_more = SubscriptionNews::Records(vec![Record {
             agents: (0..1_001).map(long).collect(),
@@ -365,6 +441,26 @@ mod tests {
         }]);
         all.told(&encode(&one_more), NOW, TTL).unwrap();
         assert_eq!(all.following, subs.following);
+    }
+
+    #[test]
+    fn however_much_differs_is_told_a_turn_at_a_time() {
+        let (mut full, mut empty) = (on(1), on(2));
+        let long = |n: usize| -> AgentId { format!("{n:a>64}").parse().unwrap() };
+        let agents = (0..1_000).map(long).collect();
+        for follower in 0..60 {
+            full.subscribe(&long(follower), &agents, NOW).unwrap();
+        }
+        let (mut asked, mut turns) = (vec![empty.digest()], 0);
+        while !asked.is_empty() {
+            let answers: Vec<_> =
+                asked.iter().flat_map(|body| full.told(body, NOW, TTL).unwrap()).collect();
+            assert!(in_all(&answers) <= TURN_BYTES_MAX + TOLD_BYTES_MAX, "{turns}");
+            asked = answers.iter().flat_map(|body| empty.told(body, NOW, TTL).unwrap()).collect();
+            turns += 1;
+        }
+        assert_eq!(full.following, empty.following);
+        assert!(turns > 3, "{turns}");
     }
 
     #[test]

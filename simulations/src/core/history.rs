@@ -61,6 +61,8 @@ pub enum Reason {
     LinkLost,
     /// It came back too late.
     Stale,
+    /// It came from a node that has no business to send it so.
+    Stray,
 }
 
 impl From<Lost> for Reason {
@@ -72,6 +74,7 @@ impl From<Lost> for Reason {
             Lost::LinkFull => Self::LinkFull,
             Lost::LinkLost => Self::LinkLost,
             Lost::Stale => Self::Stale,
+            Lost::Stray => Self::Stray,
         }
     }
 }

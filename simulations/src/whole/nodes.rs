@@ -22,7 +22,7 @@ use node::{
     clock::Clock,
     config::Config,
     http::AdminToken,
-    joining::{self, Network},
+    joining::{self, CLUSTER, Network},
     life::{Door, Node, Parts, Stop},
     metrics::Metrics,
     net::{Connection, Listener},
@@ -30,7 +30,7 @@ use node::{
 };
 use parking_lot::Mutex;
 use rand::random;
-use tls::mesh::{KeyExchange, MeshIdentity, Secret};
+use tls::mesh::{KeyExchange, MeshIdentity, Secret, Wall};
 use tokio::sync::Notify;
 use turmoil::net::TcpListener;
 
@@ -190,7 +190,9 @@ impl Nodes {
         let me = self.incarnation(node);
         let true_ms = EPOCH.plus(self.seen.now()).0;
         let clock = Clock::starting_at(UnixMillis(true_ms.saturating_add_signed(place.skew_ms)));
-        let identity = MeshIdentity::from_secret(&self.secret, me.node.0)?;
+        let wall = clock.clone();
+        let wall: Wall = Arc::new(move || Duration::from_millis(wall.wall().0));
+        let identity = MeshIdentity::from_secret(&self.secret, None, me.node.0, wall)?;
         let settings = QuicSettings {
             identity: &identity,
             key: &place.key,
@@ -208,7 +210,7 @@ impl Nodes {
         };
         let network = Network {
             introduction,
-            cluster: identity.cluster_id().to_owned(),
+            cluster: CLUSTER.to_owned(),
             seeds: self.seeds(),
             transport: Arc::new(transport),
             resolver: Arc::new(Dns),

@@ -1,7 +1,11 @@
 //! Leaving in good order, one node after the other.
 
 use serde_json::json;
-use tests::{Client, Cluster, cluster::in_state, eventually, http};
+use tests::{
+    Client, Cluster,
+    cluster::{in_state, new_secret},
+    eventually, http,
+};
 
 #[tokio::test]
 async fn a_node_that_is_told_to_stop_sends_its_agents_elsewhere_and_says_goodbye() {
@@ -61,5 +65,34 @@ async fn a_rolling_restart_loses_nothing_between_agents_that_are_connected() {
         cluster.is_whole().await;
         sender.leave().await;
         receiver.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_changes_its_secret_without_a_stop() {
+    let mut cluster = Cluster::start(3).await;
+    let (old, new) = (cluster.secret().to_owned(), new_secret());
+    let mut tokens = Vec::new();
+    for n in 0..2 {
+        tokens.push(cluster.nodes[0].register(&format!("secret-{n}")).await);
+    }
+    // First all nodes learn the new one, one after the other; then they forget the old one.
+    for previous in [Some(&old), None] {
+        for restarted in 0..3 {
+            let (near, far) = ((restarted + 1) % 3, (restarted + 2) % 3);
+            let mut sender = Client::connect(&cluster.nodes[near], &tokens[0]).await;
+            let mut receiver = Client::connect(&cluster.nodes[far], &tokens[1]).await;
+            let node = &mut cluster.nodes[restarted];
+            node.terminate();
+            node.wait_exit();
+            node.set("CLUSTER_SECRET", &new);
+            node.set("CLUSTER_SECRET_PREVIOUS", previous.map_or("", |secret| secret));
+            node.start_again();
+            sender.send(json!({"to": ["secret-1"], "payload": restarted})).await;
+            assert_eq!(receiver.next().await["payload"], restarted);
+            cluster.is_whole().await;
+            sender.leave().await;
+            receiver.leave().await;
+        }
     }
 }

@@ -58,6 +58,22 @@ async fn a_node_with_another_secret_is_kept_out_and_both_sides_say_so() {
 }
 
 #[tokio::test]
+async fn a_seed_that_cannot_be_reached_is_one_line_of_the_log() {
+    let (own, nobody) = (loopback_address(), loopback_address());
+    let mut cluster = Cluster::unstarted(&[own, nobody], &[]);
+    cluster.add_at(own, &[]);
+    let node = &cluster.nodes[0];
+    eventually("it was dialled in vain twice", || async {
+        node.metrics().await.count("arc_link_refusals_total", &[("reason", "deadline")]) > 1
+    })
+    .await;
+    let log = node.log.text();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    let [warning] = warnings[..] else { panic!("{warnings:#?}") };
+    assert!(warning.contains(&format!("{nobody}:7946")), "{warning}");
+}
+
+#[tokio::test]
 async fn two_nodes_of_one_name_are_not_both_let_in() {
     let mut cluster = Cluster::start(2).await;
     let twin = cluster.add(&[("NODE_NAME", "node-1")]);

@@ -83,6 +83,28 @@ async fn the_status_shows_a_dead_node_and_does_not_count_it() {
 }
 
 #[tokio::test]
+async fn every_node_says_where_an_agent_is() {
+    let mut cluster = Cluster::start(3).await;
+    let agent = cluster.nodes[1].agent("sought-1").await;
+    let shown = async |cluster: &Cluster, node: usize| {
+        let answer = cluster.nodes[node].admin("GET", "/agents/sought-1").await;
+        let answer = answer.expect_status(200).json();
+        (answer["connected"].clone(), answer["node"].clone())
+    };
+    for node in 0..3 {
+        assert_eq!(shown(&cluster, node).await, (json!(true), json!("node-1")));
+    }
+    // Whoever keeps its record may be gone.
+    cluster.nodes[2].kill9();
+    assert_eq!(shown(&cluster, 0).await, (json!(true), json!("node-1")));
+    agent.leave().await;
+    eventually("it is nowhere", || async {
+        shown(&cluster, 0).await == (json!(false), json!(null))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_node_without_the_first_seed_says_for_whom_it_waits() {
     let (first, own) = (loopback_address(), loopback_address());
     let mut cluster = Cluster::unstarted(&[first, own], &[]);

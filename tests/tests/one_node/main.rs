@@ -17,6 +17,7 @@ mod handshake;
 mod limits;
 mod narrowing;
 mod ops;
+mod proxy;
 mod registration;
 mod routing;
 mod sessions;

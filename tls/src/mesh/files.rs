@@ -1,16 +1,13 @@
 //! Certificates that an operator hands out, where nodes must not hold the authority's key.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 
 use super::{
     SERVER_NAME,
     certificate::{node_name, node_of},
-    identity::{IdentityError, MeshIdentity},
+    identity::{IdentityError, MeshIdentity, Wall},
 };
 
 /// Where the operator's files are; all are PEM.
@@ -26,15 +23,15 @@ pub struct MeshFiles {
 }
 
 impl MeshIdentity {
-    /// The identity that the operator's files give this node, checked as its peers will check it at
-    /// `now`, the time since 1970. Its certificate must be for `node`, if that is known.
+    /// The identity that the operator's files give this node, checked as its peers will check it now.
+    /// Its certificate must be for `node`, if that is known.
     ///
     /// # Errors
     /// [`IdentityError`] says which file is wrong, and what it must be.
     pub fn from_files(
         files: &MeshFiles,
         node: Option<u64>,
-        now: Duration,
+        wall: Wall,
     ) -> Result<Self, IdentityError> {
         let authorities = certificates(&files.ca)?;
         let chain = certificates(&files.cert)?;
@@ -50,8 +47,8 @@ impl MeshIdentity {
             let path = files.cert.clone();
             return Err(IdentityError::OtherNode { path, named, names: names(Some(node)) });
         }
-        let identity = Self::new(&authorities, chain, key, named)?;
-        identity.check(now).map_err(|why| IdentityError::Refused {
+        let identity = Self::new(&authorities, vec![(chain, key)], named, wall)?;
+        identity.check().map_err(|why| IdentityError::Refused {
             path: files.cert.clone(),
             ca: files.ca.clone(),
             why,

@@ -11,21 +11,34 @@ use rcgen::{
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
+    client::{Resumption, WebPkiServerVerifier},
     crypto::{CryptoProvider, aws_lc_rs as provider},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::CertifiedKey,
+    time_provider::TimeProvider,
     version::TLS13,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     ALPN, SERVER_NAME, Secret,
     certificate::{NodeNameError, node_name},
+    choice::{Certified, Choice, Hinting},
 };
 
-/// Bytes of the hash that names a cluster.
-const CLUSTER_ID_BYTES: usize = 8;
+/// Bytes of the hash that names a secret's authority.
+const NAME_BYTES: usize = 8;
+
+/// How long a node's certificate is good. Whoever gets hold of one, or of its key, has no use of it later.
+const LIFETIME: Duration = Duration::from_hours(7 * 24);
+
+/// How long a certificate is good before it was made, for clocks that are behind: nodes whose clocks
+/// differ by less than this can tell each other so.
+const LEEWAY: Duration = Duration::from_hours(24);
+
+/// So long before its end a certificate is to be followed by another: when it is a day old.
+const RENEWED_BEFORE_END: Duration = Duration::from_hours(6 * 24);
 
 /// The domain of all names in the mesh; the authority may name nothing else.
 const DOMAIN: &str = "arc-relay.internal";
@@ -34,10 +47,14 @@ const DOMAIN: &str = "arc-relay.internal";
 #[derive(Clone)]
 pub struct MeshIdentity {
     node: u64,
-    cluster_id: String,
     roots: Arc<RootCertStore>,
-    own: Arc<CertifiedKey>,
+    own: Choice,
+    not_after: Duration,
+    wall: Wall,
 }
+
+/// The wall clock: the time since 1970.
+pub type Wall = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How the two sides of a link agree on its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -109,38 +126,59 @@ pub enum IdentityError {
 
 impl MeshIdentity {
     /// The identity of `node` in the cluster of `secret`: a new key, and a certificate for it by the
-    /// authority that every node of the cluster derives, byte for byte the same.
+    /// authority that every node of the cluster derives, byte for byte the same. It is good for a
+    /// [week](Self::renew_at).
+    ///
+    /// While a cluster changes its secret, nodes that have the new one already and nodes that have only
+    /// the `previous` are one cluster: this node believes both authorities, and shows each peer a
+    /// certificate that the peer can believe.
     ///
     /// # Errors
     /// [`IdentityError::NotMade`] and [`IdentityError::Unusable`], if the machine's cryptography fails.
-    pub fn from_secret(secret: &Secret, node: u64) -> Result<Self, IdentityError> {
-        let (ca, issuer) = authority(secret)?;
+    pub fn from_secret(
+        secret: &Secret,
+        previous: Option<&Secret>,
+        node: u64,
+        wall: Wall,
+    ) -> Result<Self, IdentityError> {
+        let now = wall();
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        let certificate = node_certificate(node)?.signed_by(&key, &issuer)?;
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Self::new(&[ca], vec![certificate.der().clone()], key, node)
+        let (mut authorities, mut own) = (Vec::new(), Vec::new());
+        for secret in [Some(secret), previous].into_iter().flatten() {
+            let (ca, issuer) = authority(secret)?;
+            let certificate = node_certificate(node, now)?.signed_by(&key, &issuer)?;
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+            own.push((vec![certificate.der().clone()], key));
+            authorities.push(ca);
+        }
+        Self::new(&authorities, own, node, wall)
     }
 
-    /// An identity made of what `authorities` certify; the first names the cluster.
+    /// An identity made of what `authorities` certify: chains, the node's own certificate first, each
+    /// with its key.
     pub(super) fn new(
         authorities: &[CertificateDer<'static>],
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
+        own: Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
         node: u64,
+        wall: Wall,
     ) -> Result<Self, IdentityError> {
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority.clone())?;
         }
-        let cluster_id =
-            roots.roots.first().map(|first| cluster_id(&first.subject_public_key_info));
-        let own = CertifiedKey::from_der(chain, key, &crypto(KeyExchange::default()))?;
-        Ok(Self {
-            node,
-            cluster_id: cluster_id.unwrap_or_default(),
-            roots: Arc::new(roots),
-            own: Arc::new(own),
-        })
+        let mut not_after = Duration::MAX;
+        let mut certified = Vec::new();
+        for (chain, key) in own {
+            let last = chain.last().map(|last| read(last)).transpose()?;
+            let issuer = last.as_ref().map(|last| last.issuer().as_raw().to_vec());
+            for certificate in &chain {
+                let end = read(certificate)?.validity().not_after.timestamp();
+                not_after = not_after.min(Duration::from_secs(u64::try_from(end).unwrap_or(0)));
+            }
+            let key = CertifiedKey::from_der(chain, key, &crypto(KeyExchange::default()))?;
+            certified.push(Certified { issuer: issuer.unwrap_or_default(), key: Arc::new(key) });
+        }
+        Ok(Self { node, roots: Arc::new(roots), own: Choice::new(certified), not_after, wall })
     }
 
     /// The node that the certificate names.
@@ -148,9 +186,15 @@ impl MeshIdentity {
         self.node
     }
 
-    /// Names the cluster: 16 hexadecimal digits, a hash of its authority's public key.
-    pub fn cluster_id(&self) -> &str {
-        &self.cluster_id
+    /// When the first of its certificates ends, since 1970.
+    pub fn not_after(&self) -> Duration {
+        self.not_after
+    }
+
+    /// When another identity should be made of the same secret, since 1970: long before this one ends.
+    /// One made of files is good until the operator replaces them.
+    pub fn renew_at(&self) -> Duration {
+        self.not_after.saturating_sub(RENEWED_BEFORE_END)
     }
 
     /// For dialling peers, by the name [`SERVER_NAME`].
@@ -159,11 +203,12 @@ impl MeshIdentity {
     /// [`IdentityError::Unusable`], if no authority can be believed.
     pub fn client_config(&self, exchange: KeyExchange) -> Result<ClientConfig, IdentityError> {
         let crypto = Arc::new(crypto(exchange));
-        let verifier = self.server_verifier(&crypto)?;
-        let mut config = ClientConfig::builder_with_provider(crypto)
+        let verifier = Hinting::new(self.server_verifier(&crypto)?, self.roots.subjects());
+        let mut config = ClientConfig::builder_with_details(crypto, self.time())
             .with_protocol_versions(&[&TLS13])?
-            .with_webpki_verifier(verifier)
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.own.clone())));
+            .dangerous() // wraps rustls' own verifier, which it lets say whom it believes
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(self.own.clone()));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(config)
@@ -176,26 +221,45 @@ impl MeshIdentity {
     pub fn server_config(&self, exchange: KeyExchange) -> Result<ServerConfig, IdentityError> {
         let crypto = Arc::new(crypto(exchange));
         let verifier = self.client_verifier(&crypto)?;
-        let mut config = ServerConfig::builder_with_provider(crypto)
+        let mut config = ServerConfig::builder_with_details(crypto, self.time())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.own.clone())));
+            .with_cert_resolver(Arc::new(self.own.clone()));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
     }
 
-    /// Judges the own certificate as peers will, those that dial and those that are dialled.
-    pub(super) fn check(&self, now: Duration) -> Result<(), rustls::Error> {
+    /// Judges the own certificates as peers will, those that dial and those that are dialled.
+    pub(super) fn check(&self) -> Result<(), rustls::Error> {
+        use rustls::client::danger::ServerCertVerifier as _;
         let crypto = Arc::new(crypto(KeyExchange::default()));
-        let now = UnixTime::since_unix_epoch(now);
+        let now = UnixTime::since_unix_epoch((self.wall)());
         let name = ServerName::try_from(SERVER_NAME).map_err(general)?;
-        let own = self.own.end_entity_cert()?;
-        let between = self.own.cert.get(1..).unwrap_or_default();
-        self.server_verifier(&crypto)?.verify_server_cert(own, between, &name, &[], now)?;
-        self.client_verifier(&crypto)?.verify_client_cert(own, between, now)?;
+        for key in self.own.keys() {
+            let own = key.end_entity_cert()?;
+            let between = key.cert.get(1..).unwrap_or_default();
+            self.server_verifier(&crypto)?.verify_server_cert(own, between, &name, &[], now)?;
+            self.client_verifier(&crypto)?.verify_client_cert(own, between, now)?;
+        }
         Ok(())
+    }
+
+    /// Judges the certificate of a peer that dials at `now`.
+    #[cfg(test)]
+    pub(super) fn judge(
+        &self,
+        certificate: &CertificateDer<'_>,
+        now: Duration,
+    ) -> Result<(), rustls::Error> {
+        let verifier = self.client_verifier(&Arc::new(crypto(KeyExchange::default())))?;
+        let now = UnixTime::since_unix_epoch(now);
+        verifier.verify_client_cert(certificate, &[], now).map(|_| ())
+    }
+
+    fn time(&self) -> Arc<dyn TimeProvider> {
+        Arc::new(Time(Arc::clone(&self.wall)))
     }
 
     fn server_verifier(
@@ -217,13 +281,33 @@ impl MeshIdentity {
     }
 }
 
+/// Certificates are judged by the node's own clock, which may be a simulated one.
+struct Time(Wall);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch((self.0)()))
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+fn read<'c>(certificate: &'c CertificateDer<'_>) -> Result<X509Certificate<'c>, rustls::Error> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(general)?;
+    Ok(certificate)
+}
+
 fn general(error: impl fmt::Display) -> rustls::Error {
     rustls::Error::General(error.to_string())
 }
 
 impl fmt::Debug for MeshIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MeshIdentity({:016x} in {})", self.node, self.cluster_id)
+        write!(f, "MeshIdentity({:016x})", self.node)
     }
 }
 
@@ -237,10 +321,11 @@ fn crypto(exchange: KeyExchange) -> CryptoProvider {
     CryptoProvider { kx_groups, ..provider::default_provider() }
 }
 
-/// Of the key, not of the certificate, so that the authority's certificate can be renewed.
-fn cluster_id(public_key: &[u8]) -> String {
-    let hash = digest::digest(&digest::SHA256, public_key);
-    HEXLOWER.encode(hash.as_ref().split_at(CLUSTER_ID_BYTES).0)
+/// Tells the authorities of two secrets apart, so that peers can say whom they believe: a hash of the
+/// public key.
+fn authority_name(key: &KeyPair) -> String {
+    let hash = digest::digest(&digest::SHA256, key.public_key_raw());
+    format!("arc-relay mesh {}", HEXLOWER.encode(hash.as_ref().split_at(NAME_BYTES).0))
 }
 
 /// The authority of the secret's cluster: its certificate, and what signs for it. Nothing in it is
@@ -258,7 +343,7 @@ pub(super) fn authority(
     params.not_before = date_time_ymd(1975, 1, 1);
     params.not_after = date_time_ymd(4096, 1, 1);
     params.serial_number = Some(SerialNumber::from(1_u64));
-    params.distinguished_name = distinguished_name("arc-relay mesh");
+    params.distinguished_name = distinguished_name(&authority_name(&key));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params.name_constraints = Some(NameConstraints {
@@ -269,12 +354,14 @@ pub(super) fn authority(
     Ok((certificate, Issuer::new(params, key)))
 }
 
-/// What a node's certificate says. It never expires: a node makes another at each start, and clocks
-/// may be wrong where no one can mend them.
-pub(super) fn node_certificate(node: u64) -> Result<CertificateParams, rcgen::Error> {
+/// What a node's certificate says that is made at `now`.
+pub(super) fn node_certificate(
+    node: u64,
+    now: Duration,
+) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new([SERVER_NAME.into(), node_name(node)])?;
-    params.not_before = date_time_ymd(1975, 1, 1);
-    params.not_after = date_time_ymd(4096, 1, 1);
+    params.not_before = date(now.saturating_sub(LEEWAY));
+    params.not_after = date(now + LIFETIME);
     params.distinguished_name = distinguished_name(&format!("{node:016x}"));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
@@ -286,4 +373,9 @@ fn distinguished_name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
+}
+
+/// In whole seconds, as certificates have it.
+fn date(since_1970: Duration) -> time::OffsetDateTime {
+    time::OffsetDateTime::UNIX_EPOCH + Duration::from_secs(since_1970.as_secs())
 }

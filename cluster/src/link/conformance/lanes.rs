@@ -25,6 +25,7 @@ both! {
     nothing_comes_before_the_start_of_a_lane
     the_longest_frames_pass
     a_full_lane_says_so_and_loses_nothing_that_it_took
+    what_waits_when_a_link_goes_down_is_counted
     too_many_control_frames_end_the_link
     a_malformed_frame_is_a_violation
     a_stream_that_is_no_lane_is_a_violation
@@ -112,6 +113,27 @@ async fn a_full_lane_says_so_and_loses_nothing_that_it_took(bed: Bed) {
     bed.heal(a.address, b.address);
     let all: Vec<_> = (1..=queued).collect();
     b.told.until("all", |it| (Told::seqs(it, 2) == all).then_some(())).await;
+}
+
+async fn what_waits_when_a_link_goes_down_is_counted(bed: Bed) {
+    let (a, b) = pair(&bed).await;
+    a.start_lanes(&b);
+    bed.cut(a.address, b.address);
+    let mut pushed = 0;
+    while a.broadcast(&b, 2, pushed + 1, &vec![0; 1 << 20]) == Pushed::Queued {
+        pushed += 1;
+        tokio::task::yield_now().await;
+    }
+    let control = Control::Tell { body: vec![0; 1 << 20] };
+    let told = (0..12).filter(|_| a.links.control(b.id(), &control)).count() as u64;
+    a.links.close(b.id(), Down::Lost);
+    a.told.down(b.incarnation).await;
+    for (kind, pushed) in [(LaneKind::Control, told), (LaneKind::Data, pushed + 4)] {
+        let counts = a.links.counters().lane(kind);
+        assert!(counts.lost > 0, "{kind:?}");
+        assert_eq!(counts.frames_sent + counts.lost, pushed, "{kind:?}");
+    }
+    assert_eq!(a.links.counters().lane(LaneKind::Gossip).lost, 0);
 }
 
 async fn too_many_control_frames_end_the_link(bed: Bed) {

@@ -1,12 +1,13 @@
 //! Who is linked, who is refused, and what both are told.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tls::mesh::{KeyExchange, MeshIdentity, Secret};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    bed::Bed,
+    bed::{Bed, wall},
     counted, dial, hello, link,
     node::{Event, Setup, Told},
     pair, tell,
@@ -16,7 +17,7 @@ use crate::{
     link::{
         Down, LaneKind, LinkError, NodeKey, Reason,
         handshake::{self, Fault},
-        quic::{QuicSettings, QuicTransport},
+        quic::{QuicError, QuicSettings, QuicTransport},
         transport::Ended,
     },
     mesh::{Outlet, Pushed},
@@ -143,8 +144,7 @@ async fn a_node_knows_itself(bed: Bed) {
         assert_eq!(a.links.dial(a.address).await, Err(LinkError::Myself(a.address)));
     }
     assert!(a.told.all().is_empty());
-    // The second did not even dial.
-    assert_eq!(a.links.counters().refused(Reason::Myself), 1);
+    assert_eq!(a.links.counters().refused(Reason::Myself), 2, "another may answer next time");
 }
 
 async fn nobody_there_is_unreachable(bed: Bed) {
@@ -225,21 +225,92 @@ async fn time_is_learned_from_each_other(bed: Bed) {
     assert_eq!(*b.told.learned.lock(), [Setup::of(1).time]);
 }
 
-/// The suite's own sockets can be cut; these are the real ones.
+/// A real endpoint of `node`, with a certificate made at `now`, which is its time.
+fn real(
+    secret: &Secret,
+    node: u64,
+    now: Duration,
+    address: SocketAddr,
+) -> Result<QuicTransport, QuicError> {
+    let settings = QuicSettings {
+        identity: &MeshIdentity::from_secret(secret, None, node, Arc::new(move || now)).unwrap(),
+        key: &NodeKey::generate(),
+        key_exchange: KeyExchange::Hybrid,
+        rng_seed: None,
+    };
+    QuicTransport::bind(address, &settings)
+}
+
+fn any() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
 #[tokio::test]
-async fn real_sockets_link_too() {
+async fn what_is_no_quic_is_counted() {
+    let a = real(&Secret::generate(), 1, wall()(), any()).unwrap();
+    let a = Setup::of(1).start_on(Arc::new(a));
+    let stranger = tokio::net::UdpSocket::bind(any()).await.unwrap();
+    stranger.send_to(b"\x16 hello?", a.address).await.unwrap();
+    counted(&a, Reason::Malformed, 1).await;
+}
+
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_refused_at_both_ends() {
     let secret = Secret::generate();
-    let bind = |node, address| {
+    let month = Duration::from_hours(24 * 30);
+    let a = real(&secret, 1, wall()(), any()).unwrap();
+    let a = Setup::of(1).start_on(Arc::new(a));
+    for (node, now) in [(2, wall()().saturating_sub(month)), (3, wall()() + month)] {
+        let b = real(&secret, node, now, any()).unwrap();
+        let b = Setup::of(node).start_on(Arc::new(b));
+        for (dialler, dialled) in [(&a, &b), (&b, &a)] {
+            let error = dialler.links.dial(dialled.address).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::Certificate, "{error}");
+            assert!(error.to_string().contains("has expired, or is not good yet"), "{error}");
+        }
+        counted(&b, Reason::Certificate, 2).await;
+        counted(&a, Reason::Certificate, 2 * (node - 1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_touches_no_link() {
+    let secret = Secret::generate();
+    let month = Duration::from_hours(24 * 30);
+    let now = Arc::new(Mutex::new(wall()()));
+    let clock = Arc::clone(&now);
+    let at: tls::mesh::Wall = Arc::new(move || *clock.lock());
+    let make = |node| MeshIdentity::from_secret(&secret, None, node, at.clone()).unwrap();
+    let bind = |node| {
         let settings = QuicSettings {
-            identity: &MeshIdentity::from_secret(&secret, node).unwrap(),
+            identity: &make(node),
             key: &NodeKey::generate(),
             key_exchange: KeyExchange::Hybrid,
             rng_seed: None,
         };
-        QuicTransport::bind(address, &settings)
+        Arc::new(QuicTransport::bind(any(), &settings).unwrap())
     };
-    let any = ([127, 0, 0, 1], 0).into();
-    let [a, b] = [1, 2].map(|node| Setup::of(node).start_on(Arc::new(bind(node, any).unwrap())));
+    let transports = [1, 2].map(bind);
+    let [a, b] = [1, 2].map(|node| {
+        Setup::of(node).start_on(Arc::clone(&transports[usize::try_from(node).unwrap() - 1]) as _)
+    });
+    link(&a, &b).await;
+    *now.lock() += month;
+    for (node, transport) in [1, 2].into_iter().zip(&transports) {
+        transport.renew(&make(node)).unwrap();
+    }
+    let c = Setup::of(3).start_on(bind(3));
+    link(&a, &c).await;
+    link(&c, &b).await;
+    assert!(a.links.is_linked(b.incarnation.node) && a.told.changes().len() == 2, "nothing ended");
+}
+
+/// The suite's own sockets can be cut; these are the real ones.
+#[tokio::test]
+async fn real_sockets_link_too() {
+    let secret = Secret::generate();
+    let bind = |node, address| real(&secret, node, wall()(), address);
+    let [a, b] = [1, 2].map(|node| Setup::of(node).start_on(Arc::new(bind(node, any()).unwrap())));
     link(&a, &b).await;
     let taken = bind(3, a.address);
     let error = taken.err().unwrap().to_string();

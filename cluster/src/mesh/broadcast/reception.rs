@@ -83,6 +83,7 @@ pub struct Reception {
     /// What is to be delivered.
     ready: VecDeque<Kept>,
     missed: u64,
+    unplaced: u64,
 }
 
 impl Reception {
@@ -93,7 +94,8 @@ impl Reception {
     }
 
     /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
-    /// one says that those above it are for this node.
+    /// one says that those above it are for this node: of those up to it that came already, by another
+    /// way, nobody knows the place, so they are lost.
     pub fn start(&mut self, seq: u64, now: Duration) {
         let seq = seq.min(NUMBER_MAX);
         self.linked = true;
@@ -102,6 +104,7 @@ impl Reception {
             let above = self.early.split_off(&seq.saturating_add(1));
             let below = std::mem::replace(&mut self.early, above);
             self.held_bytes -= below.values().map(Kept::bytes).sum::<usize>();
+            self.unplaced += below.len() as u64;
         }
         self.place(seq, now);
     }
@@ -182,6 +185,13 @@ impl Reception {
     /// How many broadcasts were given up, and directs came too late, since this was last asked.
     pub fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.missed)
+    }
+
+    /// How many broadcasts were dropped since this was last asked because the origin had not said where
+    /// to start, or started behind them: this node was not linked with it when it sent them. Those
+    /// that turn out to be for this node may come again.
+    pub fn take_unplaced(&mut self) -> u64 {
+        std::mem::take(&mut self.unplaced)
     }
 
     /// How many bytes are held back.
@@ -286,6 +296,7 @@ impl Reception {
         }
         while let Some(first) = self.early.first_entry().filter(|first| *first.key() <= seq) {
             self.held_bytes -= first.remove().bytes();
+            self.unplaced += 1;
         }
     }
 
@@ -416,6 +427,19 @@ mod tests {
         reception.start(6, now);
         assert_eq!(released(&mut reception), [5, 6]);
         assert_eq!((reception.held_bytes(), reception.poll(MS * 60)), (0, None));
+        assert_eq!(reception.take_unplaced(), 1, "what was before the start");
+    }
+
+    #[test]
+    fn what_waits_for_a_start_that_does_not_come_is_counted() {
+        let (mut reception, now) = (Reception::default(), Duration::ZERO);
+        let large = vec![0; HELD_BYTES_MAX / 2];
+        for seq in [1, 2, 3] {
+            reception.relayed(&message(seq, &large), now);
+        }
+        assert_eq!(reception.take_unplaced(), 2, "there is no room for more than one");
+        reception.poll(HELD_FOR_MAX);
+        assert_eq!((reception.take_unplaced(), reception.held_bytes()), (1, 0));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Mesh {
         now: Duration,
     ) {
         if let Data::Relayed(relayed) = frame {
-            return self.relayed(relayed, batch, now);
+            return self.relayed(from, relayed, batch, now);
         }
         let Some(origin) = self.far_origin(from) else {
             return self.take(from, lane, frame, batch, now);
@@ -107,7 +107,7 @@ impl Mesh {
                 let frame = Control::Resend { lane, from: missing.from, to: missing.to };
                 self.outlet.control(origin, &frame);
             }
-            let missed = reception.take_missed();
+            let missed = reception.take_missed() + reception.take_unplaced();
             if missed > 0 {
                 self.deliver.lost(Lost::LinkLost, missed);
             }
@@ -115,8 +115,17 @@ impl Mesh {
         }
     }
 
-    pub(super) fn relayed(&self, relayed: &Relayed<'_>, batch: &mut dyn Batch, now: Duration) {
+    pub(super) fn relayed(
+        &self,
+        from: NodeId,
+        relayed: &Relayed<'_>,
+        batch: &mut dyn Batch,
+        now: Duration,
+    ) {
         let origin = relayed.origin;
+        if !self.may_relay(from, origin.node) {
+            return self.deliver.lost(Lost::Stray, 1);
+        }
         let receptions = self.receptions_of(origin);
         let Some(reception) = receptions.get(usize::from(relayed.lane)) else { return };
         let mut reception = reception.lock();
@@ -124,6 +133,16 @@ impl Mesh {
             self.take_broadcast(origin.node, relayed.lane, &relayed.broadcast, batch);
         }
         self.release(origin.node, relayed.lane, &mut reception, batch, now);
+    }
+
+    /// Whether the broadcasts of `origin` may come by way of `from`: within this region, from another.
+    /// Those of this region come on their own links, and what came beside these could come twice.
+    fn may_relay(&self, from: NodeId, origin: NodeId) -> bool {
+        let peers = self.peers.load();
+        let is_near = |node| peers.get(&node).map(|peer| peer.home.region == self.home.region);
+        let origin_is_near = origin == self.home.me.node
+            || is_near(origin).unwrap_or_else(|| self.near.load().has(origin));
+        is_near(from) == Some(true) && !origin_is_near
     }
 
     /// A gateway's task: the others of its region get what it got.

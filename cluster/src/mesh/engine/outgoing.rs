@@ -238,6 +238,8 @@ impl Out<'_> {
         let carries = matches!(frame, Data::Broadcast(_) | Data::Relayed(_));
         match self.mesh.outlet.data(to, lane, frame) {
             Pushed::Full if carries => self.mesh.deliver.lost(Lost::LinkFull, 1),
+            // It is down, or not begun by its `Start`, and whoever pushes does not know yet.
+            Pushed::NoLink if carries => self.mesh.deliver.lost(Lost::LinkLost, 1),
             _ => {}
         }
     }

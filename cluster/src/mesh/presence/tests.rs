@@ -291,6 +291,74 @@ fn a_new_link_brings_all_that_the_node_owns() {
     assert_eq!(presence.link_up(&home(2)), [renewed, synced(&presence, 2)]);
 }
 
+/// What is told to whom: a session's publication by its agent, or that this was all.
+fn told(actions: &[Action]) -> Vec<(u64, String)> {
+    let told = |action: &Action| match action {
+        Action::Send { to, frame: Control::Publish { agent, .. } } => (to.0, agent.to_string()),
+        Action::Send { to, frame: Control::Synced { .. } } => (to.0, "all".to_owned()),
+        other => panic!("{other:?}"),
+    };
+    actions.iter().map(told).collect()
+}
+
+/// A home of five sessions, which are told two at a time; nobody is linked yet.
+fn slow(owners: &[u64]) -> Presence {
+    let mut presence = presence(&[], owners);
+    for (number, agent) in ["a-1", "b-2", "c-3", "d-4", "e-5"].iter().enumerate() {
+        presence.opened(&agent.parse().expect("a name"), session(number as u64), START);
+    }
+    presence.tick(after(1_000));
+    presence.keep_pace(Pace { looks: 2, frames: 100 });
+    presence
+}
+
+fn expected(told: &[(u64, &str)]) -> Vec<(u64, String)> {
+    told.iter().map(|(node, what)| (*node, (*what).to_owned())).collect()
+}
+
+#[test]
+fn much_is_told_a_little_at_a_time_and_that_it_was_all_only_then() {
+    let mut home = slow(&[2]);
+    assert_eq!(told(&home.link_up(&super::tests::home(2))), expected(&[(2, "a-1"), (2, "b-2")]));
+    // It was told of what comes meanwhile, and is not told of what has gone.
+    assert_eq!(home.closed(&"c-3".parse().expect("a name"), session(2)).len(), 1);
+    assert_eq!(told(&home.tick(after(1_050))), expected(&[(2, "d-4"), (2, "e-5"), (2, "all")]));
+    assert_eq!(home.tick(after(1_100)), []);
+}
+
+#[test]
+fn frames_are_bounded_like_looks() {
+    let mut home = slow(&[2]);
+    home.keep_pace(Pace { looks: 100, frames: 4 });
+    assert_eq!(told(&home.link_up(&super::tests::home(2))).len(), 4);
+    assert_eq!(told(&home.tick(after(1_050))), expected(&[(2, "e-5"), (2, "all")]));
+}
+
+#[test]
+fn rings_that_change_meanwhile_start_it_over() {
+    let mut home = slow(&[2]);
+    home.link_up(&super::tests::home(2));
+    let rings = rings(&home.rings.clone(), &[2, 3]);
+    assert_eq!(told(&home.ring_changed(rings)), expected(&[]), "enough was said since the tick");
+    let mut all = Vec::new();
+    for ms in (1_050..=1_300).step_by(50) {
+        all.extend(told(&home.tick(after(ms))));
+    }
+    let names = ["a-1", "b-2", "c-3", "d-4", "e-5", "all"].map(|name| (2, name));
+    assert_eq!(all, expected(&[&names[..], &[(1, "all")]].concat()));
+}
+
+#[test]
+fn who_are_told_everything_are_told_in_one_go_and_who_is_lost_no_more() {
+    let mut home = slow(&[2, 3, 4]);
+    home.link_up(&super::tests::home(2));
+    home.link_up(&super::tests::home(3));
+    home.link_up(&super::tests::home(4));
+    home.link_down(NodeId(2), after(1_010));
+    let first = told(&home.tick(after(1_050)));
+    assert_eq!(first, expected(&[(3, "a-1"), (4, "a-1"), (3, "b-2"), (4, "b-2")]));
+}
+
 #[test]
 fn each_owner_is_told_anew_once_in_thirty_seconds_and_not_all_at_once() {
     for step in [50, 1000, 6000, 60_000] {

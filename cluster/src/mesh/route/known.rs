@@ -7,17 +7,22 @@ use std::{
 
 use crate::{NodeId, SessionId};
 
-/// The ring that no route was verified under. A ring's version is a hash; one that is 0 would only
-/// cost a question per message.
+/// The ring that no route was verified under.
 const DOUBTED: u64 = 0;
 
 /// Who is responsible for an agent's presence, as the ring of this node's region has it now.
 pub(in crate::mesh) trait RingView {
-    /// Tells one ring from another.
-    fn version(&self) -> u64;
+    /// Which of the rings that this node has known it is: each has the number after that of the one
+    /// before; 1 is the lowest. One that comes back has another number than before.
+    fn number(&self) -> u64;
 
     /// The owner of the agent's record; none if there is no node.
     fn owner(&self, agent: &str) -> Option<NodeId>;
+
+    /// Whether the node owns the agent under every ring that came after the one of this number, as far
+    /// as that is known still. An owner that was none in between may have missed what it should have
+    /// told.
+    fn has_owned_since(&self, number: u64, owner: NodeId, agent: &str) -> bool;
 }
 
 /// An owner that tells this node when the agent moves: its word is good until another owns the agent.
@@ -30,7 +35,7 @@ pub(in crate::mesh) struct Vouched {
 impl Vouched {
     /// The word of `node`, if it owns the agent under the present ring.
     pub(in crate::mesh) fn by(node: NodeId, agent: &str, ring: &impl RingView) -> Option<Self> {
-        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.version() })
+        (ring.owner(agent) == Some(node)).then(|| Self { owner: node, ring: ring.number() })
     }
 }
 
@@ -65,17 +70,20 @@ impl Known {
         self.session.node
     }
 
-    /// Whether who vouched for the route still owns the agent; then the present ring is noted.
+    /// Whether who vouched for the route has owned the agent ever since; then the present ring is noted.
     pub(in crate::mesh) fn is_good(&self, agent: &str, ring: &impl RingView) -> bool {
-        let (verified, present) = (self.ring.load(Relaxed), ring.version());
-        if verified == present || verified == DOUBTED {
+        let (verified, present) = (self.ring.load(Relaxed), ring.number());
+        if verified >= present || verified == DOUBTED {
             return verified != DOUBTED;
         }
-        let good = ring.owner(agent) == Some(self.owner);
-        if good {
-            self.ring.store(present, Relaxed);
+        if !ring.has_owned_since(verified, self.owner, agent) {
+            return false;
         }
-        good
+        // Whoever came to doubt the route meanwhile is right.
+        match self.ring.compare_exchange(verified, present, Relaxed, Relaxed) {
+            Ok(_) => true,
+            Err(by_another) => by_another != DOUBTED,
+        }
     }
 
     /// From now on the route is verified before it is used.

@@ -223,18 +223,6 @@ impl Routes {
         self.on_all_open(&Cx { out, now }, |route| route.link_lost(node))
     }
 
-    /// The ring is another one: routes whose owner changed are verified before they are used. Those
-    /// that are made meanwhile are found out when they are used.
-    pub(in crate::mesh) fn ring_changed(&self, ring: &impl RingView) {
-        for shard in self.shards.iter() {
-            for (agent, known) in &shard.read().known {
-                if !known.is_good(agent.as_str(), ring) {
-                    known.doubt();
-                }
-            }
-        }
-    }
-
     /// Time passes: what waited too long is dropped, what was not answered is asked again.
     pub(in crate::mesh) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
         let cx = Cx { out, now };

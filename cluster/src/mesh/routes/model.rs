@@ -84,20 +84,27 @@ struct Directory {
     watchers: BTreeMap<String, BTreeSet<usize>>,
 }
 
-/// The ring as it is for all nodes.
-#[derive(Clone, Copy)]
-pub(super) struct Owned {
-    by: usize,
-    version: u64,
+/// The ring as it is for all nodes, and as it was: who owned everything.
+pub(super) struct Owned(Vec<usize>);
+
+impl Owned {
+    fn by(&self) -> usize {
+        self.0[self.0.len() - 1]
+    }
 }
 
 impl RingView for Owned {
-    fn version(&self) -> u64 {
-        self.version
+    fn number(&self) -> u64 {
+        self.0.len() as u64
     }
 
     fn owner(&self, _agent: &str) -> Option<NodeId> {
-        Some(node_id(self.by))
+        Some(node_id(self.by()))
+    }
+
+    fn has_owned_since(&self, number: u64, owner: NodeId, _agent: &str) -> bool {
+        let since = usize::try_from(number).unwrap();
+        self.0[since..].iter().all(|by| node_id(*by) == owner)
     }
 }
 
@@ -134,7 +141,7 @@ impl Network {
             routes: (0..NODES).map(|node| Routes::new(node_id(node))).collect(),
             wires: RefCell::default(),
             directory: Directory::default(),
-            ring: Owned { by: NODES - 1, version: 1 },
+            ring: Owned(vec![NODES - 1]),
             former: NODES - 1,
             settling: false,
             now: Duration::ZERO,
@@ -275,7 +282,7 @@ impl Network {
             self.departed(node, agent, old.session);
         }
         let publish = Frame::Publish { agent: agent.to_owned(), session };
-        if !self.control(node, self.ring.by, publish) {
+        if !self.control(node, self.ring.by(), publish) {
             let all = (0..NODES).collect();
             let told = self.tell(node, agent, all, None, Some(session));
             self.await_barriers(node, agent, session, &told);
@@ -291,7 +298,7 @@ impl Network {
         let Some((session, node)) = newest else { return };
         self.wires.borrow_mut().sessions.remove(&(node, agent.to_owned()));
         self.departed(node, agent, session);
-        self.control(node, self.ring.by, Frame::Withdraw { agent: agent.to_owned(), session });
+        self.control(node, self.ring.by(), Frame::Withdraw { agent: agent.to_owned(), session });
     }
 
     fn departed(&mut self, node: usize, agent: &str, session: SessionId) {
@@ -512,8 +519,8 @@ impl Network {
         for Need { ask, agent, whom } in needs {
             let home_only = whom != Whom::Owner;
             let asked = match whom {
-                Whom::Owner => vec![self.ring.by],
-                Whom::Former if self.former != self.ring.by => vec![self.former],
+                Whom::Owner => vec![self.ring.by()],
+                Whom::Former if self.former != self.ring.by() => vec![self.former],
                 Whom::Former | Whom::All => (0..NODES).filter(|peer| *peer != node).collect(),
             };
             let mut sent = false;
@@ -549,10 +556,9 @@ impl Network {
     }
 
     fn new_owner(&mut self, node: usize) {
-        self.former = std::mem::replace(&mut self.ring.by, node);
-        self.ring.version += 1;
+        self.former = self.ring.by();
+        self.ring.0.push(node);
         self.settling = true;
-        self.routes.iter().for_each(|routes| routes.ring_changed(&self.ring));
     }
 
     fn cut(&mut self, a: usize, b: usize) {
