@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod agent;
 pub mod backup;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -11,19 +11,21 @@ use cluster::{
     subscription_store,
 };
 use tokio::{
+    sync::Notify,
     task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    certificates::{Certificates, keep_fresh},
     clock::Clock,
     config::Config,
     deliver::Sink,
     drain::{LAST_STEPS, drain},
-    http::{AdminToken, ops_router, public_router},
+    http::{AdminToken, ops_router, public_router, redirect_router},
     metrics::Metrics,
-    net::Listener,
+    net::{Listener, tls::Acceptor},
     peers::Join,
     relay::{Phase, Relay},
     saving,
@@ -56,8 +58,23 @@ pub struct Parts {
     pub join: Option<Join>,
     /// What the registry of a node that is alone does by itself; others' is joined with the node.
     pub keeper: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// What encrypts agents' connections; none if they are plain.
+    pub encryption: Option<Encryption>,
     /// Whether subscriptions are kept in the data directory; else they end with the node.
     pub saves_subscriptions: bool,
+}
+
+/// What encrypts agents' connections.
+pub struct Encryption {
+    /// What agents are shown.
+    pub certificates: Arc<Certificates>,
+    /// Handshakes that are worked at at the same time.
+    pub at_once: usize,
+    /// Where clients of plain HTTP are sent to the encrypted port, which is named beside it; none if
+    /// they are not.
+    pub redirect: Option<(Door, u16)>,
+    /// Asks for the certificates to be looked at now.
+    pub reload: Arc<Notify>,
 }
 
 /// A way in.
@@ -139,9 +156,11 @@ impl Node {
         if let Some(keeper) = keeper {
             essential.spawn_until(end.clone(), "the registry", keeper);
         }
+        let acceptor = parts.encryption.map(|it| encrypt(&relay, it, &mut essential, &stop));
         let public = public_router(Arc::clone(&relay));
         let ops = ops_router(Arc::clone(&relay), administration, admin);
         let server = Server::public(Arc::clone(&relay), public, parts.public.places, stop.clone());
+        let server = server.encrypted(acceptor);
         essential.spawn("the public listener", server.run(parts.public.listener));
         let server = Server::ops(Arc::clone(&relay), ops, parts.ops.places, stop.clone());
         essential.spawn("the ops listener", server.run(parts.ops.listener));
@@ -205,6 +224,26 @@ async fn displaced(relay: &Relay) {
 #[derive(Debug, Default)]
 struct Essential(JoinSet<&'static str>);
 
+/// Starts what belongs to encryption; what encrypts the public listener's connections.
+fn encrypt(
+    relay: &Arc<Relay>,
+    encryption: Encryption,
+    essential: &mut Essential,
+    stop: &CancellationToken,
+) -> Acceptor {
+    let Encryption { certificates, at_once, redirect, reload } = encryption;
+    relay.encrypt(Arc::clone(&certificates));
+    if let Some((door, port)) = redirect {
+        let router = redirect_router(Arc::clone(certificates.served()), port);
+        let server = Server::public(Arc::clone(relay), router, door.places, stop.clone());
+        essential.spawn("the listener of plain HTTP", server.run(door.listener));
+    }
+    let acceptor = Acceptor::new(Arc::clone(certificates.config()), at_once);
+    let fresh = keep_fresh(Arc::clone(relay), certificates, reload, stop.clone());
+    essential.spawn("keeping certificates fresh", fresh);
+    acceptor
+}
+
 impl Essential {
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.spawn(async move {
@@ -258,7 +297,7 @@ mod tests {
     use parking_lot::Mutex;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-        sync::{Notify, mpsc},
+        sync::mpsc,
         task::yield_now,
     };
 
@@ -354,6 +393,7 @@ mod tests {
             ops: door(None),
             join,
             keeper: None,
+            encryption: None,
             saves_subscriptions: false,
         };
         Node::start(parts).unwrap()

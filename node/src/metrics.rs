@@ -3,14 +3,31 @@
 //! All handles are made once, at start: counting is one addition on the hot path. Nothing here has
 //! a label per agent, so the size of `/metrics` does not grow with the number of agents.
 
+/// Makes a struct of counters that differ in one label, with a constructor.
+macro_rules! labelled {
+    ($(#[$doc:meta])* $name:ident, $metric:literal, $label:literal, { $($(#[$field_doc:meta])* $field:ident => $value:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)+ }
+
+        impl $name {
+            fn new() -> Self {
+                Self { $($field: { let c = counter!($metric, $label => $value); c.increment(0); c },)+ }
+            }
+        }
+    };
+}
+
 mod mesh;
 mod registry;
+mod tls;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 pub use mesh::MeshMetrics;
 pub use registry::RegistryMetrics;
+pub use tls::TlsMetrics;
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[
@@ -60,26 +77,13 @@ pub struct Metrics {
     /// From reading messages off a socket to having written them, or left them to their readers'
     /// own tasks; of one read in 64.
     pub relay_seconds: Histogram,
+    /// Agents' TLS.
+    pub tls: TlsMetrics,
     /// Other nodes, and the links to them.
     pub mesh: MeshMetrics,
     /// How the registry is.
     pub registry: RegistryMetrics,
     handle: PrometheusHandle,
-}
-
-/// Makes a struct of counters that differ in one label, with a constructor.
-macro_rules! labelled {
-    ($(#[$doc:meta])* $name:ident, $metric:literal, $label:literal, { $($(#[$field_doc:meta])* $field:ident => $value:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)+ }
-
-        impl $name {
-            fn new() -> Self {
-                Self { $($field: { let c = counter!($metric, $label => $value); c.increment(0); c },)+ }
-            }
-        }
-    };
 }
 
 labelled!(
@@ -243,6 +247,7 @@ impl Metrics {
             handshake_seconds: histogram!("arc_handshake_seconds"),
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
+            tls: TlsMetrics::registered(),
             mesh: MeshMetrics::registered(counter!("arc_task_panics_total")),
             registry: RegistryMetrics::registered(),
             handle,

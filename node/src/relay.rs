@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::{
+    certificates::Certificates,
     clock::Clock,
     config::Config,
     limits::{AddressLimits, AgentLimiter},
@@ -72,6 +73,7 @@ pub struct Relay {
     pub welcome: String,
     limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
     cluster: OnceLock<Cluster>,
+    certificates: OnceLock<Arc<Certificates>>,
     process: ProcessTag,
     sessions_so_far: AtomicU64,
     /// [`SessionId::time`] of the latest session.
@@ -121,6 +123,7 @@ impl Relay {
             welcome: welcome(&config),
             limiters: Mutex::default(),
             cluster: OnceLock::new(),
+            certificates: OnceLock::new(),
             process: ProcessTag::from_random(rand::random()),
             sessions_so_far: AtomicU64::new(0),
             last_session: AtomicU64::new(0),
@@ -137,6 +140,16 @@ impl Relay {
     /// [`Sink`](crate::deliver::Sink) of this relay.
     pub fn join(&self, mesh: Arc<Mesh>, peers: Arc<dyn Peers>) {
         let _ = self.cluster.set(Cluster { mesh, peers });
+    }
+
+    /// Makes agents' connections encrypted ones, before the first.
+    pub fn encrypt(&self, certificates: Arc<Certificates>) {
+        let _ = self.certificates.set(certificates);
+    }
+
+    /// What agents are shown; none if they connect without TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.get()
     }
 
     /// The way to agents of other nodes; none if the relay is alone.
@@ -300,6 +313,9 @@ impl Relay {
         metrics.subscriptions_unsaved.set(float(subscriptions.unsaved() as u64));
         drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
+        metrics
+            .tls
+            .set_expiry(self.certificates().and_then(|all| all.expires_in(self.clock.wall())));
         if let Some(Cluster { mesh, peers }) = self.cluster.get() {
             metrics.mesh.set_members(&peers.nodes());
             metrics.mesh.set_links(&peers.links());

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{
     admin::RegistryReport,
+    certificates::TlsReport,
     peers::NodeStatus,
     relay::{Phase, Relay, VERSION},
     upkeep::load,
@@ -34,6 +35,9 @@ pub struct ClusterReport {
     /// The registry, as the node that says so sees it.
     #[serde(default)]
     pub registry: Option<RegistryReport>,
+    /// Agents' TLS on the node that says so; none if they connect without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsReport>,
 }
 
 /// One node.
@@ -114,7 +118,12 @@ pub fn cluster(relay: &Relay) -> ClusterReport {
     let mut links: Vec<_> = links.iter().map(link).collect();
     links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
     let registry = Some(relay.registry.status().into());
-    ClusterReport { node: relay.node.to_string(), nodes, links, registry }
+    ClusterReport { node: relay.node.to_string(), nodes, links, registry, tls: tls(relay) }
+}
+
+/// Agents' TLS on this node; none if they connect without.
+pub fn tls(relay: &Relay) -> Option<TlsReport> {
+    relay.certificates().map(|certificates| certificates.report(relay.clock.wall()))
 }
 
 /// The name of the node that has the agent's session, as far as is found out within a second.

@@ -17,17 +17,20 @@ use cluster::registry::{AtRest, OpenError, Place, Settings, SharedRegistry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     time::timeout,
 };
 
 use crate::{
+    certificates::{CertificateError, Certificates},
     clock::Clock,
     config::Config,
     files,
     http::AdminToken,
     joining::{self, JoinError},
-    life::{Door, LifeError, Node, Parts, Stop},
+    life::{Door, Encryption, LifeError, Node, Parts, Stop},
     metrics::Metrics,
     relay::VERSION,
 };
@@ -65,6 +68,9 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// Agents' TLS cannot be set up.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// The node cannot be one of its cluster.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -80,11 +86,12 @@ pub enum RunError {
 }
 
 /// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
-/// stops it at once.
+/// stops it at once. SIGHUP has it look for new certificates.
 pub async fn run(mut config: Config) -> Result<(), RunError> {
-    let signals = Signals::new().map_err(RunError::Signals)?;
     let clock = Clock::system();
+    let signals = Signals::new(config.tls.source().is_some()).map_err(RunError::Signals)?;
     let registry = open_registry(&config, &clock)?;
+    let certificates = Certificates::open(&config, clock.wall())?;
     let ready = joining::prepare(&config, &clock, &registry).await?;
     let address = ready.as_ref().map(|ready| ready.address);
     let (join, keeper) = match ready {
@@ -94,10 +101,16 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
     let metrics = Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?;
-    let public = listen((config.host, config.port).into(), "PORT")?;
+    let public = match &certificates {
+        Some(_) => listen((config.host, config.tls.port).into(), "TLS_PORT")?,
+        None => listen((config.host, config.port).into(), "PORT")?,
+    };
     let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT")?;
     let addresses = (public.local_addr(), ops.local_addr());
-    let (places, ops_places) = files::http_places(files::raise_file_limit());
+    let (mut places, ops_places) = files::http_places(files::raise_file_limit());
+    let reload = Arc::new(Notify::new());
+    let encrypt = |certificates| encryption(&config, certificates, &public, &mut places, &reload);
+    let encryption = certificates.map(encrypt).transpose()?;
     // No single address gets more than half of the places.
     let per_address = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
     let limits = &mut config.limits;
@@ -114,6 +127,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         ops: Door { listener: Box::new(ops), places: ops_places },
         join,
         keeper,
+        encryption,
         saves_subscriptions: true,
     })?;
     if let (Ok(public), Ok(ops)) = addresses {
@@ -127,10 +141,41 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let stop = Stop::default();
     let ended = tokio::select! {
         ended = node.run(stop.clone()) => ended,
-        never = signals.obey(&stop) => match never {},
+        never = signals.obey(&stop, &reload) => match never {},
     };
     tracing::info!("stopped");
     Ok(ended?)
+}
+
+/// What encrypts the connections of `public`: half of the processors work at handshakes at most, so
+/// that sessions have the others.
+fn encryption(
+    config: &Config,
+    certificates: Arc<Certificates>,
+    public: &TcpListener,
+    places: &mut usize,
+    reload: &Arc<Notify>,
+) -> Result<Encryption, RunError> {
+    let redirect = redirect(config, public, places)?;
+    let at_once = Handle::current().metrics().num_workers() / 2;
+    Ok(Encryption { certificates, at_once, redirect, reload: Arc::clone(reload) })
+}
+
+/// The way in for plain HTTP, which takes an eighth of the places, and where it leads.
+fn redirect(
+    config: &Config,
+    public: &TcpListener,
+    places: &mut usize,
+) -> Result<Option<(Door, u16)>, RunError> {
+    let Some(port) = config.tls.http_port else { return Ok(None) };
+    let listener = listen((config.host, port).into(), "HTTP_PORT")?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(http = %address, "listening, to send clients to https");
+    }
+    let tls_port = public.local_addr().map_or(config.tls.port, |address| address.port());
+    let taken = places.div_ceil(8);
+    *places = places.saturating_sub(taken).max(1);
+    Ok(Some((Door { listener: Box::new(listener), places: taken }, tls_port)))
 }
 
 fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, OpenError> {
@@ -190,29 +235,51 @@ fn is_refused(error: &io::Error) -> bool {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// None if there is nothing to be looked at anew: then it ends the process, as ever.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(can_reload: bool) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: can_reload.then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
-    /// The first signal drains, the second stops at once.
-    async fn obey(mut self, stop: &Stop) -> Infallible {
-        tracing::info!(signal = self.next().await, "stopping");
+    /// The first signal to stop drains, the second stops at once; SIGHUP has certificates looked at.
+    async fn obey(mut self, stop: &Stop, reload: &Notify) -> Infallible {
+        // Not as a field of the line: what is not logged is not evaluated, and would not be waited for.
+        let signal = self.next(reload).await;
+        tracing::info!(signal, "stopping");
         stop.drain();
-        tracing::warn!(signal = self.next().await, "stopping at once");
+        let signal = self.next(reload).await;
+        tracing::warn!(signal, "stopping at once");
         stop.at_once();
         pending().await
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    async fn next(&mut self, reload: &Notify) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                () = hung_up(&mut self.hangup) => {
+                    tracing::info!("SIGHUP: looking for new certificates");
+                    reload.notify_one();
+                }
+            }
         }
+    }
+}
+
+/// Returns at SIGHUP, if it is heard of.
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => pending().await,
     }
 }

@@ -22,6 +22,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -34,7 +35,11 @@ use crate::{
         client_address::{ClientAddress, client_address},
     },
     limits::HandshakePermit,
-    net::{Connection, Listener, proxy::read_header},
+    net::{
+        Connection, Listener,
+        proxy::read_header,
+        tls::{Acceptor, Begun, HandshakeError},
+    },
     relay::Relay,
 };
 
@@ -61,6 +66,9 @@ const LIFETIME_DEADLINES: u32 = 3;
 /// A lack of room is spoken of at most this often.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
+/// How long a connection that is being closed may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How long to wait before accepting again when the system has no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -71,6 +79,8 @@ pub struct Server {
     router: Router,
     /// Whether the limits per address hold here.
     limited: bool,
+    /// What encrypts connections; none if they are plain.
+    acceptor: Option<Acceptor>,
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stop: CancellationToken,
@@ -78,13 +88,23 @@ pub struct Server {
     unannounced: Mutex<Option<Duration>>,
 }
 
-/// What a connection holds while it speaks HTTP.
-#[derive(Debug)]
-struct Place {
-    _connection: OwnedSemaphorePermit,
+/// A connection that is no session yet.
+struct Visit {
+    server: Arc<Server>,
+    peer: IpAddr,
+    /// When it was accepted.
+    began: Duration,
     _handshake: Option<HandshakePermit>,
     /// Held by connections that only get to hear that their address has too many.
     refusal: Option<OwnedSemaphorePermit>,
+}
+
+/// A visit's place among all of them.
+enum Place {
+    /// One that speaks HTTP.
+    Plain(OwnedSemaphorePermit),
+    /// One that is to be encrypted first.
+    Encrypted(Acceptor, Begun),
 }
 
 impl Server {
@@ -114,7 +134,13 @@ impl Server {
         let connections = Arc::new(Semaphore::new(connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let unannounced = Mutex::default();
-        Self { relay, router, limited, connections, refusals, stop, unannounced }
+        Self { relay, router, limited, acceptor: None, connections, refusals, stop, unannounced }
+    }
+
+    /// The same, for encrypted connections.
+    #[must_use]
+    pub fn encrypted(self, acceptor: Option<Acceptor>) -> Self {
+        Self { acceptor, ..self }
     }
 
     /// Accepts until it is stopped.
@@ -143,16 +169,14 @@ impl Server {
 
     /// Starts the connection's task, or drops the connection.
     fn admit(self: &Arc<Self>, stream: Connection, peer: IpAddr) {
-        let Ok(connection) = Arc::clone(&self.connections).try_acquire_owned() else {
-            return self.drop_one();
-        };
-        let server = Arc::clone(self);
+        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
         if self.limited && self.relay.config.proxy_protocol && self.is_proxy(peer) {
-            let connection = server.speak_announced(stream, peer, connection);
+            let Some(free) = free else { return self.drop_one() };
+            let connection = Arc::clone(self).listen_to_proxy(stream, peer, free);
             return self.relay.tasks.spawn("connection", connection);
         }
-        let Some(place) = self.place(peer, connection) else { return self.drop_one() };
-        self.relay.tasks.spawn("connection", server.speak(stream, peer, place));
+        let Some((visit, place)) = self.visit(peer, free) else { return self.drop_one() };
+        self.relay.tasks.spawn("connection", visit.go_on(stream, place));
     }
 
     fn drop_one(&self) {
@@ -164,24 +188,29 @@ impl Server {
         trusted.iter().any(|net| net.contains(&peer.to_canonical()))
     }
 
-    fn place(&self, peer: IpAddr, connection: OwnedSemaphorePermit) -> Option<Place> {
-        let (mut handshake, mut refusal) = (None, None);
-        if self.limited && !self.is_proxy(peer) {
-            handshake = self.relay.addresses.handshake(peer).ok();
-            if handshake.is_none() {
-                self.relay.metrics.limited.handshakes.increment(1);
-                refusal = Some(Arc::clone(&self.refusals).try_acquire_owned().ok()?);
-            }
-        }
-        Some(Place { _connection: connection, _handshake: handshake, refusal })
+    /// Takes what a connection of `peer` holds; none if there is no room for it.
+    fn visit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        free: Option<OwnedSemaphorePermit>,
+    ) -> Option<(Visit, Place)> {
+        let (handshake, refusal) = self.hold_address(peer)?;
+        let place = match &self.acceptor {
+            None => Place::Plain(free?),
+            // Nobody's place is taken for the sake of a refusal.
+            Some(_) if refusal.is_some() && free.is_none() => return None,
+            Some(acceptor) => Place::Encrypted(acceptor.clone(), acceptor.places.begin(free)?),
+        };
+        let (server, began) = (Arc::clone(self), self.relay.clock.elapsed());
+        Some((Visit { server, peer, began, _handshake: handshake, refusal }, place))
     }
 
     /// Lets the proxy say first for whom it connects; from then on the connection is that client's.
-    async fn speak_announced(
+    async fn listen_to_proxy(
         self: Arc<Self>,
         mut stream: Connection,
         proxy: IpAddr,
-        connection: OwnedSemaphorePermit,
+        free: OwnedSemaphorePermit,
     ) {
         let deadline = self.relay.config.timing.handshake_deadline;
         let announced = tokio::select! {
@@ -195,8 +224,8 @@ impl Server {
             }
             Ok(Err(_)) | Err(_) => return, // the proxy broke off, or says nothing
         };
-        match self.place(client, connection) {
-            Some(place) => self.speak(stream, client, place).await,
+        match self.visit(client, Some(free)) {
+            Some((visit, place)) => visit.go_on(stream, place).await,
             None => self.drop_one(),
         }
     }
@@ -213,17 +242,69 @@ impl Server {
         }
     }
 
-    /// Speaks HTTP on one connection until it ends, becomes a session, or its time is over.
-    async fn speak(self: Arc<Self>, stream: Connection, peer: IpAddr, place: Place) {
-        let Self { relay, router, stop, .. } = &*self;
+    /// What a connection holds of its address' limit, or else of the room for refusals.
+    fn hold_address(
+        &self,
+        peer: IpAddr,
+    ) -> Option<(Option<HandshakePermit>, Option<OwnedSemaphorePermit>)> {
+        if !self.limited || self.is_proxy(peer) {
+            return Some((None, None));
+        }
+        if let Ok(handshake) = self.relay.addresses.handshake(peer) {
+            return Some((Some(handshake), None));
+        }
+        self.relay.metrics.limited.handshakes.increment(1);
+        let refusal = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
+        Some((None, Some(refusal)))
+    }
+}
+
+impl Visit {
+    /// Encrypts the connection, if it is to be, and speaks HTTP on it.
+    async fn go_on(self, stream: Connection, place: Place) {
+        match place {
+            Place::Plain(place) => self.speak(stream, place).await,
+            Place::Encrypted(acceptor, begun) => self.encrypt(acceptor, stream, begun).await,
+        }
+    }
+
+    /// Encrypts the connection and speaks HTTP on it.
+    async fn encrypt(self, acceptor: Acceptor, stream: Connection, begun: Begun) {
+        let relay = &self.server.relay;
+        let (deadline, metrics) = (relay.config.timing.handshake_deadline, &relay.metrics.tls);
+        let accepted = acceptor.accept(stream, begun, deadline).await;
+        metrics.seconds.record(self.spent());
+        match accepted {
+            Ok((stream, place)) => {
+                metrics.count(&stream);
+                if stream.is_challenge() {
+                    // The certificate was the answer (RFC 8737, section 3).
+                    return end(stream, b"").await;
+                }
+                self.speak(Connection::new(stream), place).await;
+            }
+            Err(error) => {
+                metrics.count_failure(&error);
+                tracing::debug!(from = %self.peer, %error, "no TLS handshake");
+                if let HandshakeError::PlainHttp(stream) = error {
+                    end(stream, tls_required().as_bytes()).await;
+                }
+            }
+        }
+    }
+
+    /// Speaks HTTP on the connection until it ends, becomes a session, or its time is over.
+    async fn speak(self, stream: Connection, place: OwnedSemaphorePermit) {
+        let Server { relay, router, stop, .. } = &*self.server;
         let deadline = relay.config.timing.handshake_deadline;
-        let refused = place.refusal.is_some();
+        let time_left = deadline.saturating_sub(self.spent());
+        let (peer, refused) = (self.peer, self.refusal.is_some());
         let service = service_fn(|request: Request<Incoming>| {
             answer(Arc::clone(relay), router.clone(), request, peer, refused)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(deadline)
+            .header_read_timeout(time_left)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service)
@@ -240,6 +321,30 @@ impl Server {
         let _ = timeout(deadline, connection).await;
         drop(place);
     }
+
+    /// How long ago the connection was accepted.
+    fn spent(&self) -> Duration {
+        self.server.relay.clock.elapsed().saturating_sub(self.began)
+    }
+}
+
+/// Says the last words on a connection, if it takes them, and closes it.
+async fn end(mut stream: impl AsyncWrite + Unpin, last_words: &[u8]) {
+    let said = async {
+        stream.write_all(last_words).await?;
+        stream.shutdown().await
+    };
+    let _ = timeout(LAST_WORDS, said).await;
+}
+
+/// What a client hears that speaks plain HTTP where TLS is spoken.
+fn tls_required() -> String {
+    let body = r#"{"error":"tls_required","message":"this port speaks TLS: use https, or wss for agents"}"#;
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 async fn answer(

@@ -2,6 +2,8 @@
 //
 //     node client.js HOST:PORT SCENARIO
 //
+// By TLS if ARC_CA is set; whom to trust, besides those of the web, NODE_EXTRA_CA_CERTS says.
+//
 // Prints "ok" when all went as PROTOCOL.md says; fails with a stack trace otherwise.
 
 'use strict';
@@ -11,10 +13,11 @@ const { once } = require('node:events');
 const WebSocket = require('ws');
 
 const [relay, scenario] = process.argv.slice(2);
+const tls = process.env.ARC_CA ? 's' : '';
 
 /** Registers an agent and returns its token. */
 async function register(agent) {
-  const answer = await fetch(`http://${relay}/register`, {
+  const answer = await fetch(`http${tls}://${relay}/register`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ agent_id: agent }),
@@ -36,7 +39,7 @@ class Agent {
 
   static async connect(id, token) {
     token ??= await register(id);
-    const socket = new WebSocket(`ws://${relay}/arc`, { headers: { Authorization: `Bearer ${token}` } });
+    const socket = new WebSocket(`ws${tls}://${relay}/arc`, { headers: { Authorization: `Bearer ${token}` } });
     const agent = new Agent(id, token, socket);
     await once(socket, 'open');
     const welcome = await agent.receive();
@@ -73,11 +76,11 @@ const scenarios = {
   async register_and_connect() {
     const [ann] = await connect('ann-1');
     await ann.leave();
-    const byQuery = new WebSocket(`ws://${relay}/arc?token=${ann.token}`);
+    const byQuery = new WebSocket(`ws${tls}://${relay}/arc?token=${ann.token}`);
     const [welcome] = await once(byQuery, 'message');
     assert.equal(JSON.parse(welcome).type, 'welcome');
     byQuery.close();
-    const refused = new WebSocket(`ws://${relay}/arc?token=tok_bad`);
+    const refused = new WebSocket(`ws${tls}://${relay}/arc?token=tok_bad`);
     const [, answer] = await once(refused, 'unexpected-response');
     assert.equal(answer.statusCode, 401);
     assert.equal(JSON.parse(Buffer.concat(await answer.toArray())).error, 'unauthorized');

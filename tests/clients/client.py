@@ -2,11 +2,15 @@
 
     client.py HOST:PORT SCENARIO
 
+By TLS if ARC_CA names the PEM file of an authority: no other is trusted then.
+
 Prints "ok" when all went as PROTOCOL.md says; fails with a traceback otherwise.
 """
 
 import asyncio
 import json
+import os
+import ssl
 import sys
 import urllib.request
 
@@ -15,16 +19,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 RELAY = sys.argv[1]
 PATIENCE = 25
+TRUST = ssl.create_default_context(cafile=os.environ["ARC_CA"]) if "ARC_CA" in os.environ else None
+HTTP, WS = ("https", "wss") if TRUST else ("http", "ws")
 
 
 def register(agent):
     """Registers an agent and returns its token."""
     request = urllib.request.Request(
-        f"http://{RELAY}/register",
+        f"{HTTP}://{RELAY}/register",
         data=json.dumps({"agent_id": agent}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE, context=TRUST) as answer:
         body = json.load(answer)
     assert body["agent_id"] == agent, body
     return body["token"]
@@ -43,7 +49,7 @@ class Agent:
 
     async def __aenter__(self):
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.socket = await connect(f"ws://{RELAY}/arc", additional_headers=headers)
+        self.socket = await connect(f"{WS}://{RELAY}/arc", ssl=TRUST, additional_headers=headers)
         self.welcome = await receive(self.socket)
         assert self.welcome["type"] == "welcome", self.welcome
         assert self.welcome["to"] == [self.id], self.welcome
@@ -63,10 +69,10 @@ async def register_and_connect():
     async with Agent("ann-1") as ann:
         pass
     assert ann.socket.close_code == 1000, ann.socket.close_code
-    async with connect(f"ws://{RELAY}/arc?token={ann.token}") as socket:
+    async with connect(f"{WS}://{RELAY}/arc?token={ann.token}", ssl=TRUST) as socket:
         assert (await receive(socket))["type"] == "welcome"
     try:
-        async with connect(f"ws://{RELAY}/arc?token=tok_bad"):
+        async with connect(f"{WS}://{RELAY}/arc?token=tok_bad", ssl=TRUST):
             raise AssertionError("a bad token was accepted")
     except InvalidStatus as refusal:
         assert refusal.response.status_code == 401, refusal

@@ -58,6 +58,13 @@ impl Log {
         self.len() == 0
     }
 
+    /// The last JSON line whose `message` is `message`, if there is one.
+    pub fn last(&self, message: &str) -> Option<Value> {
+        let lines = self.0.lines.lock();
+        let mut entries = lines.iter().rev().filter_map(|line| serde_json::from_str(line).ok());
+        entries.find(|entry: &Value| entry["message"] == message)
+    }
+
     /// The last lines, for a failure's message.
     pub(crate) fn tail(&self) -> String {
         let lines = self.0.lines.lock();

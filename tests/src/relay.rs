@@ -84,6 +84,14 @@ impl Relay {
         format!("http://{}", self.public)
     }
 
+    /// Where it sends clients of plain HTTP to the encrypted port.
+    pub fn plain(&self) -> SocketAddr {
+        let entry = self.log.last("listening, to send clients to https");
+        let entry = entry.expect("it says that it listens");
+        let address = entry["http"].as_str().expect("it says where");
+        address.parse().expect("that is an address")
+    }
+
     /// The process id of its present run.
     pub fn pid(&self) -> u32 {
         self.child.id()

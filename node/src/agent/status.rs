@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::{RegistryReport, Voter},
+    certificates::TlsReport,
     report::{ClusterReport, LinkReport, NodeReport},
 };
 
@@ -54,6 +55,10 @@ fn told(report: &ClusterReport) -> String {
     if let Some(registry) = &report.registry {
         text.push('\n');
         text.push_str(&registry_told(registry, &report.nodes));
+    }
+    if let Some(tls) = &report.tls {
+        text.push('\n');
+        text.push_str(&tls_lines(tls));
     }
     text.truncate(text.trim_end().len());
     text
@@ -104,6 +109,32 @@ fn voter_row(voter: &Voter, name: String) -> [String; 4] {
         if voter.votes { "yes" } else { "not yet" }.to_owned(),
         voter.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
     ]
+}
+
+fn tls_lines(tls: &TlsReport) -> String {
+    let state = match tls.expires_in {
+        None => "no certificate yet".to_owned(),
+        Some(left) if left > 0 => format!("good for {}", time(left.unsigned_abs())),
+        Some(over) => format!("EXPIRED {} ago", time(over.unsigned_abs())),
+    };
+    let names: Vec<_> = tls.names.iter().map(|name| escaped(name)).collect();
+    let names =
+        if names.is_empty() { String::new() } else { format!("for {}, ", names.join(", ")) };
+    let mut lines = format!("TLS: {}, {names}{state}\n", escaped(&tls.source));
+    if let Some(problem) = &tls.problem {
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(lines, "TLS problem: {}", escaped(problem));
+    }
+    lines
+}
+
+/// A time as people say it.
+fn time(seconds: u64) -> String {
+    match seconds {
+        0..7_200 => counted(seconds.div_ceil(60), "minute"),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => counted(seconds / 86_400, "day"),
+    }
 }
 
 const NODE_COLUMNS: [Column; 8] = [
@@ -212,6 +243,32 @@ mod tests {
         }
     }
 
+    fn nothing() -> ClusterReport {
+        let (node, nodes, links) = (String::new(), Vec::new(), Vec::new());
+        ClusterReport { node, nodes, links, registry: None, tls: None }
+    }
+
+    #[test]
+    fn tls_is_a_line_and_what_is_wrong_another() {
+        let day = 86_400;
+        let tls = |expires_in, problem: Option<&str>| TlsReport {
+            source: "files".into(),
+            names: vec!["relay.example".into(), "*.relay.example".into()],
+            expires_at: None,
+            expires_in,
+            problem: problem.map(str::to_owned),
+        };
+        let line = |tls| told(&ClusterReport { tls: Some(tls), ..nothing() });
+        let good = line(tls(Some(61 * day + 5), None));
+        assert!(
+            good.ends_with("TLS: files, for relay.example, *.relay.example, good for 61 days"),
+            "{good}"
+        );
+        let bad = line(tls(Some(-3_600), Some("the key\n is bad")));
+        assert!(bad.contains("EXPIRED 60 minutes ago\nTLS problem: the key\\n is bad"), "{bad}");
+        assert!(line(tls(None, None)).ends_with("no certificate yet"));
+    }
+
     #[test]
     fn a_cluster_is_a_table() {
         let address = Some(([10, 0, 0, 2], 7_946).into());
@@ -225,8 +282,13 @@ mod tests {
         let gone = NodeReport { state: "dead".into(), ..node("c", 5) };
         let nodes =
             vec![node("alpha\u{1b}[2J", 0), NodeReport { address, ..node("b", 1_000) }, gone];
-        let report =
-            ClusterReport { node: "id-b".into(), nodes, links: vec![link], registry: None };
+        let report = ClusterReport {
+            node: "id-b".into(),
+            nodes,
+            links: vec![link],
+            registry: None,
+            tls: None,
+        };
         let expected = "\
 2 nodes, 1000 agents, 12000 messages/min, says b
 
@@ -246,15 +308,10 @@ b            0.3 ms   68 KiB   12 ms";
 
     #[test]
     fn a_node_that_is_alone_has_no_links_to_show() {
-        let report = ClusterReport {
-            node: String::new(),
-            nodes: vec![node("a", 1)],
-            links: Vec::new(),
-            registry: None,
-        };
+        let report = ClusterReport { nodes: vec![node("a", 1)], ..nothing() };
         let told = told(&report);
         assert!(told.starts_with("1 node, 1 agent, 12 messages/min\n\nNODE"), "{told}");
-        assert!(!told.contains("LINK"), "{told}");
+        assert!(!told.contains("LINK") && !told.contains("TLS"), "{told}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Config, MeshConfig,
+    Config, MeshConfig, TlsConfig,
     problem::{Notice, Problem, Problems},
     settings::{setting_of, settings},
     written::{Sources, Written, written},
@@ -77,7 +77,10 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.ports_differ());
     problems.extend(check.outbox_holds_a_message());
     problems.extend(check.idle_outlasts_ping());
+    problems.extend(check.tls_ports_differ());
     problems.extend(check.public_means_encrypted());
+    problems.extend(check.tls_files_come_together());
+    problems.extend(check.one_source_of_certificates());
     problems.extend(check.proxy_protocol_names_proxies());
     problems.extend(check.a_secret_follows_another());
     problems.extend(check.seeds_know_their_own());
@@ -128,10 +131,34 @@ impl Check {
     fn ports_differ(&self) -> Option<Problem> {
         let Config { host, port, stats_host, stats_port, .. } = self.config;
         let meet = host == stats_host || host.is_unspecified() || stats_host.is_unspecified();
-        let clash = port != 0 && port == stats_port && meet;
+        let clash = port != 0 && port == stats_port && meet && !self.is_encrypted();
         self.blame("STATS_PORT", &["PORT", "HOST", "STATS_HOST"], clash, || {
             "must differ from PORT, or HOST and STATS_HOST be two distinct addresses".into()
         })
+    }
+
+    fn tls_ports_differ(&self) -> Vec<Problem> {
+        let Config { host, stats_host, stats_port, .. } = self.config;
+        let TlsConfig { port, http_port, .. } = self.config.tls;
+        let meet = host == stats_host || host.is_unspecified() || stats_host.is_unspecified();
+        let is_same = |one: u16, other: u16| one != 0 && one == other && self.is_encrypted();
+        let http_port = http_port.unwrap_or(0);
+        let clash = meet && (is_same(port, stats_port) || is_same(http_port, stats_port));
+        let with_stats = self.blame(
+            "STATS_PORT",
+            &["TLS_PORT", "HTTP_PORT", "HOST", "STATS_HOST"],
+            clash,
+            || {
+                "must differ from TLS_PORT and HTTP_PORT, or HOST and STATS_HOST be two distinct \
+                 addresses"
+                    .into()
+            },
+        );
+        let clash = is_same(port, http_port);
+        let with_each_other = self.blame("HTTP_PORT", &["TLS_PORT"], clash, || {
+            "must differ from TLS_PORT: one is for https, the other for http".into()
+        });
+        with_stats.into_iter().chain(with_each_other).collect()
     }
 
     fn outbox_holds_a_message(&self) -> Option<Problem> {
@@ -159,11 +186,31 @@ impl Check {
 
     fn public_means_encrypted(&self) -> Option<Problem> {
         let Config { production, behind_proxy, host, .. } = self.config;
-        let clash = production && !behind_proxy && is_public(host);
+        let clash = production && !behind_proxy && is_public(host) && !self.is_encrypted();
         self.blame("HOST", &["NODE_ENV", "BEHIND_PROXY"], clash, || {
-            "NODE_ENV=production refuses unencrypted ws:// on a public address; either put a TLS \
-             proxy in front and set BEHIND_PROXY=true, or set HOST to a private or loopback \
-             address such as 127.0.0.1"
+            "NODE_ENV=production refuses unencrypted ws:// on a public address; either set TLS_CERT \
+             and TLS_KEY, or put a TLS proxy in front and set BEHIND_PROXY=true, or set HOST to a \
+             private or loopback address such as 127.0.0.1"
+                .into()
+        })
+    }
+
+    fn tls_files_come_together(&self) -> Vec<Problem> {
+        let TlsConfig { cert, key, .. } = &self.config.tls;
+        let any = self.config.tls.names_files();
+        let problem = |(variable, file): (&'static str, &Option<PathBuf>)| {
+            self.blame(variable, &["TLS_CERT", "TLS_KEY"], any && file.is_none(), || {
+                "must be set too: TLS_CERT and TLS_KEY go together".into()
+            })
+        };
+        [("TLS_CERT", cert), ("TLS_KEY", key)].into_iter().filter_map(problem).collect()
+    }
+
+    fn one_source_of_certificates(&self) -> Option<Problem> {
+        let clash = self.config.tls.self_signed && self.config.tls.names_files();
+        self.blame("TLS_SELF_SIGNED", &["TLS_CERT", "TLS_KEY"], clash, || {
+            "must not be set together with TLS_CERT and TLS_KEY: agents are shown the certificate in \
+             the files, or one of the node's own"
                 .into()
         })
     }
@@ -175,6 +222,16 @@ impl Check {
              proxies that send the header"
                 .into()
         })
+    }
+
+    /// Whether agents connect by TLS.
+    fn is_encrypted(&self) -> bool {
+        self.config.tls.source().is_some()
+    }
+
+    /// Whether the operator has set it, be it to its default.
+    fn is_given(&self, variable: &str) -> bool {
+        self.written.given.contains_key(&variable.to_ascii_lowercase())
     }
 
     fn a_secret_follows_another(&self) -> Option<Problem> {
@@ -246,9 +303,25 @@ impl Check {
         if production && is_public(stats_host) {
             notices.push(Notice::OpsListenerPublic);
         }
+        notices.extend(self.remarks_on_tls());
         let mesh = &self.config.mesh;
         if mesh.credentials().is_some() && mesh.seeds.is_empty() {
             notices.push(Notice::NoSeeds);
+        }
+        notices
+    }
+
+    fn remarks_on_tls(&self) -> Vec<Notice> {
+        if !self.is_encrypted() {
+            let unused = ["TLS_PORT", "HTTP_PORT"].into_iter().filter(|name| self.is_given(name));
+            return unused.map(|variable| Notice::TlsPortUnused { variable }).collect();
+        }
+        let mut notices = Vec::new();
+        if self.is_given("PORT") {
+            notices.push(Notice::PortUnused);
+        }
+        if self.config.production && self.config.tls.self_signed {
+            notices.push(Notice::SelfSignedInProduction);
         }
         notices
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{SettingsFile, mesh::seed};
+use crate::config::{CertificateSource, SettingsFile, mesh::seed};
 
 /// A cluster's secret, for ever the same.
 const SECRET: &str = "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o";
@@ -62,6 +62,9 @@ fn every_setting_reaches_its_field() {
         ("BEHIND_PROXY", "true"),
         ("PROXY_PROTOCOL", "true"),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("TLS_SELF_SIGNED", "true"),
+        ("TLS_PORT", "17"),
+        ("HTTP_PORT", "none"),
         ("DATA_DIR", "/data"),
         ("RELAY_NAME", "Our relay"),
         ("NODE_NAME", "n1"),
@@ -97,6 +100,10 @@ fn every_setting_reaches_its_field() {
     ])
     .config;
     assert_eq!(config, with_every_setting_changed());
+    let tls = loaded(&[("TLS_CERT", "d"), ("TLS_KEY", "e"), ("HTTP_PORT", "0")]).config.tls;
+    assert_eq!(tls.http_port, Some(0));
+    let files = CertificateSource::Files { cert: "d".into(), key: "e".into() };
+    assert_eq!(tls.source(), Some(files));
     let files = [("MESH_CA", "a"), ("MESH_CERT", "b"), ("MESH_KEY", "c")];
     let mesh = loaded(&files).config.mesh;
     let named = [mesh.ca, mesh.cert, mesh.key].map(|path| path.unwrap().display().to_string());
@@ -123,6 +130,7 @@ fn with_every_setting_changed() -> Config {
         token_ttl: Some(Duration::from_hours(30 * 24)),
         subscribe_scope: crate::config::SubscribeScope::All,
         subscription_ttl: Duration::from_secs(3),
+        tls: TlsConfig { self_signed: true, port: 17, http_port: None, ..TlsConfig::default() },
         mesh: crate::config::MeshConfig {
             seeds: ["node-1:7946", "10.0.0.2:1"].map(|text| seed(text).unwrap()).into(),
             secret: Some(SECRET.parse().unwrap()),
@@ -363,4 +371,46 @@ fn the_meshs_addresses_can_be_dialled() {
         let secret = ("CLUSTER_SECRET", SECRET);
         one_problem(&[("SEEDS", seeds), secret], &["SEEDS", "comma separated and each once"]);
     }
+}
+
+/// TLS by files.
+const FILES: [(&str, &str); 2] = [("TLS_CERT", "a"), ("TLS_KEY", "b")];
+
+#[test]
+fn contradictions_about_certificates_are_refused() {
+    one_problem(&FILES[..1], &["TLS_KEY = \"none\" (default): must be set too"]);
+    one_problem(&FILES[1..], &["TLS_CERT = \"none\" (default): must be set too"]);
+    let both = [FILES[0], FILES[1], ("TLS_SELF_SIGNED", "true")];
+    one_problem(&both, &["TLS_SELF_SIGNED", "must not be set together with TLS_CERT and TLS_KEY"]);
+    assert_eq!(loaded(&FILES).notices, []);
+}
+
+#[test]
+fn ports_of_tls_differ() {
+    let with = |more: &[(&'static str, &'static str)]| [&FILES, more].concat();
+    one_problem(&with(&[("TLS_PORT", "8081")]), &["STATS_PORT", "must differ from TLS_PORT"]);
+    one_problem(&with(&[("STATS_PORT", "80")]), &["STATS_PORT", "HTTP_PORT"]);
+    one_problem(&with(&[("TLS_PORT", "80")]), &["HTTP_PORT", "must differ from TLS_PORT"]);
+    loaded(&with(&[("TLS_PORT", "80"), ("HTTP_PORT", "none")]));
+    loaded(&with(&[("TLS_PORT", "0"), ("HTTP_PORT", "0"), ("STATS_PORT", "0")]));
+    loaded(&with(&[("STATS_PORT", "8080")]));
+    let apart = [("TLS_PORT", "8081"), ("HOST", "10.0.0.1"), ("STATS_HOST", "10.0.0.2")];
+    loaded(&with(&apart));
+}
+
+#[test]
+fn production_is_content_with_a_certificate() {
+    let production = ("NODE_ENV", "production");
+    assert_eq!(loaded(&[production, FILES[0], FILES[1]]).notices, []);
+    let notices = loaded(&[production, ("TLS_SELF_SIGNED", "true")]).notices;
+    assert_eq!(notices, [Notice::SelfSignedInProduction]);
+}
+
+#[test]
+fn ports_that_are_not_used_are_remarked() {
+    let with_tls = [FILES[0], FILES[1], ("PORT", "8080")];
+    assert_eq!(loaded(&with_tls).notices, [Notice::PortUnused]);
+    let without = loaded(&[("TLS_PORT", "443")]).notices;
+    assert_eq!(without, [Notice::TlsPortUnused { variable: "TLS_PORT" }]);
+    assert!(without[0].is_warning() && without[0].to_string().starts_with("TLS_PORT is set"));
 }

@@ -1,7 +1,7 @@
 //! Configuration as the rest of the relay sees it: checked, typed, complete.
 //!
 //! This file owns the checked shape and its defaults. Beside it: `settings`, the one table of what
-//! can be set; `rule`, what a value may look like; `mesh`, the part in a cluster; `written`, the five places settings come from;
+//! can be set; `rule`, what a value may look like; `mesh`, the part in a cluster; `tls`, agents' TLS; `written`, the five places settings come from;
 //! `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
 //! reads the machine but [`Sources::gather`], and no secret's value is ever shown.
 
@@ -11,6 +11,7 @@ mod problem;
 mod rule;
 mod secret;
 mod settings;
+mod tls;
 mod written;
 
 use std::{
@@ -27,6 +28,7 @@ pub use self::{
     problem::{Notice, Problem, Problems},
     secret::Secret,
     settings::{Group, Setting, markdown_table, settings},
+    tls::{CertificateSource, TlsConfig},
     written::{FILE_NAME, SettingsFile, Sources},
 };
 
@@ -35,7 +37,7 @@ pub use self::{
 pub struct Config {
     /// Address of the public listener (`HOST`).
     pub host: IpAddr,
-    /// Port of the public listener (`PORT`); 0 lets the system choose.
+    /// Port of the public listener (`PORT`) without TLS; 0 lets the system choose.
     pub port: u16,
     /// Address of the ops listener (`STATS_HOST`).
     pub stats_host: IpAddr,
@@ -67,6 +69,8 @@ pub struct Config {
     pub subscribe_scope: SubscribeScope,
     /// How long subscriptions outlive their agent's last session (`SUBSCRIPTION_TTL`).
     pub subscription_ttl: Duration,
+    /// How agents' TLS is configured.
+    pub tls: TlsConfig,
     /// How this node takes part in a cluster.
     pub mesh: MeshConfig,
     /// How the relay logs (`LOG_LEVEL`, `LOG_FORMAT`).
@@ -162,6 +166,7 @@ impl Default for Config {
             token_ttl: None,
             subscribe_scope: SubscribeScope::Broadcasts,
             subscription_ttl: Duration::from_hours(1),
+            tls: TlsConfig::default(),
             mesh: MeshConfig::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             limits: Limits::default(),

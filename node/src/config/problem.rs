@@ -99,6 +99,15 @@ pub enum Notice {
     NoTrustedProxy,
     /// The ops listener is on a public address in production.
     OpsListenerPublic,
+    /// `PORT` is set, but with TLS agents connect to `TLS_PORT`.
+    PortUnused,
+    /// A port of TLS is set, but there is no certificate.
+    TlsPortUnused {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// `TLS_SELF_SIGNED` in production.
+    SelfSignedInProduction,
     /// A node that could join others, but was told of none.
     NoSeeds,
 }
@@ -117,6 +126,9 @@ impl Notice {
             Self::Retired { .. }
             | Self::NoTrustedProxy
             | Self::OpsListenerPublic
+            | Self::PortUnused
+            | Self::TlsPortUnused { .. }
+            | Self::SelfSignedInProduction
             | Self::NoSeeds => return None,
         };
         Some(Problem::new(shorten(name), unknown(suggestion)).set_in(origin))
@@ -140,6 +152,19 @@ impl fmt::Display for Notice {
             Self::OpsListenerPublic => f.write_str(
                 "STATS_HOST is a public address: statistics and the admin API are served there in \
                  plain HTTP; keep STATS_PORT behind a firewall, or set STATS_HOST=127.0.0.1",
+            ),
+            Self::PortUnused => f.write_str(
+                "PORT is set, but not used: with TLS agents connect to TLS_PORT, and nothing is served \
+                 unencrypted; unset PORT",
+            ),
+            Self::TlsPortUnused { variable } => write!(
+                f,
+                "{variable} is set, but not used: there is no TLS without TLS_CERT and TLS_KEY, or \
+                 TLS_SELF_SIGNED=true",
+            ),
+            Self::SelfSignedInProduction => f.write_str(
+                "TLS_SELF_SIGNED is for development: agents refuse the certificate unless each is told \
+                 to trust it; in production set TLS_CERT and TLS_KEY",
             ),
             Self::NoSeeds => f.write_str(
                 "SEEDS is empty: this node looks for no others; those that have it among their SEEDS \

@@ -84,6 +84,19 @@ where
     )
 }
 
+/// A port, or none; 0 lets the system choose.
+pub(super) fn port() -> Rule<Option<u16>> {
+    Rule::new(
+        "N",
+        "a whole number from 0 to 65535, or none",
+        |text| match text {
+            _ if text.eq_ignore_ascii_case("none") => Some(None),
+            _ => plain_number(text)?.try_into().ok().map(Some),
+        },
+        |port: &Option<u16>| port.map_or_else(|| "none".into(), |port| port.to_string()),
+    )
+}
+
 /// A number of bytes within `range`.
 pub(super) fn bytes(range: RangeInclusive<u64>) -> Rule<usize> {
     let bounds = (show_bytes(*range.start()), show_bytes(*range.end()));

@@ -14,8 +14,8 @@ use super::{
     Config,
     rule::{
         Rule, address, advertise, bytes, cluster_secret, duration, environment, file, folder,
-        label, log_filter, log_format, networks, number, origins, secret, seeds, subscribe_scope,
-        switch, title,
+        label, log_filter, log_format, networks, number, origins, port, secret, seeds,
+        subscribe_scope, switch, title,
     },
 };
 
@@ -79,6 +79,8 @@ impl Setting {
 pub enum Group {
     /// Where agents and operators reach the relay.
     Listening,
+    /// How agents' connections are encrypted.
+    Tls,
     /// What the relay and the node are called, and where they keep things.
     Identity,
     /// Who may come in.
@@ -98,6 +100,7 @@ impl Group {
     pub fn heading(self) -> &'static str {
         match self {
             Self::Listening => "Listening",
+            Self::Tls => "TLS (on with a certificate)",
             Self::Identity => "Identity and storage",
             Self::Security => "Security",
             Self::Mesh => "Cluster",
@@ -114,7 +117,7 @@ pub(super) const RETIRED: [(&str, &str); 1] = [("REDIS_URL", "names are kept und
 /// Everything that can be set, in the order of `--help`.
 pub fn settings() -> &'static [Setting] {
     static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-        [listening(), identity(), security(), mesh(), limits(), timing(), logging()]
+        [listening(), tls(), identity(), security(), mesh(), limits(), timing(), logging()]
             .into_iter()
             .flatten()
             .collect()
@@ -184,7 +187,7 @@ fn listening() -> Vec<Setting> {
         setting(row, "HOST", address(), |c| &mut c.host,
             "Address that agents connect to; :: is every one, of IPv4 too"),
         setting(row, "PORT", number(PORT), |c| &mut c.port,
-            "Port that agents connect to; 0 lets the system choose"),
+            "Port that agents connect to without TLS; 0 lets the system choose"),
         setting(row, "STATS_HOST", address(), |c| &mut c.stats_host,
             "Address of the ops listener: statistics, metrics, administration"),
         setting(row, "STATS_PORT", number(PORT), |c| &mut c.stats_port,
@@ -195,6 +198,24 @@ fn listening() -> Vec<Setting> {
             "Proxies whose X-Forwarded-For is believed"),
         setting(row, "PROXY_PROTOCOL", switch(), |c| &mut c.proxy_protocol,
             "Trusted proxies open each connection with a PROXY protocol header, version 1 or 2"),
+    ]
+}
+
+#[rustfmt::skip] // a table, one setting a row
+fn tls() -> Vec<Setting> {
+    let row = Group::Tls;
+    vec![
+        setting(row, "TLS_CERT", file(), |c| &mut c.tls.cert,
+            "Certificate for agents and those up to its authority, PEM; reloaded when it changes"),
+        setting(row, "TLS_KEY", file(), |c| &mut c.tls.key,
+            "With TLS_CERT: the key of the certificate, PEM"),
+        setting(row, "TLS_SELF_SIGNED", switch(), |c| &mut c.tls.self_signed,
+            "Instead of TLS_CERT, for development: a certificate of the node's own, that agents must be \
+             told to trust"),
+        setting(row, "TLS_PORT", number(PORT), |c| &mut c.tls.port,
+            "With TLS: port that agents connect to, instead of PORT; 0 lets the system choose"),
+        setting(row, "HTTP_PORT", port(), |c| &mut c.tls.http_port,
+            "With TLS: port that sends clients to https; none leaves it closed"),
     ]
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod landing;
 mod ops;
 mod public;
+mod redirect;
 mod register;
 mod upgrade;
 
@@ -17,3 +18,4 @@ pub use admin::AdminToken;
 pub use error::ApiError;
 pub use ops::ops_router;
 pub use public::public_router;
+pub use redirect::redirect_router;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::StatusCode,
-    middleware,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header::STRICT_TRANSPORT_SECURITY},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -15,7 +15,14 @@ use utoipa::ToSchema;
 use super::{
     ApiError, access_log, cors, landing::landing_page, register::register, upgrade::upgrade,
 };
-use crate::relay::{Phase, Relay};
+use crate::{
+    certificates::TlsReport,
+    relay::{Phase, Relay},
+    report,
+};
+
+/// For a year, for this host alone.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The public listener's paths.
 pub fn public_router(relay: Arc<Relay>) -> Router {
@@ -27,6 +34,7 @@ pub fn public_router(relay: Arc<Relay>) -> Router {
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn_with_state(Arc::clone(&relay), cors::cors))
+        .layer(middleware::from_fn_with_state(Arc::clone(&relay), say_https_only))
         .layer(middleware::from_fn(access_log::log))
         .with_state(relay)
 }
@@ -43,6 +51,9 @@ pub(super) struct Health {
     /// What for, if the node waits for others; on the ops listener only.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
+    /// Agents' TLS, if they connect by it; on the ops listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsReport>,
 }
 
 /// Whether the node is up (PROTOCOL section 9).
@@ -57,7 +68,8 @@ pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
     told(&relay, false)
 }
 
-/// The same for operators, with what the node waits for: that names other nodes.
+/// The same for operators, with what the node waits for, which names other nodes, and how it is with its
+/// certificate.
 pub(super) async fn health_in_full(State(relay): State<Arc<Relay>>) -> Response {
     told(&relay, true)
 }
@@ -74,6 +86,17 @@ fn told(relay: &Relay, in_full: bool) -> Response {
         uptime: relay.clock.elapsed().as_secs(),
         registry: if registry.available { "available" } else { "unavailable" },
         waiting: registry.waiting.filter(|_| in_full).map(|waiting| waiting.reason),
+        tls: report::tls(relay).filter(|_| in_full),
     };
     (status, Json(health)).into_response()
+}
+
+/// Tells browsers to come by https from now on (RFC 6797). Not with a certificate of the node's own:
+/// who trusts it for a trial is not to be bound by it for a year.
+async fn say_https_only(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if relay.certificates().is_some_and(|certificates| !certificates.is_self_signed()) {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+    response
 }

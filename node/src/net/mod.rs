@@ -5,6 +5,7 @@
 
 mod any;
 pub mod proxy;
+pub mod tls;
 
 use std::{
     fmt,

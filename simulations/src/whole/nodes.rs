@@ -239,6 +239,7 @@ impl Nodes {
             public: door(client::PORT).await?,
             ops: door(OPS_PORT).await?,
             keeper: None,
+            encryption: None,
             saves_subscriptions: false,
         })?;
         Ok(node)

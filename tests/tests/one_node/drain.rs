@@ -1,10 +1,13 @@
 //! An orderly stop: SIGTERM, PROTOCOL section 7's 1001, nothing lost that was accepted.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tests::{Client, PATIENCE, Relay, http};
+use tests::{Client, PATIENCE, Relay, cluster::loopback_address, eventually, http};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// The `retry_ms` in the reason text of a 1001.
@@ -134,4 +137,21 @@ async fn agents_find_their_names_and_tokens_after_the_restart() {
     relay.start_again();
     let mut agent = Client::connect(&relay, &agent.token).await;
     agent.fence().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_logs_nothing_runs_until_it_is_told_to_stop() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    // It does not say which ports it has: on an address of its own all are free.
+    let ops = SocketAddr::from((loopback_address(), 18_081));
+    let mut command = Relay::command(folder.path());
+    command.env("LOG_LEVEL", "error");
+    command.env("STATS_HOST", ops.ip().to_string()).env("STATS_PORT", ops.port().to_string());
+    let mut relay = command.spawn().expect("the relay's binary can be run");
+    eventually("it serves", || async { TcpStream::connect(ops).await.is_ok() }).await;
+    http::get(ops, "/health").await.expect_status(200);
+    let pid = Pid::from_child(&relay);
+    assert!(relay.try_wait().expect("it is this test's child").is_none(), "it runs on");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert!(relay.wait().expect("it is this test's child").success());
 }

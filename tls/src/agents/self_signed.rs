@@ -47,17 +47,17 @@ pub struct SelfSigned {
 pub enum SelfSignedError {
     /// It could not be made.
     #[error("cannot make a certificate: {0}")]
-    NotMade(#[from] rcgen::Error),
+    NotMade(rcgen::Error),
     /// What was made is of no use.
     #[error("a certificate was made that cannot be used: {0}")]
-    Unusable(#[from] ChainError),
+    Unusable(ChainError),
     /// It could not be kept.
-    #[error("cannot keep {}", path.display())]
+    #[error("cannot keep {}: {why}", path.display())]
     NotKept {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -76,8 +76,9 @@ pub fn self_signed(
     if let Some(chain) = kept(&certificate, &key).filter(|chain| is_good(chain, names, now)) {
         return Ok(SelfSigned { chain, certificate, is_new: false });
     }
-    let (chain_pem, key_pem) = make(names, now)?;
-    let chain = Chain::from_pem(chain_pem.as_bytes(), key_pem.as_bytes())?;
+    let (chain_pem, key_pem) = make(names, now).map_err(SelfSignedError::NotMade)?;
+    let chain = Chain::from_pem(chain_pem.as_bytes(), key_pem.as_bytes())
+        .map_err(SelfSignedError::Unusable)?;
     // If this ends between the two, they do not fit each other, and are made again.
     keep(&key, key_pem.as_bytes(), 0o600)?;
     keep(&certificate, chain_pem.as_bytes(), 0o644)?;
@@ -125,5 +126,5 @@ fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SelfSignedError> {
         file.sync_all()?;
         fs::rename(&unfinished, path)
     };
-    written().map_err(|source| SelfSignedError::NotKept { path: path.to_owned(), source })
+    written().map_err(|why| SelfSignedError::NotKept { path: path.to_owned(), why })
 }

@@ -1,0 +1,341 @@
+//! Where this node has agents' certificate from, and how it stays fresh.
+//!
+//! Owns what is served: whoever has a new certificate puts it into [`Certificates::served`], and no
+//! connection notices. The operator's files are looked at every few seconds, and at SIGHUP; a pair
+//! that is no good is refused, and the one before it goes on being served. Speaks to no socket.
+
+mod watched;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cluster::UnixMillis;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use serde::{Deserialize, Serialize};
+use tls::agents::{
+    Chain, ChainError, SelfSigned, SelfSignedError, Served, self_signed, server_config,
+};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use self::watched::{Action, Pair, Watched};
+use crate::{
+    config::{CertificateSource, Config},
+    relay::Relay,
+};
+
+/// How often files are looked at.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// Every so many rounds it is looked whether the node's own certificate must be renewed.
+const ROUNDS_TO_RENEW: u64 = 720;
+
+/// A certificate's end is spoken of when less than this share of its life is left, and less than
+/// [`WARN_BEFORE`].
+const WARN_SHARE: u32 = 6;
+
+/// See [`WARN_SHARE`].
+const WARN_BEFORE: Duration = Duration::from_hours(24 * 14);
+
+/// How often a certificate's end is spoken of.
+const WARN_EVERY: Duration = Duration::from_hours(24);
+
+/// What agents are shown, where it comes from, and what is wrong with it.
+#[derive(Debug)]
+pub struct Certificates {
+    served: Arc<Served>,
+    config: Arc<ServerConfig>,
+    origin: Origin,
+    /// What is wrong, if anything is.
+    problem: Mutex<Option<String>>,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Files { cert: PathBuf, key: PathBuf, watched: Mutex<Watched> },
+    SelfSigned { folder: PathBuf, names: Vec<String> },
+}
+
+/// Agents' TLS, as operators read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TlsReport {
+    /// Where the certificate comes from: `files` or `self-signed`.
+    pub source: String,
+    /// The hosts that it is for; none if there is no certificate.
+    pub names: Vec<String>,
+    /// When the first of the certificates expires, in Unix milliseconds.
+    #[serde(default)]
+    #[schema(value_type = Option<u64>)]
+    pub expires_at: Option<UnixMillis>,
+    /// Seconds until then, less than 0 if that was.
+    #[serde(default)]
+    pub expires_in: Option<i64>,
+    /// What is wrong, if anything is.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// Why a node has no certificate to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {variable}, {}: {why}", path.display())]
+    Unreadable {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The files are of no use.
+    #[error("TLS_CERT, {} and TLS_KEY, {}: {why}", cert.display(), key.display())]
+    Unusable {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong, and what to do.
+        why: ChainError,
+    },
+    /// The node could not make its own.
+    #[error("TLS_SELF_SIGNED: {0}")]
+    SelfSigned(SelfSignedError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(rustls::Error),
+}
+
+impl Certificates {
+    /// What the node shows to agents, as it is configured and as it is at `now`; none without TLS.
+    ///
+    /// # Errors
+    /// [`CertificateError`] says what is wrong and what to do: without a good certificate a node does
+    /// not start.
+    pub fn open(config: &Config, now: UnixMillis) -> Result<Option<Arc<Self>>, CertificateError> {
+        let Some(source) = config.tls.source() else { return Ok(None) };
+        let now = Duration::from_millis(now.0);
+        let (chain, origin) = match source {
+            CertificateSource::Files { cert, key } => {
+                let pair = read(&cert, &key)?;
+                let unusable =
+                    |why| CertificateError::Unusable { cert: cert.clone(), key: key.clone(), why };
+                let chain = pair.chain(now).map_err(unusable)?;
+                let watched = Mutex::new(Watched::new(&pair));
+                (chain, Origin::Files { cert, key, watched })
+            }
+            CertificateSource::SelfSigned => {
+                let (folder, names) = (config.data_dir.clone(), own_names(config));
+                let own =
+                    self_signed(&folder, &names, now).map_err(CertificateError::SelfSigned)?;
+                say_how_to_trust(&own);
+                (own.chain, Origin::SelfSigned { folder, names })
+            }
+        };
+        let served = Arc::new(Served::default());
+        served.set_chains(vec![chain]);
+        let config = server_config(Arc::clone(&served)).map_err(CertificateError::Tls)?;
+        Ok(Some(Arc::new(Self { served, config, origin, problem: Mutex::default() })))
+    }
+
+    /// What is shown to whom; may be changed at any time.
+    pub fn served(&self) -> &Arc<Served> {
+        &self.served
+    }
+
+    /// The rules by which TLS is spoken.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Whether agents must be told to trust the certificate.
+    pub fn is_self_signed(&self) -> bool {
+        matches!(self.origin, Origin::SelfSigned { .. })
+    }
+
+    /// Says what is wrong, or that nothing is any more.
+    pub fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock() = problem;
+    }
+
+    /// Seconds until the first of the certificates expires, less than 0 if it has; none without any.
+    pub fn expires_in(&self, now: UnixMillis) -> Option<i64> {
+        let end = self.first_end()?;
+        let seconds = |millis: u64| i64::try_from(millis / 1_000).unwrap_or(i64::MAX);
+        Some(seconds(UnixMillis::default().plus(end).0) - seconds(now.0))
+    }
+
+    /// Agents' TLS, as operators read it.
+    pub fn report(&self, now: UnixMillis) -> TlsReport {
+        let chains = self.served.chains();
+        TlsReport {
+            source: if self.is_self_signed() { "self-signed" } else { "files" }.into(),
+            names: chains.iter().flat_map(|chain| chain.names().iter().cloned()).collect(),
+            expires_at: self.first_end().map(|end| UnixMillis::default().plus(end)),
+            expires_in: self.expires_in(now),
+            problem: self.problem.lock().clone(),
+        }
+    }
+
+    /// Looks for a new certificate where this node's comes from; `at_once` if the operator asks for it.
+    /// Reads files: not for the runtime's threads.
+    fn look(&self, relay: &Relay, at_once: bool, round: u64) {
+        match &self.origin {
+            Origin::Files { cert, key, watched } => {
+                let now = Duration::from_millis(relay.clock.wall().0);
+                let found = read(cert, key).map_err(|error| error.to_string());
+                let action = watched.lock().look(found, now, at_once);
+                self.act(relay, action);
+            }
+            Origin::SelfSigned { folder, names } => {
+                if at_once || round.is_multiple_of(ROUNDS_TO_RENEW) {
+                    self.renew(relay, folder, names);
+                }
+            }
+        }
+    }
+
+    fn act(&self, relay: &Relay, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Serve(chain) => {
+                relay.metrics.tls.reloads.increment(1);
+                tracing::info!(names = ?chain.names(), "serving the new certificate");
+                self.served.set_chains(vec![chain]);
+                self.set_problem(None);
+            }
+            Action::Back => self.set_problem(None),
+            Action::Refuse(why) => {
+                relay.metrics.tls.reload_failures.increment(1);
+                tracing::error!(%why, "refused the new certificate: the old one is served still");
+                self.set_problem(Some(why));
+            }
+        }
+    }
+
+    fn renew(&self, relay: &Relay, folder: &Path, names: &[String]) {
+        match self_signed(folder, names, Duration::from_millis(relay.clock.wall().0)) {
+            Ok(own) if own.is_new => {
+                say_how_to_trust(&own);
+                self.served.set_chains(vec![own.chain]);
+                self.set_problem(None);
+            }
+            Ok(_) => self.set_problem(None),
+            Err(error) => {
+                tracing::error!(%error, "cannot renew the node's own certificate");
+                self.set_problem(Some(error.to_string()));
+            }
+        }
+    }
+
+    fn first_end(&self) -> Option<Duration> {
+        self.served.chains().iter().map(Chain::not_after).min()
+    }
+
+    /// What to say of the end of a certificate, if it is near.
+    fn is_near_its_end(&self, now: Duration) -> bool {
+        self.served.chains().iter().any(|chain| {
+            let life = chain.not_after().saturating_sub(chain.not_before());
+            chain.not_after().saturating_sub(now) < WARN_BEFORE.min(life / WARN_SHARE)
+        })
+    }
+}
+
+/// Looks for new certificates until it is stopped, every few seconds and whenever `reload` says so.
+pub(crate) async fn keep_fresh(
+    relay: Arc<Relay>,
+    certificates: Arc<Certificates>,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut tick = interval(ROUND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut round, mut warned) = (0_u64, None);
+    loop {
+        let at_once = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => false,
+            () = reload.notified() => true,
+        };
+        round += 1;
+        let (looking, shared) = (Arc::clone(&certificates), Arc::clone(&relay));
+        let looked = tokio::task::spawn_blocking(move || looking.look(&shared, at_once, round));
+        if let Err(error) = looked.await {
+            relay.metrics.panics.increment(1);
+            tracing::error!(%error, "looking for a new certificate panicked: this is a bug");
+        }
+        warn_of_the_end(&relay, &certificates, &mut warned);
+    }
+}
+
+/// Says once a day that a certificate ends soon, or has.
+fn warn_of_the_end(relay: &Relay, certificates: &Certificates, warned: &mut Option<Duration>) {
+    let now = relay.clock.elapsed();
+    if !certificates.is_near_its_end(Duration::from_millis(relay.clock.wall().0)) {
+        *warned = None;
+    } else if warned.is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
+        *warned = Some(now);
+        let hours = certificates.expires_in(relay.clock.wall()).unwrap_or_default() / 3_600;
+        if hours > 0 {
+            tracing::warn!(hours, "the certificate for agents expires soon: renew it");
+        } else {
+            tracing::error!("the certificate for agents expires now, or has: agents refuse it");
+        }
+    }
+}
+
+fn read(cert: &Path, key: &Path) -> Result<Pair, CertificateError> {
+    let failed = |variable, path: &Path, error: &io::Error| CertificateError::Unreadable {
+        variable,
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    let chain = fs::read(cert).map_err(|error| failed("TLS_CERT", cert, &error))?;
+    let key = fs::read(key).map_err(|error| failed("TLS_KEY", key, &error))?;
+    Ok(Pair { chain, key: Zeroizing::new(key) })
+}
+
+/// The names by which this node is likely to be reached: the certificate of its own making is for them.
+fn own_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> =
+        ["localhost", "127.0.0.1", "::1"].into_iter().map(str::to_owned).collect();
+    let bound = (!config.host.is_unspecified()).then(|| config.host.to_canonical().to_string());
+    let host = gethostname::gethostname().to_string_lossy().to_ascii_lowercase();
+    let is_name = |name: &String| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+    };
+    let advertised = config.mesh.advertise.as_ref().map(|advertise| advertise.host.clone());
+    for name in bound.into_iter().chain(Some(host).filter(is_name)).chain(advertised) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn say_how_to_trust(own: &SelfSigned) {
+    let (file, names) = (own.certificate.display(), own.chain.names());
+    if own.is_new {
+        tracing::warn!(%file, "made a certificate of this node's own: agents must trust it anew");
+    }
+    tracing::info!(
+        %file, ?names,
+        "agents must trust the self-signed certificate: copy the file to them; arc-relay agent takes it \
+         as --ca FILE or ARC_CA, curl as --cacert FILE, Node.js as NODE_EXTRA_CA_CERTS, Python as \
+         ssl.create_default_context(cafile=FILE)"
+    );
+}
+
+#[cfg(test)]
+mod tests;
