@@ -1,7 +1,7 @@
 //! Where this node has agents' certificate from, and how it stays fresh.
 //!
-//! Owns what is served: whoever has a new certificate puts it into [`Certificates::served`], and no
-//! connection notices. The operator's files are looked at every few seconds, and at SIGHUP; a pair
+//! Owns what is served: whoever has a new certificate puts it into what is [served](Served), and no
+//! connection notices. Of an authority's certificates [`Orders`] takes care. The operator's files are looked at every few seconds, and at SIGHUP; a pair
 //! that is no good is refused, and the one before it goes on being served. Speaks to no socket.
 
 mod watched;
@@ -17,8 +17,9 @@ use cluster::UnixMillis;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
-use tls::agents::{
-    Chain, ChainError, SelfSigned, SelfSignedError, Served, self_signed, server_config,
+use tls::{
+    acme::{Orders, Shelf, ShelfError},
+    agents::{Chain, ChainError, SelfSigned, SelfSignedError, Served, self_signed, server_config},
 };
 use tokio::{
     sync::Notify,
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 
 use self::watched::{Action, Pair, Watched};
 use crate::{
+    clock::Clock,
     config::{CertificateSource, Config},
     relay::Relay,
 };
@@ -64,14 +66,15 @@ pub struct Certificates {
 enum Origin {
     Files { cert: PathBuf, key: PathBuf, watched: Mutex<Watched> },
     SelfSigned { folder: PathBuf, names: Vec<String> },
+    Authority(Orders),
 }
 
 /// Agents' TLS, as operators read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TlsReport {
-    /// Where the certificate comes from: `files` or `self-signed`.
+    /// Where the certificate comes from: `files`, `self-signed` or `acme`.
     pub source: String,
-    /// The hosts that it is for; none if there is no certificate.
+    /// The hosts that it is for, or is to be for.
     pub names: Vec<String>,
     /// When the first of the certificates expires, in Unix milliseconds.
     #[serde(default)]
@@ -83,6 +86,20 @@ pub struct TlsReport {
     /// What is wrong, if anything is.
     #[serde(default)]
     pub problem: Option<String>,
+    /// How it is with the orders, if the certificate comes from an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeReport>,
+}
+
+/// How it is with an authority's certificates, as operators read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AcmeReport {
+    /// Orders that have failed since the last that succeeded, in the whole cluster.
+    pub failures: u32,
+    /// Seconds until the next order is due, to renew or to try again; 0 or less if it is due.
+    pub next_in: i64,
+    /// Whether this node orders now: of a cluster one node does.
+    pub ordering: bool,
 }
 
 /// Why a node has no certificate to start with.
@@ -117,14 +134,20 @@ pub enum CertificateError {
 }
 
 impl Certificates {
-    /// What the node shows to agents, as it is configured and as it is at `now`; none without TLS.
+    /// What the node shows to agents, as it is configured and as it is now; none without TLS. What an
+    /// authority has given lies on `shelf`.
     ///
     /// # Errors
     /// [`CertificateError`] says what is wrong and what to do: without a good certificate a node does
-    /// not start.
-    pub fn open(config: &Config, now: UnixMillis) -> Result<Option<Arc<Self>>, CertificateError> {
+    /// not start. From an authority it gets one later.
+    pub fn open(
+        config: &Config,
+        clock: &Clock,
+        shelf: Arc<dyn Shelf>,
+    ) -> Result<Option<Arc<Self>>, CertificateError> {
         let Some(source) = config.tls.source() else { return Ok(None) };
-        let now = Duration::from_millis(now.0);
+        let now = Duration::from_millis(clock.wall().0);
+        let served = Arc::new(Served::default());
         let (chain, origin) = match source {
             CertificateSource::Files { cert, key } => {
                 let pair = read(&cert, &key)?;
@@ -132,18 +155,22 @@ impl Certificates {
                     |why| CertificateError::Unusable { cert: cert.clone(), key: key.clone(), why };
                 let chain = pair.chain(now).map_err(unusable)?;
                 let watched = Mutex::new(Watched::new(&pair));
-                (chain, Origin::Files { cert, key, watched })
+                (Some(chain), Origin::Files { cert, key, watched })
             }
             CertificateSource::SelfSigned => {
                 let (folder, names) = (config.data_dir.clone(), own_names(config));
                 let own =
                     self_signed(&folder, &names, now).map_err(CertificateError::SelfSigned)?;
                 say_how_to_trust(&own);
-                (own.chain, Origin::SelfSigned { folder, names })
+                (Some(own.chain), Origin::SelfSigned { folder, names })
+            }
+            CertificateSource::Acme(settings) => {
+                let clock = clock.clone();
+                let wall = Arc::new(move || Duration::from_millis(clock.wall().0));
+                (None, Origin::Authority(Orders::new(settings, shelf, Arc::clone(&served), wall)))
             }
         };
-        let served = Arc::new(Served::default());
-        served.set_chains(vec![chain]);
+        served.set_chains(chain.into_iter().collect());
         let config = server_config(Arc::clone(&served)).map_err(CertificateError::Tls)?;
         Ok(Some(Arc::new(Self { served, config, origin, problem: Mutex::default() })))
     }
@@ -163,6 +190,14 @@ impl Certificates {
         matches!(self.origin, Origin::SelfSigned { .. })
     }
 
+    /// What gets certificates from an authority, if they come from one.
+    pub fn orders(&self) -> Option<&Orders> {
+        match &self.origin {
+            Origin::Authority(orders) => Some(orders),
+            Origin::Files { .. } | Origin::SelfSigned { .. } => None,
+        }
+    }
+
     /// Says what is wrong, or that nothing is any more.
     pub fn set_problem(&self, problem: Option<String>) {
         *self.problem.lock() = problem;
@@ -170,20 +205,37 @@ impl Certificates {
 
     /// Seconds until the first of the certificates expires, less than 0 if it has; none without any.
     pub fn expires_in(&self, now: UnixMillis) -> Option<i64> {
-        let end = self.first_end()?;
-        let seconds = |millis: u64| i64::try_from(millis / 1_000).unwrap_or(i64::MAX);
-        Some(seconds(UnixMillis::default().plus(end).0) - seconds(now.0))
+        self.first_end().map(|end| seconds_until(end, now))
     }
 
     /// Agents' TLS, as operators read it.
     pub fn report(&self, now: UnixMillis) -> TlsReport {
         let chains = self.served.chains();
-        TlsReport {
-            source: if self.is_self_signed() { "self-signed" } else { "files" }.into(),
-            names: chains.iter().flat_map(|chain| chain.names().iter().cloned()).collect(),
+        let names = chains.iter().flat_map(|chain| chain.names().iter().cloned()).collect();
+        let report = TlsReport {
+            source: self.source().into(),
+            names,
             expires_at: self.first_end().map(|end| UnixMillis::default().plus(end)),
             expires_in: self.expires_in(now),
             problem: self.problem.lock().clone(),
+            acme: None,
+        };
+        let Some(status) = self.orders().map(Orders::status) else { return report };
+        let acme = AcmeReport {
+            failures: status.failures,
+            next_in: seconds_until(status.next_at, now),
+            ordering: status.ordering,
+        };
+        let names = if report.names.is_empty() { status.domains } else { report.names };
+        let problem = report.problem.or(status.last_error);
+        TlsReport { names, problem, acme: Some(acme), ..report }
+    }
+
+    fn source(&self) -> &'static str {
+        match self.origin {
+            Origin::Files { .. } => "files",
+            Origin::SelfSigned { .. } => "self-signed",
+            Origin::Authority(_) => "acme",
         }
     }
 
@@ -202,6 +254,7 @@ impl Certificates {
                     self.renew(relay, folder, names);
                 }
             }
+            Origin::Authority(_) => {} // its orders look after themselves
         }
     }
 
@@ -268,6 +321,9 @@ pub(crate) async fn keep_fresh(
             () = reload.notified() => true,
         };
         round += 1;
+        if at_once && let Some(Err(error)) = try_now(&certificates).await {
+            tracing::warn!(%error, "cannot order a certificate before its time");
+        }
         let (looking, shared) = (Arc::clone(&certificates), Arc::clone(&relay));
         let looked = tokio::task::spawn_blocking(move || looking.look(&shared, at_once, round));
         if let Err(error) = looked.await {
@@ -276,6 +332,11 @@ pub(crate) async fn keep_fresh(
         }
         warn_of_the_end(&relay, &certificates, &mut warned);
     }
+}
+
+/// Lets what an authority did not give be asked for again, if certificates come from one.
+async fn try_now(certificates: &Certificates) -> Option<Result<(), ShelfError>> {
+    Some(certificates.orders()?.try_now().await)
 }
 
 /// Says once a day that a certificate ends soon, or has.
@@ -292,6 +353,11 @@ fn warn_of_the_end(relay: &Relay, certificates: &Certificates, warned: &mut Opti
             tracing::error!("the certificate for agents expires now, or has: agents refuse it");
         }
     }
+}
+
+fn seconds_until(time: Duration, now: UnixMillis) -> i64 {
+    let seconds = |millis: u64| i64::try_from(millis / 1_000).unwrap_or(i64::MAX);
+    seconds(UnixMillis::default().plus(time).0) - seconds(now.0)
 }
 
 fn read(cert: &Path, key: &Path) -> Result<Pair, CertificateError> {

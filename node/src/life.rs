@@ -238,6 +238,15 @@ fn encrypt(
         let server = Server::public(Arc::clone(relay), router, door.places, stop.clone());
         essential.spawn("the listener of plain HTTP", server.run(door.listener));
     }
+    if certificates.orders().is_some() {
+        let ordering = Arc::clone(&certificates);
+        let orders = async move {
+            if let Some(orders) = ordering.orders() {
+                orders.run().await;
+            }
+        };
+        essential.spawn_until(stop.clone(), "getting certificates", orders);
+    }
     let acceptor = Acceptor::new(Arc::clone(certificates.config()), at_once);
     let fresh = keep_fresh(Arc::clone(relay), certificates, reload, stop.clone());
     essential.spawn("keeping certificates fresh", fresh);

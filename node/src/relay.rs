@@ -313,9 +313,8 @@ impl Relay {
         metrics.subscriptions_unsaved.set(float(subscriptions.unsaved() as u64));
         drop(subscriptions);
         metrics.uptime.set(float(self.clock.elapsed().as_secs()));
-        metrics
-            .tls
-            .set_expiry(self.certificates().and_then(|all| all.expires_in(self.clock.wall())));
+        let certificates = self.certificates().map(|all| all.report(self.clock.wall()));
+        metrics.tls.set_certificate(certificates.as_ref());
         if let Some(Cluster { mesh, peers }) = self.cluster.get() {
             metrics.mesh.set_members(&peers.nodes());
             metrics.mesh.set_links(&peers.links());

@@ -33,6 +33,7 @@ use crate::{
     life::{Door, Encryption, LifeError, Node, Parts, Stop},
     metrics::Metrics,
     relay::VERSION,
+    shelf::VaultShelf,
 };
 
 /// Connections that the system keeps until they are accepted.
@@ -91,7 +92,10 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let clock = Clock::system();
     let signals = Signals::new(config.tls.source().is_some()).map_err(RunError::Signals)?;
     let registry = open_registry(&config, &clock)?;
-    let certificates = Certificates::open(&config, clock.wall())?;
+    let certificates = {
+        let shelf = VaultShelf::new(Arc::clone(&registry));
+        Certificates::open(&config, &clock, Arc::new(shelf))?
+    };
     let ready = joining::prepare(&config, &clock, &registry).await?;
     let address = ready.as_ref().map(|ready| ready.address);
     let (join, keeper) = match ready {

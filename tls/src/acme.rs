@@ -26,7 +26,7 @@ pub use self::{
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// What an authority is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The host names, in small letters, without wildcards; at least one. One certificate has them all.
     pub domains: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 /// An account that somebody has at the authority's operator already.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExternalAccount {
     /// Its name.
     pub kid: String,

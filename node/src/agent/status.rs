@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admin::{RegistryReport, Voter},
-    certificates::TlsReport,
+    certificates::{AcmeReport, TlsReport},
     report::{ClusterReport, LinkReport, NodeReport},
 };
 
@@ -125,7 +125,22 @@ fn tls_lines(tls: &TlsReport) -> String {
         // Writing into a `String` cannot fail.
         let _ = writeln!(lines, "TLS problem: {}", escaped(problem));
     }
+    if let Some(acme) = &tls.acme {
+        let _ = writeln!(lines, "{}", acme_line(acme));
+    }
     lines
+}
+
+fn acme_line(acme: &AcmeReport) -> String {
+    let next = match u64::try_from(acme.next_in) {
+        _ if acme.ordering => "this node orders a certificate now".into(),
+        Err(_) | Ok(0) => "a certificate is due to be ordered".into(),
+        Ok(next) => format!("the next certificate is ordered in {}", time(next)),
+    };
+    match acme.failures {
+        0 => format!("ACME: {next}"),
+        failures => format!("ACME: {} failed, {next}", counted(failures.into(), "order")),
+    }
 }
 
 /// A time as people say it.
@@ -257,6 +272,7 @@ mod tests {
             expires_at: None,
             expires_in,
             problem: problem.map(str::to_owned),
+            acme: None,
         };
         let line = |tls| told(&ClusterReport { tls: Some(tls), ..nothing() });
         let good = line(tls(Some(61 * day + 5), None));
@@ -267,6 +283,19 @@ mod tests {
         let bad = line(tls(Some(-3_600), Some("the key\n is bad")));
         assert!(bad.contains("EXPIRED 60 minutes ago\nTLS problem: the key\\n is bad"), "{bad}");
         assert!(line(tls(None, None)).ends_with("no certificate yet"));
+    }
+
+    #[test]
+    fn how_it_is_with_orders_is_a_line() {
+        let line =
+            |failures, next_in, ordering| acme_line(&AcmeReport { failures, next_in, ordering });
+        assert_eq!(line(0, 30 * 86_400, false), "ACME: the next certificate is ordered in 30 days");
+        assert_eq!(
+            line(2, 60, false),
+            "ACME: 2 orders failed, the next certificate is ordered in 1 minute"
+        );
+        assert_eq!(line(0, -5, false), "ACME: a certificate is due to be ordered");
+        assert_eq!(line(1, -5, true), "ACME: 1 order failed, this node orders a certificate now");
     }
 
     #[test]

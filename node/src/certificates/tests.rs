@@ -3,6 +3,8 @@
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
+use tls::acme::MemoryShelf;
+
 use super::*;
 use crate::{config::TlsConfig, relay::testing::relay};
 
@@ -27,12 +29,16 @@ fn config(folder: &Path, self_signed: bool) -> Config {
 }
 
 fn open(folder: &Path, self_signed: bool) -> Result<Arc<Certificates>, CertificateError> {
-    Certificates::open(&config(folder, self_signed), NOW).map(Option::unwrap)
+    opened(&config(folder, self_signed)).map(Option::unwrap)
+}
+
+fn opened(config: &Config) -> Result<Option<Arc<Certificates>>, CertificateError> {
+    Certificates::open(config, &Clock::manual(NOW), Arc::new(MemoryShelf::new()))
 }
 
 #[test]
 fn without_tls_there_is_nothing() {
-    assert!(Certificates::open(&Config::default(), NOW).unwrap().is_none());
+    assert!(opened(&Config::default()).unwrap().is_none());
 }
 
 #[test]
@@ -48,6 +54,21 @@ fn files_are_served_and_reported() {
     let later = UnixMillis(1_830_297_601_000);
     assert_eq!(certificates.report(later).expires_in, Some(-1));
     assert!(!certificates.is_self_signed());
+}
+
+#[test]
+fn an_authoritys_certificate_is_to_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), true);
+    config.tls.self_signed = false;
+    config.tls.acme.domains = vec!["a.example".into()];
+    let certificates = opened(&config).unwrap().unwrap();
+    let report = certificates.report(NOW);
+    assert_eq!((report.source.as_str(), report.names), ("acme", vec!["a.example".into()]));
+    assert_eq!((report.expires_in, report.problem), (None, None));
+    let due = AcmeReport { failures: 0, next_in: -1_800_000_000, ordering: false };
+    assert_eq!(report.acme, Some(due));
+    assert!(certificates.orders().is_some() && !certificates.is_self_signed());
 }
 
 #[test]

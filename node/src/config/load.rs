@@ -9,6 +9,8 @@ use std::{
     path::PathBuf,
 };
 
+use tls::acme::Challenge;
+
 use super::{
     Config, MeshConfig, TlsConfig,
     problem::{Notice, Problem, Problems},
@@ -19,6 +21,16 @@ use super::{
 /// Room that the relay's own fields need beside an agent's message in its recipient's outbox, in
 /// bytes: `id`, `from`, `ts` and the frame's header.
 const ENVELOPE_BYTES: usize = 4_096;
+
+/// What says more of ACME, but does not switch it on.
+const ACME_DETAILS: [&str; 6] = [
+    "ACME_EMAIL",
+    "ACME_DIRECTORY",
+    "ACME_CA_ROOT",
+    "ACME_EAB_KID",
+    "ACME_EAB_HMAC",
+    "ACME_CHALLENGE",
+];
 
 /// A configuration that may be used.
 #[derive(Clone, Debug)]
@@ -81,6 +93,9 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
     problems.extend(check.public_means_encrypted());
     problems.extend(check.tls_files_come_together());
     problems.extend(check.one_source_of_certificates());
+    problems.extend(check.acme_names_domains());
+    problems.extend(check.acme_accounts_have_keys());
+    problems.extend(check.http_challenges_need_their_port());
     problems.extend(check.proxy_protocol_names_proxies());
     problems.extend(check.a_secret_follows_another());
     problems.extend(check.seeds_know_their_own());
@@ -188,8 +203,8 @@ impl Check {
         let Config { production, behind_proxy, host, .. } = self.config;
         let clash = production && !behind_proxy && is_public(host) && !self.is_encrypted();
         self.blame("HOST", &["NODE_ENV", "BEHIND_PROXY"], clash, || {
-            "NODE_ENV=production refuses unencrypted ws:// on a public address; either set TLS_CERT \
-             and TLS_KEY, or put a TLS proxy in front and set BEHIND_PROXY=true, or set HOST to a \
+            "NODE_ENV=production refuses unencrypted ws:// on a public address; either set \
+             ACME_DOMAINS, or TLS_CERT and TLS_KEY, or put a TLS proxy in front and set BEHIND_PROXY=true, or set HOST to a \
              private or loopback address such as 127.0.0.1"
                 .into()
         })
@@ -206,12 +221,53 @@ impl Check {
         [("TLS_CERT", cert), ("TLS_KEY", key)].into_iter().filter_map(problem).collect()
     }
 
-    fn one_source_of_certificates(&self) -> Option<Problem> {
-        let clash = self.config.tls.self_signed && self.config.tls.names_files();
-        self.blame("TLS_SELF_SIGNED", &["TLS_CERT", "TLS_KEY"], clash, || {
+    fn one_source_of_certificates(&self) -> Vec<Problem> {
+        let tls = &self.config.tls;
+        let clash = tls.self_signed && tls.names_files();
+        let own = self.blame("TLS_SELF_SIGNED", &["TLS_CERT", "TLS_KEY"], clash, || {
             "must not be set together with TLS_CERT and TLS_KEY: agents are shown the certificate in \
              the files, or one of the node's own"
                 .into()
+        });
+        let clash = !tls.acme.domains.is_empty() && (tls.self_signed || tls.names_files());
+        let others = ["TLS_CERT", "TLS_KEY", "TLS_SELF_SIGNED"];
+        let authority = self.blame("ACME_DOMAINS", &others, clash, || {
+            "must not be set together with TLS_CERT, TLS_KEY or TLS_SELF_SIGNED: the certificate comes \
+             from an authority, or from the files, or from the node"
+                .into()
+        });
+        own.into_iter().chain(authority).collect()
+    }
+
+    /// Who sets any of it wants certificates, and would run without.
+    fn acme_names_domains(&self) -> Vec<Problem> {
+        let lacks = self.config.tls.acme.domains.is_empty();
+        let problem = |variable| {
+            self.blame(variable, &["ACME_DOMAINS"], lacks && self.is_given(variable), || {
+                "is of no use without ACME_DOMAINS: set it to the names that agents connect to"
+                    .into()
+            })
+        };
+        ACME_DETAILS.into_iter().filter_map(problem).collect()
+    }
+
+    fn acme_accounts_have_keys(&self) -> Option<Problem> {
+        let acme = &self.config.tls.acme;
+        let (variable, clash) = match (&acme.eab_kid, &acme.eab_hmac) {
+            (Some(_), None) => ("ACME_EAB_HMAC", true),
+            (None, Some(_)) => ("ACME_EAB_KID", true),
+            _ => ("ACME_EAB_KID", false),
+        };
+        self.blame(variable, &["ACME_EAB_KID", "ACME_EAB_HMAC"], clash, || {
+            "must be set too: ACME_EAB_KID and ACME_EAB_HMAC go together".into()
+        })
+    }
+
+    fn http_challenges_need_their_port(&self) -> Option<Problem> {
+        let TlsConfig { acme, http_port, .. } = &self.config.tls;
+        let asks = !acme.domains.is_empty() && acme.challenge == Challenge::Http01;
+        self.blame("HTTP_PORT", &["ACME_CHALLENGE"], asks && http_port.is_none(), || {
+            "must not be none: the authority asks there when ACME_CHALLENGE is http-01".into()
         })
     }
 

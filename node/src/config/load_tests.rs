@@ -385,6 +385,34 @@ fn contradictions_about_certificates_are_refused() {
     assert_eq!(loaded(&FILES).notices, []);
 }
 
+/// TLS by an authority.
+const ACME: (&str, &str) = ("ACME_DOMAINS", "relay.example");
+
+#[test]
+fn an_authority_is_asked_for_names_and_is_the_only_source() {
+    let settings = loaded(&[ACME, ("ACME_CHALLENGE", "http-01"), ("ACME_EMAIL", "a@b.c")]);
+    let source = settings.config.tls.source().unwrap();
+    let crate::config::CertificateSource::Acme(settings) = source else { panic!("{source:?}") };
+    assert_eq!(settings.domains, ["relay.example"]);
+    assert_eq!(settings.directory, tls::acme::LETS_ENCRYPT);
+    assert_eq!(settings.challenge, Challenge::Http01);
+    one_problem(&[("ACME_DOMAINS", "*.a.example")], &["ACME_DOMAINS", "no wildcards"]);
+    one_problem(&[("ACME_EMAIL", "a@b.c")], &["ACME_EMAIL", "of no use without ACME_DOMAINS"]);
+    for other in [&FILES[..], &[("TLS_SELF_SIGNED", "true")]] {
+        let both = [&[ACME], other].concat();
+        one_problem(&both, &["ACME_DOMAINS", "must not be set together with TLS_CERT"]);
+    }
+    let key = ("ACME_EAB_HMAC", "c2VjcmV0");
+    one_problem(&[ACME, key], &["ACME_EAB_KID", "must be set too"]);
+    one_problem(&[ACME, ("ACME_EAB_KID", "kid")], &["ACME_EAB_HMAC", "must be set too"]);
+    let said = loaded(&[ACME, ("ACME_EAB_KID", "kid"), key]).to_string();
+    assert!(said.contains("ACME_EAB_HMAC = (hidden)") && !said.contains("c2VjcmV0"), "{said}");
+    let closed = [ACME, ("ACME_CHALLENGE", "http-01"), ("HTTP_PORT", "none")];
+    one_problem(&closed, &["HTTP_PORT", "must not be none"]);
+    loaded(&[ACME, ("HTTP_PORT", "none")]);
+    assert_eq!(loaded(&[ACME, ("NODE_ENV", "production")]).notices, []);
+}
+
 #[test]
 fn ports_of_tls_differ() {
     let with = |more: &[(&'static str, &'static str)]| [&FILES, more].concat();

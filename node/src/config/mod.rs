@@ -1,10 +1,11 @@
 //! Configuration as the rest of the relay sees it: checked, typed, complete.
 //!
 //! This file owns the checked shape and its defaults. Beside it: `settings`, the one table of what
-//! can be set; `rule`, what a value may look like; `mesh`, the part in a cluster; `tls`, agents' TLS; `written`, the five places settings come from;
-//! `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
+//! can be set; `rule`, what a value may look like; `mesh`, the part in a cluster; `tls`, agents' TLS; `acme`, an
+//! authority's part in it; `written`, the five places settings come from; `load`, from written to checked; `problem`, what is said when something is wrong. Nothing here
 //! reads the machine but [`Sources::gather`], and no secret's value is ever shown.
 
+mod acme;
 mod load;
 mod mesh;
 mod problem;
@@ -23,6 +24,7 @@ use std::{
 use ipnet::IpNet;
 
 pub use self::{
+    acme::{AcmeConfig, MacKey},
     load::{Chosen, Loaded, check, load},
     mesh::{Advertise, Credentials, InvalidAddress, MESH_PORT, MeshConfig},
     problem::{Notice, Problem, Problems},

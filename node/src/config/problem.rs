@@ -159,12 +159,13 @@ impl fmt::Display for Notice {
             ),
             Self::TlsPortUnused { variable } => write!(
                 f,
-                "{variable} is set, but not used: there is no TLS without TLS_CERT and TLS_KEY, or \
-                 TLS_SELF_SIGNED=true",
+                "{variable} is set, but not used: there is no TLS without ACME_DOMAINS, TLS_CERT \
+                 and TLS_KEY, or TLS_SELF_SIGNED=true",
             ),
             Self::SelfSignedInProduction => f.write_str(
                 "TLS_SELF_SIGNED is for development: agents refuse the certificate unless each is told \
-                 to trust it; in production set TLS_CERT and TLS_KEY",
+                 to trust it; in production set ACME_DOMAINS, or \
+                 TLS_CERT and TLS_KEY",
             ),
             Self::NoSeeds => f.write_str(
                 "SEEDS is empty: this node looks for no others; those that have it among their SEEDS \

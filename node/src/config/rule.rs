@@ -35,7 +35,7 @@ type Read<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
 type Show<T> = Box<dyn Fn(&T) -> String + Send + Sync>;
 
 impl<T: 'static> Rule<T> {
-    fn new(
+    pub(super) fn new(
         value_name: &'static str,
         allowed: impl Into<String>,
         read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Config,
+    Config, acme,
     rule::{
         Rule, address, advertise, bytes, cluster_secret, duration, environment, file, folder,
         label, log_filter, log_format, networks, number, origins, port, secret, seeds,
@@ -212,6 +212,21 @@ fn tls() -> Vec<Setting> {
         setting(row, "TLS_SELF_SIGNED", switch(), |c| &mut c.tls.self_signed,
             "Instead of TLS_CERT, for development: a certificate of the node's own, that agents must be \
              told to trust"),
+        setting(row, "ACME_DOMAINS", acme::domains(), |c| &mut c.tls.acme.domains,
+            "Instead of TLS_CERT: names for which an authority gives the certificate by ACME, comma \
+             separated; the same on every node"),
+        setting(row, "ACME_EMAIL", acme::email(), |c| &mut c.tls.acme.email,
+            "Whom the authority writes to when something is wrong"),
+        setting(row, "ACME_DIRECTORY", acme::directory(), |c| &mut c.tls.acme.directory,
+            "The authority's ACME directory; Let's Encrypt unless set"),
+        setting(row, "ACME_CA_ROOT", file(), |c| &mut c.tls.acme.ca_root,
+            "For a private authority: what vouches for its directory, PEM; none: what browsers trust"),
+        setting(row, "ACME_EAB_KID", acme::eab_kid(), |c| &mut c.tls.acme.eab_kid,
+            "Key id of an account at the authority, where it asks for one"),
+        setting(row, "ACME_EAB_HMAC", acme::eab_hmac(), |c| &mut c.tls.acme.eab_hmac,
+            "With ACME_EAB_KID: the account's HMAC key, base64url").hidden(),
+        setting(row, "ACME_CHALLENGE", acme::challenge(), |c| &mut c.tls.acme.challenge,
+            "How the names are proven: tls-alpn-01 on port 443, or http-01 on port 80"),
         setting(row, "TLS_PORT", number(PORT), |c| &mut c.tls.port,
             "With TLS: port that agents connect to, instead of PORT; 0 lets the system choose"),
         setting(row, "HTTP_PORT", port(), |c| &mut c.tls.http_port,

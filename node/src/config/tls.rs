@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use tls::acme::Settings;
+
+use super::AcmeConfig;
+
 /// How agents' TLS is configured. Without a certificate there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
@@ -11,6 +15,8 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// Whether the node makes itself a certificate (`TLS_SELF_SIGNED`).
     pub self_signed: bool,
+    /// What an authority is asked for (`ACME_…`).
+    pub acme: AcmeConfig,
     /// Port for agents (`TLS_PORT`), in place of the unencrypted one; 0 lets the system choose.
     pub port: u16,
     /// Port that sends clients to the encrypted one (`HTTP_PORT`); 0 lets the system choose, none
@@ -30,6 +36,8 @@ pub enum CertificateSource {
     },
     /// From the node itself.
     SelfSigned,
+    /// From an authority, by ACME.
+    Acme(Settings),
 }
 
 impl TlsConfig {
@@ -39,7 +47,8 @@ impl TlsConfig {
             (Some(cert), Some(key)) => {
                 Some(CertificateSource::Files { cert: cert.clone(), key: key.clone() })
             }
-            _ => self.self_signed.then_some(CertificateSource::SelfSigned),
+            _ if self.self_signed => Some(CertificateSource::SelfSigned),
+            _ => self.acme.settings().map(CertificateSource::Acme),
         }
     }
 
@@ -51,6 +60,7 @@ impl TlsConfig {
 
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { cert: None, key: None, self_signed: false, port: 443, http_port: Some(80) }
+        let acme = AcmeConfig::default();
+        Self { cert: None, key: None, self_signed: false, acme, port: 443, http_port: Some(80) }
     }
 }

@@ -1,7 +1,7 @@
 //! What is answered on the port of plain HTTP when agents connect by TLS: where to go instead, and an
 //! authority's challenges (PROTOCOL section 1).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,6 +19,9 @@ use tls::agents::Served;
 
 use super::{ApiError, access_log};
 
+/// When to come again while there is no certificate yet: an order takes some seconds.
+const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The port that `https://` means if it names none.
 const HTTPS_PORT: u16 = 443;
 
@@ -29,7 +32,8 @@ struct Redirect {
 }
 
 /// The paths of the port of plain HTTP: all of them send clients to `tls_port` of the host that they
-/// asked for, but for the answers to challenges that `served` has.
+/// asked for, but for the answers to challenges that `served` has. Until there is a certificate nobody is
+/// sent where nobody is let in.
 pub fn redirect_router(served: Arc<Served>, tls_port: u16) -> Router {
     Router::new()
         .route("/.well-known/acme-challenge/{token}", get(challenge))
@@ -47,6 +51,12 @@ async fn challenge(State(state): State<Redirect>, Path(token): Path<String>) -> 
 }
 
 async fn redirect(State(state): State<Redirect>, request: Request) -> Response {
+    if state.served.chains().is_empty() {
+        let message = "this node has no certificate yet: try again";
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_certificate", message)
+            .retry_after(CERTIFICATE_PATIENCE)
+            .into_response();
+    }
     let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let named = request.uri().authority().map(Authority::as_str).or(header);
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

@@ -6,6 +6,7 @@ use metrics::{
     gauge, histogram,
 };
 
+use crate::certificates::TlsReport;
 use crate::net::tls::{HandshakeError, TlsStream};
 
 /// Handles of what is counted of agents' TLS.
@@ -17,9 +18,15 @@ pub struct TlsMetrics {
     pub failed: Failed,
     /// From accepting a connection to the end of its handshake.
     pub seconds: Histogram,
-    /// Seconds until the first of the certificates expires; below 0 when it has, and without end where
-    /// there is none.
+    /// Seconds until the first of the certificates expires; below 0 when it has, 0 where there is none
+    /// yet, and without end without TLS.
     pub certificate_expires: Gauge,
+    /// Orders of certificates that have failed since the last that succeeded.
+    pub acme_failures: Gauge,
+    /// Seconds until the next order; without end where none are made.
+    pub acme_next: Gauge,
+    /// 1 while this node orders, else 0.
+    pub acme_ordering: Gauge,
     /// New certificates taken over from files.
     pub reloads: Counter,
     /// New certificates in files that were refused.
@@ -74,6 +81,12 @@ impl TlsMetrics {
             "arc_tls_certificate_expires_seconds",
             "seconds until the first of the certificates for agents expires"
         );
+        describe_gauge!("arc_acme_failures", "orders failed since the last that succeeded");
+        describe_gauge!(
+            "arc_acme_next_try_seconds",
+            "seconds until the next order of a certificate"
+        );
+        describe_gauge!("arc_acme_ordering", "whether this node orders a certificate now");
         describe_counter!("arc_tls_reloads_total", "new certificates taken over from files");
         describe_counter!(
             "arc_tls_reload_failures_total",
@@ -84,15 +97,23 @@ impl TlsMetrics {
             failed: Failed::new(),
             seconds: histogram!("arc_tls_handshake_seconds"),
             certificate_expires: gauge!("arc_tls_certificate_expires_seconds"),
+            acme_failures: gauge!("arc_acme_failures"),
+            acme_next: gauge!("arc_acme_next_try_seconds"),
+            acme_ordering: gauge!("arc_acme_ordering"),
             reloads: counter!("arc_tls_reloads_total"),
             reload_failures: counter!("arc_tls_reload_failures_total"),
         }
     }
 
-    /// Says in how many seconds the first of the certificates expires.
+    /// Says how it is with the certificates; none: there is no TLS.
     #[allow(clippy::cast_precision_loss)] // a year has 3e7 seconds
-    pub fn set_expiry(&self, seconds: Option<i64>) {
-        self.certificate_expires.set(seconds.map_or(f64::INFINITY, |seconds| seconds as f64));
+    pub fn set_certificate(&self, report: Option<&TlsReport>) {
+        let expires = report.map(|report| report.expires_in.unwrap_or(0) as f64);
+        self.certificate_expires.set(expires.unwrap_or(f64::INFINITY));
+        let acme = report.and_then(|report| report.acme.as_ref());
+        self.acme_failures.set(acme.map_or(0, |acme| acme.failures));
+        self.acme_next.set(acme.map_or(f64::INFINITY, |acme| acme.next_in.max(0) as f64));
+        self.acme_ordering.set(acme.map_or(0.0, |acme| f64::from(u8::from(acme.ordering))));
     }
 
     /// Counts a handshake that was done.

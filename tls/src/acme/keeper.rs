@@ -1,7 +1,7 @@
 //! What each node does about its certificate: it serves what lies on the shelf, and the leader sees to it
 //! that there is something.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
@@ -210,6 +210,12 @@ impl Orders {
 
     fn now_ms(&self) -> u64 {
         ms((self.wall)())
+    }
+}
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orders").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
