@@ -77,7 +77,7 @@ async fn agents_are_listed_page_by_page() {
     assert_eq!((status, &page["next"]), (200, &json!("bob-1")));
     let expected = json!({
         "agent_id": "ann-1", "registered_at": 1_800_000_000_000_u64, "serial": 2,
-        "revoked": false, "banned": false, "connected": false,
+        "revoked": false, "banned": false, "connected": false, "node": null,
     });
     assert_eq!(page["agents"][0], expected);
     let (_, page) = office.ask("GET", "/agents?after=bob-1&limit=2", "").await;
