@@ -18,6 +18,11 @@ thread_local! {
 /// Stack of a seeded thread: debug builds of TLS handshakes need more than the default.
 const STACK_BYTES: usize = 8 << 20;
 
+/// Held by tests whose runs must come out the same, and by those that would disturb them: runtimes and
+/// TLS keep a little state that all threads of a process share.
+#[cfg(test)]
+pub(crate) static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// Runs `run` on a fresh thread, whose randomness all comes from `seed`. A panic goes on here.
 ///
 /// Fresh, because threads keep hash keys and generators that were drawn before.
