@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, process::Command};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tests::{
     Relay, arc_relay,
@@ -124,7 +125,7 @@ async fn what_the_authority_refuses_is_said_and_agents_are_not_kept_waiting() {
     }
     // Once it is mended, the operator need not wait.
     pebble.name(NAME, address).await;
-    relay.signal(rustix::process::Signal::HUP);
+    relay.signal(Signal::HUP);
     has_certificate(&relay).await;
     eventually("it is content", || async { report(&relay).await["problem"].is_null() }).await;
 }
@@ -186,13 +187,18 @@ async fn the_next_leader_carries_on_when_one_is_killed_in_the_middle() {
     let (mut cluster, addresses) = three(&pebble).await;
     let leads = leader(&cluster).await;
     pebble.name(NAME, addresses[(leads + 1) % 3]).await;
+    // Until it is given up, the leader waits for it to know the answers.
+    let sleeper = (leads + 2) % 3;
+    cluster.nodes[sleeper].signal(Signal::STOP);
     pebble.begin().await;
-    let node = &cluster.nodes[leads];
-    eventually("it has ordered", || async { node.log.last("ordered a certificate").is_some() })
-        .await;
+    let ordered = || async { cluster.nodes[leads].log.last("ordered a certificate").is_some() };
+    eventually("it has ordered", ordered).await;
     cluster.nodes[leads].kill9();
+    cluster.nodes[sleeper].signal(Signal::CONT);
     cluster.nodes.remove(leads);
     all_show_the_same(&cluster, &pebble).await;
+    let carried_on = |node: &Relay| node.log.last("carrying on with an order").is_some();
+    assert!(cluster.nodes.iter().any(carried_on));
     assert_eq!(issued(&pebble), 1);
     assert_eq!(pebble.log().matches("POST /order-plz").count(), 1, "nobody has ordered anew");
 }
