@@ -39,7 +39,7 @@ pub struct Agent {
     /// Whether the agent is connected; in a list, to the node that was asked.
     pub connected: bool,
     /// The node that it is connected to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub node: Option<String>,
 }
 

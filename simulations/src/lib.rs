@@ -7,15 +7,8 @@
 //! # What is known to fail
 //!
 //! Of the engines' seeds 1 to 1000 of each kind of fault, with the default options (`--core --faults
-//! KIND`):
-//!
-//! - `partition` 953: an owner thinks a home dead that others hear again, and so does not learn of a
-//!   session there; it says that the agent is nowhere to a node that was told of that session a second
-//!   ago, had no route to it, and forgot it. One message is lost. A node that remembered for some
-//!   seconds the sessions that it was told of would not believe the owner.
-//!
-//! Of the seeds 1 to 150 of whole nodes with all faults (`--seeds 1..=150`): none. CI draws some anew,
-//! with all kinds of faults (`tests/whole.rs`).
+//! KIND`), none. Of the seeds 1 to 150 of whole nodes with all faults (`--seeds 1..=150`), none. CI draws some of
+//! both anew, with all kinds of faults.
 
 pub mod core;
 pub mod entropy;

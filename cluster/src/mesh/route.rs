@@ -9,6 +9,7 @@
 //! either arrived there or come back. So there is never more than one node that may still hold
 //! messages of a route, and the order holds.
 
+mod fence;
 mod known;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{Lost, Message, Pushed};
 use crate::{NodeId, SessionId, wire::LANES};
 
+use fence::{Fence, FenceLane};
 pub(super) use known::{Known, RingView, Vouched, coarse_seconds};
 
 /// How long a message may wait for its recipient's place.
@@ -105,49 +107,6 @@ enum Standing {
     Ended,
     /// The link to its home is lost: it may have ended with it.
     Gone,
-}
-
-/// A session whose home may still hold messages of this route.
-#[derive(Debug)]
-struct Fence {
-    session: SessionId,
-    epoch: u64,
-    lanes: [FenceLane; LANES],
-    /// Since when it is waited for, as far as time was looked at.
-    since: Option<Duration>,
-}
-
-impl Fence {
-    fn new(session: SessionId, epoch: u64) -> Self {
-        Self { session, epoch, lanes: [FenceLane::Due; LANES], since: None }
-    }
-
-    fn node(&self) -> NodeId {
-        self.session.node
-    }
-
-    fn give_up(&mut self) {
-        self.lanes.iter_mut().filter(|lane| lane.is_open()).for_each(|l| *l = FenceLane::GivenUp);
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FenceLane {
-    /// The frame found no room yet.
-    Due,
-    /// The frame is on its way there or back.
-    Sent,
-    /// Nothing of this lane comes back any more.
-    Done,
-    /// What still comes back on this lane comes too late.
-    GivenUp,
-}
-
-impl FenceLane {
-    /// Whether messages may come back on the lane that are to be sent again.
-    fn is_open(self) -> bool {
-        matches!(self, Self::Due | Self::Sent)
-    }
 }
 
 /// A route that may not be used yet, and the messages that wait for it.

@@ -235,7 +235,7 @@ impl Routes {
                 None if cx.out.here(&agent, message.from, message.followed, &message.body) => {
                     return None;
                 }
-                None => Route::unknown(self.last_ask()),
+                None => self.unknown(&mut shard, &agent, cx.now),
             };
             self.open(&mut shard, &agent, route);
         }

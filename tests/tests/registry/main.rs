@@ -6,3 +6,4 @@
 mod beginning;
 mod keeping;
 mod refusals;
+mod storm;

@@ -246,7 +246,9 @@ impl Routes {
     /// Looks through one shard.
     fn forget_idle(&self, now: Duration) {
         let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = self.shards[index].write();
+        shard.forget_told(now);
         let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
-        self.shards[index].write().known.retain(|_, known| known.used_s() >= oldest);
+        shard.known.retain(|_, known| known.used_s() >= oldest);
     }
 }

@@ -17,10 +17,19 @@ use crate::{
 /// How many routes are kept, in whole shards: some 150 MB of them at the most.
 const ROUTES_MAX: usize = 1_000_000;
 
+/// How many sessions are remembered that this node was told of without a route to their agents: some
+/// 8 MB of them.
+const TOLD_MAX: usize = 65_536;
+
+/// How long they are: whoever does not know of such a session does by then, or has lost its links.
+const TOLD_FOR: Duration = Duration::from_secs(10);
+
 /// The routes of some agents: each is known or open, or there is none.
 pub(super) struct Shard {
     pub(super) known: HashMap<AgentId, Known, Keyed>,
     pub(super) open: HashMap<AgentId, Route, Keyed>,
+    /// Sessions of agents without a route that were told of lately, and when.
+    told: HashMap<AgentId, (SessionId, Duration), Keyed>,
 }
 
 impl Routes {
@@ -37,6 +46,9 @@ impl Routes {
         self.found(&mut shard, agent, place, take);
         let need = self.advance(&mut shard, agent, cx);
         let open = shard.open.contains_key(agent);
+        if !open && place.session.node != self.me {
+            shard.note(agent, place.session, cx.now);
+        }
         drop(shard);
         drop(self.gate.write());
         (open, need.into_iter().collect())
@@ -71,6 +83,9 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> Needs {
         let mut shard = self.lock(agent.as_str());
+        if shard.told.get(agent).is_some_and(|(session, _)| *session <= was) {
+            shard.told.remove(agent);
+        }
         if let Some(known) = shard.known.get(agent).filter(|known| known.session() <= was) {
             let route = known.doubted(self.last_ask());
             self.open(&mut shard, agent, route);
@@ -116,6 +131,19 @@ impl Routes {
             }
         }
         needs
+    }
+
+    /// A route to an agent to which there was none. A session that was told of lately counts as if it
+    /// was told of now: who is asked may not know of it.
+    pub(super) fn unknown(&self, shard: &mut Shard, agent: &AgentId, now: Duration) -> Route {
+        let mut route = Route::unknown(self.last_ask());
+        if let Some((session, at)) = shard.told.remove(agent)
+            && now.saturating_sub(at) < TOLD_FOR
+            && self.is_heard(session.node)
+        {
+            route.told(Place { session, vouched: None }, self.next_epoch());
+        }
+        route
     }
 
     /// Puts an open route in the place of what was there.
@@ -243,7 +271,11 @@ impl Routes {
 impl Shard {
     /// No routes.
     pub(super) fn new(hasher: Keyed) -> Self {
-        Self { known: HashMap::with_hasher(hasher), open: HashMap::with_hasher(hasher) }
+        Self {
+            known: HashMap::with_hasher(hasher),
+            open: HashMap::with_hasher(hasher),
+            told: HashMap::with_hasher(hasher),
+        }
     }
 
     /// The home to which messages for the agent may be pushed now.
@@ -262,6 +294,19 @@ impl Shard {
     pub(super) fn agent(&self, agent: &str) -> Option<AgentId> {
         let known = self.known.get_key_value(agent).map(|(agent, _)| agent);
         known.or_else(|| Some(self.open.get_key_value(agent)?.0)).cloned()
+    }
+
+    /// Remembers for a while that the agent, to which there may be no route, has this session.
+    fn note(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
+        let is_newest = self.told.get(agent).is_none_or(|(told, _)| *told <= session);
+        if is_newest && !self.known.contains_key(agent) && self.told.len() < TOLD_MAX / SHARDS {
+            self.told.insert(agent.clone(), (session, now));
+        }
+    }
+
+    /// Forgets what was told of long ago.
+    pub(super) fn forget_told(&mut self, now: Duration) {
+        self.told.retain(|_, (_, at)| now.saturating_sub(*at) < TOLD_FOR);
     }
 
     /// Forgets one of the routes if there are too many: the one of a few that was idle longest.

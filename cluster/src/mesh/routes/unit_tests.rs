@@ -129,6 +129,24 @@ fn nobody_else_says_what_is_here() {
 }
 
 #[test]
+fn an_owner_that_has_not_heard_of_a_session_is_not_believed() {
+    for (ended, seconds, left) in [(false, 9, 1), (true, 9, 0), (false, 10, 0)] {
+        let (routes, out) = known(&[]);
+        routes.heard(NodeId(2), &out, NOW);
+        let agent_a = agent("agent-a");
+        let before = NOW.saturating_sub(Duration::from_secs(seconds));
+        routes.moved(NodeId(2), &agent_a, None, Some(session(1, 2)), &RING, &out, before);
+        if ended {
+            routes.moved(OWNER, &agent_a, Some(session(1, 2)), None, &RING, &out, before);
+        }
+        out.take();
+        let needs = say(&routes, &out, b"a", &["agent-a"]);
+        answer(&routes, &out, &needs[0], Located::Nobody);
+        assert_eq!(routes.open.load(Ordering::Relaxed), left, "{ended} {seconds}");
+    }
+}
+
+#[test]
 fn a_bounce_of_an_earlier_era_changes_nothing() {
     let (routes, out) = known(&[("agent-a", 2)]);
     let direct = Direct {
