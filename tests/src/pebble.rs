@@ -8,7 +8,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -154,6 +156,8 @@ impl Pebble {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        // Another name than its certificates', or OpenSSL takes those for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "the authority's own authority");
         let key = || KeyPair::generate().expect("keys can be made");
         let ca = CertifiedIssuer::self_signed(params, key()).expect("a CA can be made");
         let own = key();

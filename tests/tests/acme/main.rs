@@ -3,4 +3,6 @@
 // The machine's clock is the one that a black box runs on.
 #![allow(clippy::disallowed_methods)]
 
+mod agent;
+mod nodes;
 mod orders;
