@@ -254,7 +254,10 @@ impl<P: Peers, R: Resolve> Running<P, R> {
             let mut others = seed.found().iter().filter(|other| !self.dialler.is_own(**other));
             others.all(|other| self.dialler.has_failed(*other))
         });
-        if !all_failed || !matches!(error, DialError::Unreachable(_)) {
+        if !all_failed
+            || !matches!(error, DialError::Unreachable(_))
+            || self.shared.has_left(address)
+        {
             return;
         }
         if let Some(seed) = self.seeds.unreachable(address, self.shared.now()) {

@@ -157,6 +157,12 @@ impl Shared {
         look(&self.state.lock().view)
     }
 
+    /// Whether the node at this address has said goodbye: then nobody has to look for it.
+    pub(super) fn has_left(&self, address: SocketAddr) -> bool {
+        let members = self.members.borrow();
+        members.iter().any(|it| it.address == address && it.state == MemberState::Left)
+    }
+
     /// Takes in what happened, tells who watches the members, and logs what changed.
     pub(super) fn apply(&self, event: Event) {
         let now = self.now();
