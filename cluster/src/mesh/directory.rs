@@ -189,9 +189,11 @@ impl Directory {
         }
         let known = self.records.get(agent).map(|record| record.session);
         if let Some(newer) = known.filter(|known| *known > session) {
+            // The home takes the answer for this owner's word.
+            self.watch(agent.as_str(), from);
             return vec![published(agent, session, Published::Outdone(newer))];
         }
-        let notified = self.to_notify(agent, known, session, arrival);
+        let notified = self.to_notify(agent, session, arrival);
         self.departed.remove(agent);
         self.enter(agent, session, false, now);
         // Whoever was told takes this owner's word for it that nothing has changed since.
@@ -207,35 +209,25 @@ impl Directory {
     /// Who must hear of a session before it may greet its agent: all that may still send to an older
     /// one, or hold it, or answer for this owner. Those that this owner does not reach are for the
     /// home to tell.
-    fn to_notify(
-        &self,
-        agent: &AgentId,
-        known: Option<SessionId>,
-        session: SessionId,
-        arrival: bool,
-    ) -> Vec<NodeId> {
+    fn to_notify(&self, agent: &AgentId, session: SessionId, arrival: bool) -> Vec<NodeId> {
         let home = session.node;
-        let nodes: BTreeSet<NodeId> = match known {
+        let mut nodes = BTreeSet::new();
+        if arrival && !self.is_settled(agent.as_str()) {
             // Others may know more of the agent than this owner, and may be asked in its place.
-            _ if arrival && !self.is_settled(agent.as_str()) => {
-                self.peers.keys().copied().collect()
-            }
-            // Whoever knows the node knows enough.
-            Some(known) if known.node != home => {
-                let record = self.records.get(agent);
-                let watchers = record.into_iter().flat_map(|record| record.watchers.iter());
-                watchers.copied().chain([known.node]).collect()
-            }
-            None if arrival => {
-                let departed = self.departed.get(agent).filter(|departed| departed.home != home);
-                departed
-                    .into_iter()
-                    .flat_map(|departed| departed.watchers.iter().copied())
-                    .collect()
-            }
-            _ => BTreeSet::new(),
-        };
-        nodes.into_iter().filter(|node| *node != home).collect()
+            nodes.extend(self.peers.keys());
+        }
+        // Whoever knows the node knows enough, unless the home has not waited for them yet: they were
+        // told on the word of others.
+        let is_news = |record: &&Record| record.session.node != home || record.is_hearsay;
+        if let Some(record) = self.records.get(agent).filter(is_news) {
+            nodes.extend(record.watchers.iter().chain([&record.session.node]));
+        }
+        let departed = self.departed.get(agent);
+        if let Some(departed) = departed.filter(|departed| arrival && departed.home != home) {
+            nodes.extend(&departed.watchers);
+        }
+        nodes.remove(&home);
+        nodes.into_iter().collect()
     }
 
     fn reached(&self, nodes: &[NodeId]) -> Vec<NodeId> {
@@ -270,7 +262,7 @@ impl Directory {
         match is {
             None if known.is_some() && known == was => self.end(agent),
             Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
-                let notified = self.to_notify(agent, known, session, false);
+                let notified = self.to_notify(agent, session, false);
                 let notified = self.reached(&notified);
                 self.enter(agent, session, true, now);
                 for node in &notified {

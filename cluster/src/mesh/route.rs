@@ -250,12 +250,20 @@ impl<C> Route<C> {
 
     /// The agent's session is this one, somebody says unasked. A route that leads nowhere yet does not
     /// follow: the word may have been long on its way, and this node may have heard of a newer session
-    /// since, and forgotten it. It asks, and takes no older one for an answer.
+    /// since, and forgotten it. Nor does any follow a word that is not the owner's: when that session is
+    /// outdone in turn, this node may not be told, and messages that were sent after it may be lost
+    /// with its home. It asks, and takes no older one for an answer.
     pub(super) fn told(&mut self, place: Place, epoch: u64) {
-        if self.was.is_some() || self.fence.is_some() || self.place.is_some() {
+        let leads_somewhere = self.was.is_some() || self.fence.is_some() || self.place.is_some();
+        let is_known = self.place.is_some_and(|known| known.session == place.session);
+        if is_known || (leads_somewhere && place.vouched.is_some()) {
             self.found(place, epoch);
         } else if self.believes(place) {
             self.newest = Some((place.session, Standing::Live));
+            self.place = None;
+            if self.was.is_some_and(|was| was != place.session) {
+                self.fence_former(epoch);
+            }
         }
     }
 

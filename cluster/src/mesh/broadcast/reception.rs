@@ -105,6 +105,8 @@ impl Reception {
             let below = std::mem::replace(&mut self.early, above);
             self.held_bytes -= below.values().map(Kept::bytes).sum::<usize>();
             self.unplaced += below.len() as u64;
+            // A peer that sent before it started has said places that were given up and forgotten.
+            self.learn(self.placed, now);
         }
         self.place(seq, now);
     }
@@ -440,6 +442,21 @@ mod tests {
         assert_eq!(reception.take_unplaced(), 2, "there is no room for more than one");
         reception.poll(HELD_FOR_MAX);
         assert_eq!((reception.take_unplaced(), reception.held_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn what_was_placed_before_the_start_is_not_waited_for_without_end() {
+        let mut reception = Reception::default();
+        assert_eq!(reception.broadcast(&message(51, b""), Duration::ZERO), Verdict::Held);
+        reception.poll(HELD_FOR_MAX);
+        reception.start(0, HELD_FOR_MAX);
+        assert_eq!(
+            reception.follow(&direct()),
+            Verdict::Held,
+            "the lane says that it is behind 51"
+        );
+        reception.poll(HELD_FOR_MAX * 2);
+        assert_eq!((released(&mut reception), reception.held_bytes()), (vec![0], 0));
     }
 
     #[test]

@@ -118,7 +118,10 @@ fn an_older_session_is_outdone_and_a_late_goodbye_changes_nothing() {
         assert_eq!(answer, [published(&abc(), old, Published::Outdone(new))]);
     }
     assert_eq!(directory.withdraw(&abc(), old), []);
-    assert_eq!(directory.lookup(ME, "abc", false), Located::At(new));
+    assert_eq!(directory.lookup(ME, "abc", true), Located::At(new));
+    let next = directory.publish(NodeId(4), &abc(), session(3, 4), true, at(1));
+    let told = accepted(&[2, 3], Some(new), session(3, 4));
+    assert_eq!(next, told, "who was answered with a session hears of the next");
 }
 
 #[test]
@@ -186,6 +189,31 @@ fn what_others_say_is_believed_if_it_is_newer_and_known_nodes() {
     assert_eq!(directory.moved(&abc(), Some(one), None, at(1)), []);
     assert_eq!(directory.lookup(ME, "abc", true), Located::At(two));
     assert_eq!(directory.moved(&abc(), Some(two), None, at(1)), told(&[4, 2], Some(two), None));
+}
+
+#[test]
+fn a_home_waits_for_those_who_were_told_on_the_word_of_others() {
+    let mut directory = owner(true);
+    let (one, two) = (session(1, 2), session(2, 3));
+    directory.publish(one.node, &abc(), one, true, at(1));
+    directory.lookup(NodeId(4), "abc", false);
+    directory.moved(&abc(), None, Some(two), at(1));
+    let answer = directory.publish(two.node, &abc(), two, true, at(2));
+    assert_eq!(answer, accepted(&[2, 4], Some(two), two));
+    let renewed = directory.publish(two.node, &abc(), two, true, at(3));
+    assert_eq!(renewed, accepted(&[], Some(two), two), "it has told of it itself");
+}
+
+#[test]
+fn a_home_waits_for_who_watched_a_session_that_ended_before_others_told_of_the_next() {
+    let mut directory = owner(true);
+    let (one, two) = (session(1, 2), session(2, 3));
+    directory.publish(one.node, &abc(), one, true, at(1));
+    directory.lookup(NodeId(4), "abc", false);
+    directory.withdraw(&abc(), one);
+    directory.moved(&abc(), None, Some(two), at(1));
+    let answer = directory.publish(two.node, &abc(), two, true, at(2));
+    assert_eq!(answer, accepted(&[4], Some(two), two));
 }
 
 #[test]
@@ -297,11 +325,12 @@ proptest! {
                 Op::Publish(time, node, arrival) => {
                     let session = session(time, node);
                     let got = directory.publish(session.node, &abc(), session, arrival, at(1));
-                    let (was, watchers) = match model.take() {
+                    let (was, mut watchers) = match model.take() {
                         Some((known, watchers)) => (Some(known), watchers),
                         None => (None, BTreeSet::new()),
                     };
                     if let Some(newer) = was.filter(|was| *was > session) {
+                        watchers.insert(node);
                         model = Some((newer, watchers));
                         (got, vec![published(&abc(), session, Published::Outdone(newer))])
                     } else {

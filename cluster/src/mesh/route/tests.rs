@@ -17,6 +17,22 @@ fn at(time: u64, node: u64) -> Place {
     Place { session: session(time, node), vouched: None }
 }
 
+/// One ring, whose owner is node 9.
+struct Only;
+impl RingView for Only {
+    fn number(&self) -> u64 {
+        1
+    }
+
+    fn owner(&self, _agent: &str) -> Option<NodeId> {
+        Some(NodeId(9))
+    }
+
+    fn has_owned_since(&self, _number: u64, _owner: NodeId, _agent: &str) -> bool {
+        true
+    }
+}
+
 fn waiting(text: &'static str, lane: u8, after_ask: u64) -> Waiting<()> {
     let message = Message {
         from: "sender".parse().unwrap(),
@@ -172,27 +188,29 @@ fn unasked_a_route_that_leads_nowhere_is_told_no_place() {
     route.ask(3, millis(500));
     route.answered(3, at(5, 5), 0, millis(500));
     assert_eq!(route.next(millis(500), HERE), Next::Settle(at(5, 5)));
-    let mut route = Route::<()>::doubted(session(1, 1), 0, 0);
-    route.told(at(2, 2), 1);
-    assert!(route.is_fenced(), "a route that leads somewhere follows");
+}
+
+#[test]
+fn unasked_only_an_owner_is_followed_to_another_place() {
+    let by_owner = Place { vouched: Vouched::by(NodeId(9), "agent", &Only), ..at(3, 3) };
+    let mut route = Route::doubted(session(1, 1), 0, 0);
+    route.told(at(2, 2), 7);
+    assert!(route.is_fenced(), "what was sent to the former home comes back first");
+    route.ended(session(2, 2), 0, 8);
+    route.told(at(3, 3), 8);
+    route.queue(waiting("a", 0, 0)).unwrap();
+    assert_eq!(route.next(millis(0), HERE), Next::Ask, "a home's word, while the fence is open");
+    echo_all(&mut route);
+    assert_eq!(route.next(millis(0), HERE), Next::Ask, "and behind it");
+    route.told(by_owner, 8);
+    route.told(at(3, 3), 8);
+    assert_eq!(route.next(millis(0), HERE), Next::Settle(by_owner), "the owner's word stays");
+    route.told(at(4, 4), 8);
+    assert_eq!(route.next(millis(0), HERE), Next::Ask, "it is out of date");
 }
 
 #[test]
 fn an_owner_whose_link_is_lost_vouches_no_more() {
-    struct Only;
-    impl RingView for Only {
-        fn number(&self) -> u64 {
-            1
-        }
-
-        fn owner(&self, _agent: &str) -> Option<NodeId> {
-            Some(NodeId(9))
-        }
-
-        fn has_owned_since(&self, _number: u64, _owner: NodeId, _agent: &str) -> bool {
-            true
-        }
-    }
     let vouched = Vouched::by(NodeId(9), "agent", &Only);
     let mut route = Route::<()>::doubted(session(1, 1), 0, 0);
     route.found(Place { session: session(2, 2), vouched }, 7);
