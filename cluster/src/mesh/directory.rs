@@ -4,13 +4,16 @@
 //! rule is here for one end: a record names the agent's newest session, or says that it cannot know.
 //! Knows nothing of sessions, sockets or messages.
 
+mod sweep;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     time::Duration,
 };
 
-use super::{Home, action::Action, ring::Rings};
+use self::sweep::Sweep;
+use super::{Home, action::Action, near::NearRings, ring::Rings, route::RingView};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId,
     membership::{Member, MemberState},
@@ -36,11 +39,15 @@ pub struct Directory {
     me: NodeId,
     region: String,
     rings: Rings,
+    near: NearRings,
     records: BTreeMap<AgentId, Record>,
     /// Agents that have left of late, with those who were told; and the order in which they left.
     departed: BTreeMap<AgentId, Departed>,
     departures: VecDeque<(u64, AgentId)>,
     peers: BTreeMap<NodeId, Peer>,
+    /// How many lives of nodes were met.
+    met: u32,
+    sweep: Sweep,
     /// Up to where this round has looked, and when it last did.
     looked_at: Option<AgentId>,
     looked: Duration,
@@ -52,9 +59,11 @@ struct Record {
     session: SessionId,
     /// In milliseconds.
     renewed: u64,
-    /// Whether another node has owned the agent since the record was made or renewed: the agent may
-    /// have moved without this node being told.
-    is_former: bool,
+    /// The number of this region's ring under which the record was made or renewed: if another node has
+    /// owned the agent since, it may have moved without this node being told.
+    under: u32,
+    /// Which of the lives met the home's was then: a record of any other is as good as none.
+    met: u32,
     /// Whether others told of the session, and not its home.
     is_hearsay: bool,
     /// Who was told where the agent is, and is to be told when that changes.
@@ -73,8 +82,9 @@ struct Departed {
 /// is its own peer, always linked.
 #[derive(Debug)]
 struct Peer {
-    /// Records of the node are of this life of it.
     generation: Generation,
+    /// Which of the lives met this is: records of the node are of it.
+    met: u32,
     is_member: bool,
     link: Option<Link>,
 }
@@ -94,7 +104,7 @@ struct Link {
 /// For metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Presence records.
+    /// Presence records; those of a node that is no more are counted until they are looked at.
     pub records: usize,
     /// Nodes that have not told all yet that this owner must know under the present ring.
     pub awaited: usize,
@@ -110,10 +120,13 @@ impl Directory {
             me: node,
             region: home.region.clone(),
             rings: Rings::default(),
+            near: NearRings::new(&home.region),
             records: BTreeMap::new(),
             departed: BTreeMap::new(),
             departures: VecDeque::new(),
-            peers: BTreeMap::from([(node, Peer { generation, is_member: true, link })]),
+            peers: BTreeMap::from([(node, Peer { generation, met: 0, is_member: true, link })]),
+            met: 0,
+            sweep: Sweep::default(),
             looked_at: None,
             looked: Duration::ZERO,
         }
@@ -141,12 +154,13 @@ impl Directory {
 
     /// A record outlives the ownership, for those who ask the former owner. If the agent is owned here
     /// again, the record is in doubt until its home tells anew: the agent may have moved meanwhile, but
-    /// a home that has not seen the rings change and change back tells only in its turn.
+    /// a home that has not seen the rings change and change back tells only in its turn. That is found
+    /// out when the record is asked for; there may be a million of them.
     fn change_rings(&mut self, rings: Rings) {
+        self.near = self.near.followed_by(&rings);
         if rings.version_of(&self.region) != self.rings.version_of(&self.region) {
-            for (agent, record) in &mut self.records {
-                record.is_former |= rings.owner(&self.region, agent.as_str()) != Some(self.me);
-            }
+            // Whoever was swept is due again once it has told all under this one.
+            self.sweep = Sweep::default();
         }
         self.rings = rings;
     }
@@ -154,9 +168,11 @@ impl Directory {
     /// A link to the node is there: what comes from it from now on comes on this one. It will tell
     /// all, then say [`synced`](Self::synced).
     pub fn link_up(&mut self, peer: Incarnation, now: Duration) {
+        let node = peer.node;
         if let Some(peer) = self.meet(peer) {
             peer.link = Some(Link { up: now, synced: None, is_swept: false, is_silent: false });
         }
+        self.sweep.leave_out(node);
     }
 
     /// The link is gone: what the node says does not come any more.
@@ -187,7 +203,7 @@ impl Directory {
         if session.node != from || !self.is_linked(from) {
             return Vec::new();
         }
-        let known = self.records.get(agent).map(|record| record.session);
+        let known = self.record(agent.as_str()).map(|record| record.session);
         if let Some(newer) = known.filter(|known| *known > session) {
             // The home takes the answer for this owner's word.
             self.watch(agent.as_str(), from);
@@ -219,7 +235,7 @@ impl Directory {
         // Whoever knows the node knows enough, unless the home has not waited for them yet: they were
         // told on the word of others.
         let is_news = |record: &&Record| record.session.node != home || record.is_hearsay;
-        if let Some(record) = self.records.get(agent).filter(is_news) {
+        if let Some(record) = self.record(agent.as_str()).filter(is_news) {
             nodes.extend(record.watchers.iter().chain([&record.session.node]));
         }
         let departed = self.departed.get(agent);
@@ -236,7 +252,7 @@ impl Directory {
 
     /// A home says that a session is no more. Changes nothing if the record is of another one.
     pub fn withdraw(&mut self, agent: &AgentId, session: SessionId) -> Vec<Action> {
-        if self.records.get(agent).is_none_or(|record| record.session != session) {
+        if self.record(agent.as_str()).is_none_or(|record| record.session != session) {
             return Vec::new();
         }
         if self.is_settled(agent.as_str()) {
@@ -258,7 +274,7 @@ impl Directory {
         is: Option<SessionId>,
         now: Duration,
     ) -> Vec<Action> {
-        let known = self.records.get(agent).map(|record| record.session);
+        let known = self.record(agent.as_str()).map(|record| record.session);
         match is {
             None if known.is_some() && known == was => self.end(agent),
             Some(session) if known < Some(session) && self.may_learn(agent, session, known) => {
@@ -286,8 +302,9 @@ impl Directory {
             self.watch(agent, asker);
         }
         let is_mine = self.rings.owner(&self.region, agent) == Some(self.me);
-        if let Some(record) = self.records.get(agent) {
-            return match (record.is_former && is_mine, home_only) {
+        if let Some(record) = self.record(agent) {
+            let is_certain = self.near.has_owned_since(record.under, self.me, agent);
+            return match (is_mine && !is_certain, home_only) {
                 (false, _) => Located::At(record.session),
                 (true, false) => Located::Unsettled,
                 (true, true) => Located::Nobody,
@@ -319,32 +336,7 @@ impl Directory {
             return Vec::new();
         };
         link.synced = Some(ring);
-        self.sweep(from)
-    }
-
-    /// Ends the records of a node that it has not told of on its present link, once it has told all
-    /// under this very ring: under another one it has told others of them.
-    fn sweep(&mut self, from: NodeId) -> Vec<Action> {
-        let present = Some(self.rings.version_of(&self.region));
-        let Some(link) = self.peers.get_mut(&from).and_then(|peer| peer.link.as_mut()) else {
-            return Vec::new();
-        };
-        if link.is_swept || link.synced != present {
-            return Vec::new();
-        }
-        link.is_swept = true;
-        let up = millis(link.up);
-        let is_over = |agent: &AgentId, record: &Record| {
-            record.session.node == from
-                && record.renewed < up
-                // It may have opened since all was told on this link, or said to have been.
-                && !record.is_hearsay
-                // Of others' agents it tells others.
-                && self.rings.owner(&self.region, agent.as_str()) == Some(self.me)
-        };
-        let over = self.records.iter().filter(|(agent, record)| is_over(agent, record));
-        let over: Vec<AgentId> = over.map(|(agent, _)| agent.clone()).collect();
-        over.iter().flat_map(|agent| self.end(agent)).collect()
+        self.go_on_sweeping()
     }
 
     /// Time passes: leases end, and so do records that this node owned under a former ring.
@@ -354,20 +346,20 @@ impl Directory {
         let few = usize::try_from(part).unwrap_or(usize::MAX).saturating_add(1);
         let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         self.forget_departed(now);
-        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-        let mut actions: Vec<Action> =
-            peers.into_iter().flat_map(|peer| self.sweep(peer)).collect();
+        let mut actions = self.go_on_sweeping();
         let mut expired = Vec::new();
-        let mut foreign = Vec::new();
+        let mut forgotten = Vec::new();
         for (agent, record) in self.records.range((from, Bound::Unbounded)).take(few) {
-            if record.renewed + millis(LEASE) <= millis(now) {
+            if !self.is_valid(record) {
+                forgotten.push(agent.clone());
+            } else if record.renewed + millis(LEASE) <= millis(now) {
                 expired.push(agent.clone());
             } else if self.is_foreign(agent.as_str(), record, now) {
-                foreign.push(agent.clone());
+                forgotten.push(agent.clone());
             }
             self.looked_at = Some(agent.clone());
         }
-        for agent in &foreign {
+        for agent in &forgotten {
             self.records.remove(agent);
         }
         actions.extend(expired.iter().flat_map(|agent| self.end(agent)));
@@ -389,13 +381,27 @@ impl Directory {
         Counts { records: self.records.len(), awaited: self.awaited().count() }
     }
 
+    /// The agent's record.
+    fn record(&self, agent: &str) -> Option<&Record> {
+        self.records.get(agent).filter(|record| self.is_valid(record))
+    }
+
+    /// Whether the home is known still, and in the life that the record is of. Who watches a record of
+    /// one that is not has lost, or loses, its link to that node too.
+    fn is_valid(&self, record: &Record) -> bool {
+        self.peers.get(&record.session.node).is_some_and(|home| home.met == record.met)
+    }
+
     /// Makes or renews a record. Watchers stay.
     fn enter(&mut self, agent: &AgentId, session: SessionId, is_hearsay: bool, now: Duration) {
-        let former = self.records.get_mut(agent).map(|record| std::mem::take(&mut record.watchers));
-        let watchers = former.unwrap_or_default();
-        let renewed = millis(now);
-        let record = Record { session, renewed, is_former: false, is_hearsay, watchers };
-        self.records.insert(agent.clone(), record);
+        let met = self.peers.get(&session.node).map_or(0, |home| home.met);
+        let (renewed, under) = (millis(now), self.near.number());
+        let record = Record { session, renewed, under, met, is_hearsay, watchers: Box::default() };
+        let former = self.records.insert(agent.clone(), record);
+        let former = former.filter(|former| self.is_valid(former));
+        if let (Some(former), Some(record)) = (former, self.records.get_mut(agent)) {
+            record.watchers = former.watchers;
+        }
     }
 
     /// From now on the node is told when the agent moves.
@@ -440,25 +446,20 @@ impl Directory {
         self.peers.get(&node).is_some_and(|peer| peer.link.is_some())
     }
 
-    /// The peer in this life of it; none if a newer one is known. What was of an older one ends.
+    /// The peer in this life of it; none if a newer one is known. Records of an older one are none.
     fn meet(&mut self, Incarnation { node, generation }: Incarnation) -> Option<&mut Peer> {
-        let unknown = Peer { generation, is_member: false, link: None };
-        let known = self.peers.entry(node).or_insert(unknown);
-        if known.generation < generation {
-            *known = Peer { generation, is_member: known.is_member, link: None };
-            self.records.retain(|_, record| record.session.node != node);
+        let known = self.peers.get(&node);
+        if known.is_none_or(|known| known.generation < generation) {
+            let is_member = known.is_some_and(|known| known.is_member);
+            self.met += 1;
+            self.peers.insert(node, Peer { generation, met: self.met, is_member, link: None });
         }
         self.peers.get_mut(&node).filter(|peer| peer.generation == generation)
     }
 
-    /// Forgets nodes that neither gossip nor a link knows, and their records. Who watches those has
-    /// lost, or loses, its link to that node too.
+    /// Forgets nodes that neither gossip nor a link knows; so their records are none.
     fn forget_the_gone(&mut self) {
-        let before = self.peers.len();
         self.peers.retain(|_, peer| peer.is_member || peer.link.is_some());
-        if self.peers.len() != before {
-            self.records.retain(|_, record| self.peers.contains_key(&record.session.node));
-        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! The ring of this node's region as senders need it, with those before it.
+//! The ring of this node's region as senders and owners need it, with those before it.
 //!
-//! Routes are not gone through when the ring changes, of which there may be a million: each is looked
-//! at when it is used next. What has been between, this remembers. Decides nothing about a route.
+//! Neither routes nor records are gone through when the ring changes, of which there may be a million:
+//! each is looked at when it is used next. What has been between, this remembers. Decides nothing about
+//! either.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,14 +16,14 @@ use crate::NodeId;
 const REMEMBERED: usize = 16;
 
 /// The number of the first ring.
-const FIRST: u64 = 1;
+const FIRST: u32 = 1;
 
 /// The rings of one region that this node has known of late.
 #[derive(Clone, Debug)]
 pub(super) struct NearRings {
     region: String,
     /// Of the last one; each has the number after that of the one before.
-    number: u64,
+    number: u32,
     /// The last ones; none where the region had no live nodes.
     known: VecDeque<Option<Arc<Ring>>>,
 }
@@ -59,7 +60,7 @@ impl NearRings {
 }
 
 impl RingView for NearRings {
-    fn number(&self) -> u64 {
+    fn number(&self) -> u32 {
         self.number
     }
 
@@ -67,7 +68,7 @@ impl RingView for NearRings {
         self.present()?.owner(agent)
     }
 
-    fn has_owned_since(&self, number: u64, owner: NodeId, agent: &str) -> bool {
+    fn has_owned_since(&self, number: u32, owner: NodeId, agent: &str) -> bool {
         let since = usize::try_from(self.number.saturating_sub(number)).unwrap_or(usize::MAX);
         let is_owner = |ring: &Option<Arc<Ring>>| {
             ring.as_ref().and_then(|ring| ring.owner(agent)) == Some(owner)
@@ -124,7 +125,7 @@ mod tests {
         assert!(still < of_one);
         follow(&mut near, &mut rings, &[1, 2]);
         assert_eq!((near.number(), owned_by(&near, 1)), (first + 2, of_one));
-        let since = |number: u64| {
+        let since = |number: u32| {
             let owned = |name: &&String| near.has_owned_since(number, NodeId(1), name);
             names.iter().filter(owned).count()
         };

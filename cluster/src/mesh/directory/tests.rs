@@ -231,6 +231,8 @@ fn records_end_with_their_home_or_its_life() {
             let members = [1, 3, 4, 5].map(|n| member(n, 1, MemberState::Alive));
             see(&mut directory, &members, at(2));
         }
+        assert_eq!(directory.lookup(ME, "abc", true), Located::Nobody);
+        assert_eq!(directory.tick(at(12)), []);
         assert_eq!(directory.counts().records, 0);
     }
 }
@@ -243,7 +245,7 @@ fn a_linked_node_that_gossip_takes_for_dead_keeps_its_records() {
     see(&mut directory, &members, at(2));
     assert_eq!(directory.lookup(ME, "abc", false), Located::At(session(1, 2)));
     directory.link_down(life(2, 1));
-    assert_eq!(directory.counts().records, 0);
+    assert_eq!(directory.lookup(ME, "abc", true), Located::Nobody);
 }
 
 #[test]
@@ -257,6 +259,57 @@ fn what_a_new_link_does_not_confirm_is_over() {
     assert_eq!(over, told(&[4], Some(session(1, 2)), None));
     directory.publish(NodeId(2), &abc(), session(2, 2), true, at(3));
     assert_eq!(directory.synced(NodeId(2), ring), [], "only the first time on a link");
+}
+
+#[test]
+fn of_many_records_so_many_are_swept_at_a_time() {
+    let mut directory = owner(true);
+    let ring = directory.rings.version_of("here");
+    let count = 2 * u64::try_from(super::sweep::SWEPT_AT_ONCE).expect("a small number") + 1;
+    for number in 0..count {
+        let agent: AgentId = format!("agent-{number}").parse().expect("a name");
+        directory.publish(NodeId(2), &agent, session(1, 2), false, at(1));
+    }
+    directory.link_up(life(2, 1), at(2));
+    directory.publish(NodeId(2), &abc(), session(2, 2), true, at(2));
+    let mut left = || {
+        directory.synced(NodeId(2), ring);
+        directory.counts().records
+    };
+    assert_eq!((left(), left()), (32_771, 3), "the first that it looks at stays");
+    assert_eq!(left(), 1, "what it has told of stays");
+}
+
+#[test]
+fn a_sweep_that_the_ring_or_a_new_link_interrupts_begins_again() {
+    for by_link in [false, true] {
+        let mut directory = owner(true);
+        let ring = directory.rings.version_of("here");
+        let count = super::sweep::SWEPT_AT_ONCE + 1;
+        for number in 0..count {
+            let agent: AgentId = format!("agent-{number}").parse().expect("a name");
+            directory.publish(NodeId(2), &agent, session(1, 2), false, at(1));
+        }
+        directory.link_up(life(2, 1), at(2));
+        directory.synced(NodeId(2), ring);
+        assert_eq!(directory.counts().records, 1);
+        let before = directory.rings.clone();
+        if by_link {
+            directory.link_up(life(2, 1), at(3));
+        } else {
+            let here = |n| Member { region: "here".to_owned(), ..member(n, 1, MemberState::Alive) };
+            see(&mut directory, &[1, 2].map(here), at(3));
+        }
+        assert_eq!(directory.tick(at(4)), []);
+        assert_eq!(
+            directory.counts().records,
+            1,
+            "it has not told all on this link, under this ring"
+        );
+        directory.change_rings(before);
+        directory.synced(NodeId(2), ring);
+        assert_eq!(directory.counts().records, 0);
+    }
 }
 
 #[test]

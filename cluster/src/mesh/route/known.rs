@@ -1,7 +1,7 @@
 //! A route that may be used, and whose word that rests on.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -9,13 +9,13 @@ use super::Route;
 use crate::{NodeId, SessionId};
 
 /// The ring that no route was verified under.
-const DOUBTED: u64 = 0;
+const DOUBTED: u32 = 0;
 
 /// Who is responsible for an agent's presence, as the ring of this node's region has it now.
 pub(in crate::mesh) trait RingView {
     /// Which of the rings that this node has known it is: each has the number after that of the one
     /// before; 1 is the lowest. One that comes back has another number than before.
-    fn number(&self) -> u64;
+    fn number(&self) -> u32;
 
     /// The owner of the agent's record; none if there is no node.
     fn owner(&self, agent: &str) -> Option<NodeId>;
@@ -23,14 +23,14 @@ pub(in crate::mesh) trait RingView {
     /// Whether the node owns the agent under every ring that came after the one of this number, as far
     /// as that is known still. An owner that was none in between may have missed what it should have
     /// told.
-    fn has_owned_since(&self, number: u64, owner: NodeId, agent: &str) -> bool;
+    fn has_owned_since(&self, number: u32, owner: NodeId, agent: &str) -> bool;
 }
 
 /// An owner that tells this node when the agent moves: its word is good until another owns the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mesh) struct Vouched {
     owner: NodeId,
-    ring: u64,
+    ring: u32,
 }
 
 impl Vouched {
@@ -50,7 +50,7 @@ impl Vouched {
 pub(in crate::mesh) struct Known {
     session: SessionId,
     owner: NodeId,
-    ring: AtomicU64,
+    ring: AtomicU32,
     /// In which era it was made.
     since: u32,
     used_s: AtomicU32,
@@ -68,7 +68,7 @@ impl Known {
         Self {
             session,
             owner,
-            ring: AtomicU64::new(ring),
+            ring: AtomicU32::new(ring),
             since,
             used_s: AtomicU32::new(coarse_seconds(now)),
         }

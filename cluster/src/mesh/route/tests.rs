@@ -20,7 +20,7 @@ fn at(time: u64, node: u64) -> Place {
 /// One ring, whose owner is node 9.
 struct Only;
 impl RingView for Only {
-    fn number(&self) -> u64 {
+    fn number(&self) -> u32 {
         1
     }
 
@@ -28,7 +28,7 @@ impl RingView for Only {
         Some(NodeId(9))
     }
 
-    fn has_owned_since(&self, _number: u64, _owner: NodeId, _agent: &str) -> bool {
+    fn has_owned_since(&self, _number: u32, _owner: NodeId, _agent: &str) -> bool {
         true
     }
 }

@@ -94,15 +94,15 @@ impl Owned {
 }
 
 impl RingView for Owned {
-    fn number(&self) -> u64 {
-        self.0.len() as u64
+    fn number(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap()
     }
 
     fn owner(&self, _agent: &str) -> Option<NodeId> {
         Some(node_id(self.by()))
     }
 
-    fn has_owned_since(&self, number: u64, owner: NodeId, _agent: &str) -> bool {
+    fn has_owned_since(&self, number: u32, owner: NodeId, _agent: &str) -> bool {
         let since = usize::try_from(number).unwrap();
         self.0[since..].iter().all(|by| node_id(*by) == owner)
     }

@@ -61,15 +61,15 @@ impl RouteOut for Record {
 struct Only(&'static [NodeId]);
 
 impl RingView for Only {
-    fn number(&self) -> u64 {
-        self.0.len() as u64
+    fn number(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap()
     }
 
     fn owner(&self, _agent: &str) -> Option<NodeId> {
         self.0.last().copied()
     }
 
-    fn has_owned_since(&self, number: u64, owner: NodeId, _agent: &str) -> bool {
+    fn has_owned_since(&self, number: u32, owner: NodeId, _agent: &str) -> bool {
         self.0[usize::try_from(number).unwrap()..].iter().all(|by| *by == owner)
     }
 }
