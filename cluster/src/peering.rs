@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{answers::Answers, questions::Questions};
 use crate::{
-    Incarnation, NodeId, UnixMillis,
+    Generation, Incarnation, NodeId, UnixMillis,
     link::{
         Allegiance, Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus,
         Links, Reason, Refusal, transport::Transport,
@@ -389,6 +389,10 @@ impl LinkEvents for Arc<Peering> {
 
     fn down(&self, peer: Incarnation, why: Down) {
         self.application.unlinked(peer);
+    fn outlived(&self, by: Generation) {
+        self.membership.outlived(by);
+    }
+
         self.membership.down(peer, why);
         self.mesh.link_down(peer, self.now());
     }
@@ -436,6 +440,10 @@ impl LinkEvents for Arc<Peering> {
         self.mesh.learn_time((self.wall)(), time);
     }
 }
+
+    fn wall(&self) -> UnixMillis {
+        (self.wall)()
+    }
 
 impl Outward {
     fn answered(&self, node: NodeId, sent: Duration) {

@@ -56,6 +56,8 @@ pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub struct Links {
     introduction: Introduction,
     cluster: String,
+    /// Tells this process from one that has a copy of its data directory.
+    process: u64,
     clock: Clock,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) events: Arc<dyn LinkEvents>,
@@ -90,6 +92,7 @@ impl Links {
             pairing: Pairing::new(introduction.incarnation.node),
             introduction,
             cluster,
+            process: rand::random(),
             clock,
             transport,
             events,
@@ -269,6 +272,8 @@ impl Links {
     pub(super) fn node(&self) -> NodeId {
         self.introduction.incarnation.node
     }
+            wall: self.events.wall(),
+            process: self.process,
 
     pub(super) fn now(&self) -> Duration {
         (self.clock)()

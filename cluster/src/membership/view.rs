@@ -74,6 +74,8 @@ pub enum Event {
     LinkSilent(Incarnation, bool),
     /// The peer said on its link that it stops soon.
     Leaving(Incarnation),
+    /// A process with this node's id, and of this generation, was started after this one.
+    Outlived(Generation),
     /// What this node says of itself from now on.
     Own(Says),
     /// How much this node carries.
@@ -119,7 +121,8 @@ pub enum Change {
         /// The node with the higher id.
         other: NodeId,
     },
-    /// A process with this node's id was started after this one: a copied data directory.
+    /// A process with this node's id was started after this one: its data directory was copied, or runs
+    /// twice.
     OwnIdTaken {
         /// The other's generation.
         generation: Generation,
@@ -220,6 +223,7 @@ impl View {
                     peer.leaving = true;
                 }
             }
+            Event::Outlived(by) => changes.extend(self.own_id_taken(by)),
             Event::Own(says) => {
                 self.says = says;
                 self.own.state = says.into();
@@ -283,17 +287,10 @@ impl View {
         self.known().any(|heard| self.member(heard.incarnation.node).is_none())
     }
 
-    /// Whether a peer may be linked. The reason is for both operators to read.
+    /// Whether a peer may be linked, which is not this node itself. The reason is for both operators to
+    /// read.
     pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         let Incarnation { node, generation } = peer.incarnation;
-        if node == self.own.node() {
-            let text = if generation == self.own.incarnation.generation {
-                "this is the node itself".to_owned()
-            } else {
-                format!("node id {node} is in use: a data directory was copied, or runs twice")
-            };
-            return Err(Refusal::new(Reason::Unwanted, text));
-        }
         if let Some(known) = self.peers.get(&node).filter(|known| known.generation > generation) {
             let text = format!(
                 "node {node} was started again since: generation {generation} is older than {}",
@@ -307,7 +304,7 @@ impl View {
                     "the node name {} is in use by node {holder}: give node {node} another NODE_NAME",
                     peer.name
                 );
-                Err(Refusal::new(Reason::Unwanted, text))
+                Err(Refusal::new(Reason::Name, text))
             }
             None => Ok(()),
         }
@@ -346,7 +343,9 @@ impl View {
         let mut told = BTreeSet::new();
         for heard in all {
             if heard.incarnation.node == self.own.node() {
-                changes.extend(self.own_id_taken(heard.incarnation.generation));
+                if heard.incarnation > self.own.incarnation {
+                    changes.extend(self.own_id_taken(heard.incarnation.generation));
+                }
             } else if let Some(peer) = self.peer_mut(heard.incarnation) {
                 told.insert(heard.incarnation.node);
                 peer.hear(heard, stalled, now);
@@ -361,12 +360,10 @@ impl View {
     }
 
     /// Tells once of each life of another process with this node's id that is newer than this one.
-    fn own_id_taken(&mut self, generation: Generation) -> Option<Change> {
-        let known = self.own_id_taken.unwrap_or(self.own.incarnation.generation);
-        (generation > known).then(|| {
-            self.own_id_taken = Some(generation);
-            Change::OwnIdTaken { generation }
-        })
+    fn own_id_taken(&mut self, by: Generation) -> Option<Change> {
+        let is_news = self.own_id_taken < Some(by);
+        self.own_id_taken = self.own_id_taken.max(Some(by));
+        is_news.then_some(Change::OwnIdTaken { generation: by })
     }
 
     /// Makes the list of members anew, and tells what is different in it.

@@ -85,6 +85,8 @@ impl LinkEvents for Peer {
     }
 
     fn up(&self, _: &Introduction) {}
+    fn outlived(&self, _: crate::Generation) {}
+
 
     fn down(&self, _: Incarnation, _: Down) {}
 
@@ -103,6 +105,10 @@ impl LinkEvents for Peer {
     fn mesh_time(&self) -> UnixMillis {
         UnixMillis(0)
     }
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(0)
+    }
+
 
     fn learn_time(&self, _: UnixMillis) {}
 }
