@@ -296,19 +296,28 @@ impl Peering {
 }
 
 impl<R: Resolve> Tasks<R> {
-    /// Keeps the node in the mesh until `stop`.
+    /// Keeps the node in the mesh until `stop`, and returns when the peers were told of its end.
     ///
     /// # Errors
     /// Gossip ended by itself: the node cannot know who is there any more.
     pub async fn run(self, stop: CancellationToken) -> Result<(), GossipError> {
         let Self { peering, links, driver, resolver, circle } = self;
         let dialling = Arc::new(Dialling { links: Arc::clone(&links) });
-        let outcome = tokio::select! {
-            outcome = driver.run(dialling, resolver, stop.clone()) => outcome,
-            () = follow_members(&peering) => Ok(()),
-            () = keep_time(&peering) => Ok(()),
-            () = links.run(stop.clone()) => Ok(()),
+        let end = stop.child_token();
+        let thinking = async {
+            let _ended = end.clone().drop_guard();
+            tokio::select! {
+                outcome = driver.run(dialling, resolver, end.clone()) => outcome,
+                () = follow_members(&peering) => Ok(()),
+                () = keep_time(&peering) => Ok(()),
+            }
         };
+        // To their own end: the peers are told that this is no loss, and again if they did not hear.
+        let carrying = async {
+            let _ended = end.clone().drop_guard();
+            links.run(end.clone()).await;
+        };
+        let (outcome, ()) = tokio::join!(thinking, carrying);
         peering.answers.close();
         drop(circle);
         outcome
@@ -380,6 +389,10 @@ impl LinkEvents for Arc<Peering> {
         self.membership.admit(peer)
     }
 
+    fn outlived(&self, by: Generation) {
+        self.membership.outlived(by);
+    }
+
     fn up(&self, peer: &Introduction) {
         let home = Home { me: peer.incarnation, region: peer.region.clone() };
         self.mesh.link_up(&home, self.now());
@@ -389,10 +402,6 @@ impl LinkEvents for Arc<Peering> {
 
     fn down(&self, peer: Incarnation, why: Down) {
         self.application.unlinked(peer);
-    fn outlived(&self, by: Generation) {
-        self.membership.outlived(by);
-    }
-
         self.membership.down(peer, why);
         self.mesh.link_down(peer, self.now());
     }
@@ -432,6 +441,10 @@ impl LinkEvents for Arc<Peering> {
         self.application.allegiance()
     }
 
+    fn wall(&self) -> UnixMillis {
+        (self.wall)()
+    }
+
     fn mesh_time(&self) -> UnixMillis {
         self.mesh.time((self.wall)())
     }
@@ -440,10 +453,6 @@ impl LinkEvents for Arc<Peering> {
         self.mesh.learn_time((self.wall)(), time);
     }
 }
-
-    fn wall(&self) -> UnixMillis {
-        (self.wall)()
-    }
 
 impl Outward {
     fn answered(&self, node: NodeId, sent: Duration) {
