@@ -194,11 +194,6 @@ impl Links {
         self.linked.load().keys().copied().collect()
     }
 
-    /// Where the mesh port of a linked node is, as it says.
-    pub fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
-        self.linked.load().get(&node).map(|link| link.peer.address)
-    }
-
     /// A ping to the node, sent at that moment, has been answered.
     pub fn answered(&self, node: NodeId, sent: Duration) {
         if let Some(link) = self.linked.load().get(&node) {
@@ -316,7 +311,7 @@ impl Links {
                 link.clone().run(self, claim, told).await;
             }
             Err(error) => {
-                self.note(address, error.reason(), &error.to_string());
+                self.note(Some(address), error.reason(), &error.to_string());
                 let _ = outcome.send(Err(error));
             }
         }
@@ -325,7 +320,7 @@ impl Links {
     async fn accepted(self: Arc<Self>, incoming: Incoming, crowded: CancellationToken) {
         let done = crowded.clone().drop_guard();
         // Each dial comes from a port of its own.
-        let from = SocketAddr::new(incoming.from.ip().to_canonical(), 0);
+        let from = incoming.from.map(|from| SocketAddr::new(from.ip().to_canonical(), 0));
         let answer = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
         let answer = crowded.run_until_cancelled(answer);
         let met = match self.stopping.run_until_cancelled(answer).await {
@@ -352,15 +347,16 @@ impl Links {
             self.counters.panicked();
             tracing::error!(%error, "a link's task has panicked");
         }
+        let shown = address.map(tracing::field::display);
     }
 
     /// Counts what has failed, and logs it if somebody has to look at it.
-    fn note(&self, address: SocketAddr, reason: Reason, text: &str) {
+    fn note(&self, address: Option<SocketAddr>, reason: Reason, text: &str) {
         self.counters.refuse(reason);
         if reason.is_ordinary() {
-            tracing::debug!(%address, reason = reason.label(), text, "no link");
+            tracing::debug!(address = shown, reason = reason.label(), text, "no link");
         } else if self.logged.is_due(address, reason, self.now()) {
-            tracing::warn!(%address, reason = reason.label(), text, "no link");
+            tracing::warn!(address = shown, reason = reason.label(), text, "no link");
         }
     }
 }

@@ -80,7 +80,7 @@ impl Links {
             ConnectError::Nameless | ConnectError::Expired => {
                 Refusal::new(Reason::Certificate, error.to_string())
             }
-            ConnectError::Noise => Refusal::new(Reason::Malformed, error.to_string()),
+            ConnectError::Noise(_) => Refusal::new(Reason::Malformed, error.to_string()),
             ConnectError::Unreachable(_) => Refusal::new(Reason::Broken, error.to_string()),
         })?;
         let answered = async {

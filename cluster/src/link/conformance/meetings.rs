@@ -18,7 +18,7 @@ use crate::{
         Allegiance, Down, LaneKind, LinkError, NodeKey, Reason,
         handshake::{self, Fault},
         quic::{QuicError, QuicSettings, QuicTransport},
-        transport::Ended,
+        transport::{Ended, Incoming, Transport},
     },
     mesh::{Outlet, Pushed},
     registry::RegistryId,
@@ -279,6 +279,18 @@ async fn what_is_no_quic_is_counted() {
     let stranger = tokio::net::UdpSocket::bind(any()).await.unwrap();
     stranger.send_to(b"\x16 hello?", a.address).await.unwrap();
     counted(&a, Reason::Malformed, 1).await;
+}
+
+/// Its source address proves nothing.
+#[tokio::test]
+async fn noise_comes_from_nowhere_in_particular() {
+    let a = real(&Secret::generate(), 1, wall()(), any()).unwrap();
+    let stranger = tokio::net::UdpSocket::bind(any()).await.unwrap();
+    stranger.send_to(b"\x16 hello?", a.local_address().unwrap()).await.unwrap();
+    let Incoming { from, connect } = a.accept().await.unwrap();
+    assert_eq!(from, None);
+    let error = connect.await.unwrap_err().to_string();
+    assert!(error.contains(&stranger.local_addr().unwrap().to_string()), "{error}");
 }
 
 #[tokio::test]
