@@ -28,8 +28,11 @@ use bytes::Bytes;
 
 use crate::{
     AgentId, Incarnation, NodeId, SessionId,
-    wire::{Body, Control, Data, Names, Spent},
+    wire::{Body, Control, Data, LANES, Names, Spent},
 };
+
+/// Something has been heard on all lanes: of the bits that stand for one each, all are set.
+const EVERY_LANE: u8 = (1 << LANES) - 1;
 
 /// The way to the other nodes. Never blocks.
 pub trait Outlet: Send + Sync + 'static {
