@@ -184,11 +184,6 @@ impl Links {
         }
     }
 
-    /// Whether frames can be pushed to the node.
-    pub fn is_linked(&self, node: NodeId) -> bool {
-        self.linked.load().contains_key(&node)
-    }
-
     /// The nodes that frames can be pushed to.
     pub fn linked(&self) -> Vec<NodeId> {
         self.linked.load().keys().copied().collect()
@@ -267,8 +262,6 @@ impl Links {
     pub(super) fn node(&self) -> NodeId {
         self.introduction.incarnation.node
     }
-            wall: self.events.wall(),
-            process: self.process,
 
     pub(super) fn now(&self) -> Duration {
         (self.clock)()
@@ -279,6 +272,8 @@ impl Links {
             cluster: self.cluster.clone(),
             introduction: self.introduction.clone(),
             time: self.events.mesh_time(),
+            wall: self.events.wall(),
+            process: self.process,
             allegiance: self.events.allegiance(),
         }
     }
@@ -347,12 +342,12 @@ impl Links {
             self.counters.panicked();
             tracing::error!(%error, "a link's task has panicked");
         }
-        let shown = address.map(tracing::field::display);
     }
 
     /// Counts what has failed, and logs it if somebody has to look at it.
     fn note(&self, address: Option<SocketAddr>, reason: Reason, text: &str) {
         self.counters.refuse(reason);
+        let shown = address.map(tracing::field::display);
         if reason.is_ordinary() {
             tracing::debug!(address = shown, reason = reason.label(), text, "no link");
         } else if self.logged.is_due(address, reason, self.now()) {

@@ -292,10 +292,6 @@ impl Connection for QuicConnection {
         self.peer
     }
 
-    fn remote(&self) -> SocketAddr {
-        self.connection.remote_address()
-    }
-
     fn rtt(&self) -> Duration {
         self.connection.rtt()
     }

@@ -50,9 +50,6 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// The node that the peer's certificate names.
     fn peer(&self) -> NodeId;
 
-    /// Where the peer's packets come from.
-    fn remote(&self) -> SocketAddr;
-
     /// The round trip, as estimated now.
     fn rtt(&self) -> Duration;
 

@@ -274,7 +274,7 @@ impl View {
 
     /// Whether the node is there: linked, or a member that is neither dead nor has left.
     pub fn is_present(&self, node: NodeId) -> bool {
-        self.is_linked(node) || self.member(node).is_some_and(|member| is_there(member.state))
+        self.is_linked(node) || self.member(node).is_some_and(|member| member.state.lives())
     }
 
     /// What gossip knows of other nodes' present lives, whether they are members yet or not.
@@ -312,7 +312,7 @@ impl View {
 
     /// Another node than `except` that is there and has the name.
     fn holder_of(&self, name: &str, except: NodeId) -> Option<NodeId> {
-        let by_gossip = self.members.iter().filter(|member| is_there(member.state));
+        let by_gossip = self.members.iter().filter(|member| member.state.lives());
         let by_gossip = by_gossip.map(|member| (member.node(), &member.name));
         let by_link = self.linked().map(|peer| (peer.incarnation.node, &peer.name));
         by_gossip
@@ -397,7 +397,7 @@ impl View {
         let others = self.members.iter().filter(|member| {
             member.node() != self.own.node()
                 && member.address == self.own.address
-                && is_there(member.state)
+                && member.state.lives()
         });
         let mut taken = BTreeSet::new();
         for other in others {
@@ -413,7 +413,7 @@ impl View {
     fn find_conflicts(&mut self, changes: &mut Vec<Change>) {
         let mut holders = BTreeMap::<&str, NodeId>::new();
         let mut conflicts = BTreeSet::new();
-        for member in self.members.iter().filter(|member| is_there(member.state)) {
+        for member in self.members.iter().filter(|member| member.state.lives()) {
             let one = *holders.entry(&member.name).or_insert(member.node());
             let other = member.node();
             if one == other {
@@ -438,11 +438,6 @@ fn changed(before: &[Member], new: &Member) -> Option<Change> {
         was,
         now: new.state,
     })
-}
-
-/// Whether a member in this state is a running process, as far as anybody knows.
-pub(super) fn is_there(state: MemberState) -> bool {
-    matches!(state, MemberState::Alive | MemberState::Suspect | MemberState::Leaving)
 }
 
 impl Peer {

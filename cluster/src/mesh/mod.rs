@@ -10,13 +10,13 @@ pub mod action;
 mod arrival_test;
 mod behind;
 pub mod broadcast;
-pub mod clock;
+mod clock;
 pub mod directory;
 mod engine;
 #[cfg(test)]
 pub(crate) mod engine_tests;
 mod near;
-pub mod parking;
+mod parking;
 pub mod presence;
 pub mod ring;
 mod route;
@@ -46,7 +46,7 @@ pub trait Outlet: Send + Sync + 'static {
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits to be written; whoever pushed calls [`Outlet`]'s owner to write soon.
+    /// It waits to be written.
     Queued,
     /// The lane is full.
     Full,
