@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{answers::Answers, questions::Questions};
 use crate::{
-    Incarnation, NodeId, UnixMillis,
+    Generation, Incarnation, NodeId, UnixMillis,
     link::{
         Allegiance, Down, Frames, Introduction, LinkCounters, LinkError, LinkEvents, LinkStatus,
         Links, Reason, Refusal, transport::Transport,
@@ -296,19 +296,28 @@ impl Peering {
 }
 
 impl<R: Resolve> Tasks<R> {
-    /// Keeps the node in the mesh until `stop`.
+    /// Keeps the node in the mesh until `stop`, and returns when the peers were told of its end.
     ///
     /// # Errors
     /// Gossip ended by itself: the node cannot know who is there any more.
     pub async fn run(self, stop: CancellationToken) -> Result<(), GossipError> {
         let Self { peering, links, driver, resolver, circle } = self;
         let dialling = Arc::new(Dialling { links: Arc::clone(&links) });
-        let outcome = tokio::select! {
-            outcome = driver.run(dialling, resolver, stop.clone()) => outcome,
-            () = follow_members(&peering) => Ok(()),
-            () = keep_time(&peering) => Ok(()),
-            () = links.run(stop.clone()) => Ok(()),
+        let end = stop.child_token();
+        let thinking = async {
+            let _ended = end.clone().drop_guard();
+            tokio::select! {
+                outcome = driver.run(dialling, resolver, end.clone()) => outcome,
+                () = follow_members(&peering) => Ok(()),
+                () = keep_time(&peering) => Ok(()),
+            }
         };
+        // To their own end: the peers are told that this is no loss, and again if they did not hear.
+        let carrying = async {
+            let _ended = end.clone().drop_guard();
+            links.run(end.clone()).await;
+        };
+        let (outcome, ()) = tokio::join!(thinking, carrying);
         peering.answers.close();
         drop(circle);
         outcome
@@ -380,6 +389,10 @@ impl LinkEvents for Arc<Peering> {
         self.membership.admit(peer)
     }
 
+    fn outlived(&self, by: Generation) {
+        self.membership.outlived(by);
+    }
+
     fn up(&self, peer: &Introduction) {
         let home = Home { me: peer.incarnation, region: peer.region.clone() };
         self.mesh.link_up(&home, self.now());
@@ -426,6 +439,10 @@ impl LinkEvents for Arc<Peering> {
 
     fn allegiance(&self) -> Option<Allegiance> {
         self.application.allegiance()
+    }
+
+    fn wall(&self) -> UnixMillis {
+        (self.wall)()
     }
 
     fn mesh_time(&self) -> UnixMillis {

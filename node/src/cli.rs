@@ -95,7 +95,8 @@ Where settings come from, first one wins:
   4. arc-relay.toml    rate_limit_per_min = 600
   5. the defaults above
 
-Exit codes: 0 all went well, 1 the relay could not run, 2 bad options or configuration.";
+Exit codes: 0 all went well, 1 the relay could not run, 2 bad options or configuration, or a data
+directory that runs twice.";
 
 /// The settings that were given as flags: variable and raw text.
 #[derive(Clone, Default)]

@@ -15,6 +15,10 @@ use crate::relay::{Phase, Relay};
 /// goodbyes to the other nodes, requests under way, what is to be saved.
 pub(crate) const LAST_STEPS: Duration = Duration::from_millis(250);
 
+/// The others are told of the end again and again for so long, while some did not hear it and the drain
+/// deadline allows it: three round trips of a slow network.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// From one wave to the next.
 const WAVE_EVERY: Duration = Duration::from_millis(100);
 

@@ -61,8 +61,8 @@ impl Identity {
 
     /// Keeps the certificate for as long as what `join` joins runs.
     pub fn kept_while(self, join: Join, transport: Arc<QuicTransport>) -> Join {
-        Box::new(move |relay, deliver| {
-            let Joined { mesh, peers, driver, keeper } = join(relay, deliver);
+        Box::new(move |relay, deliver, stop| {
+            let Joined { mesh, peers, driver, keeper } = join(relay, deliver, stop);
             let driver = Box::pin(async move {
                 tokio::select! {
                     () = driver => {}

@@ -144,7 +144,7 @@ pub fn join<R: Resolve>(network: Network<R>, clock: &Clock) -> Join {
 fn join_as<R: Resolve>(seat: Option<Seat>, network: Network<R>, clock: &Clock) -> Join {
     let Network { introduction, cluster, seeds, transport, resolver } = network;
     let (clock, wall) = (clock.clone(), clock.clone());
-    Box::new(move |relay, deliver| {
+    Box::new(move |relay, deliver, stop| {
         let registry = seat.as_ref().map(|seat| Arc::clone(&seat.registry));
         let office = Arc::new(Office::new(registry, relay));
         let (peering, tasks) = Peering::new(Parts {
@@ -158,7 +158,7 @@ fn join_as<R: Resolve>(seat: Option<Seat>, network: Network<R>, clock: &Clock) -
             clock: Arc::new(move || clock.elapsed()),
             wall: Arc::new(move || wall.wall()),
         });
-        joined(seat, &peering, office, tasks)
+        joined(seat, &peering, office, tasks, stop)
     })
 }
 
@@ -167,6 +167,7 @@ fn joined<R: Resolve>(
     peering: &Arc<Peering>,
     office: Arc<Office>,
     tasks: Tasks<R>,
+    stop: CancellationToken,
 ) -> Joined {
     let keeper = seat.map(|Seat { registry, seeds, slot }| {
         let carry = Arc::new(OverLinks(Arc::downgrade(peering)));
@@ -175,9 +176,8 @@ fn joined<R: Resolve>(
     });
     let (runs, business) = (Arc::clone(peering), Arc::clone(&office));
     let driver = Box::pin(async move {
-        let stop = CancellationToken::new();
         tokio::select! {
-            ended = tasks.run(stop.clone()) => if let Err(error) = ended {
+            ended = tasks.run(stop) => if let Err(error) = ended {
                 tracing::error!(%error, "the mesh has ended");
             },
             () = business.keep_up(&runs) => {}
@@ -292,7 +292,7 @@ mod tests {
             resolver: Arc::new(Dns),
         };
         let Joined { mesh, peers, driver, .. } =
-            join(network, &clock)(&relay, Arc::new(Sink::new(&relay)));
+            join(network, &clock)(&relay, Arc::new(Sink::new(&relay)), CancellationToken::new());
         relay.join(mesh, peers);
         tokio::select! {
             biased;

@@ -3,7 +3,7 @@
 //! Everything that is the process's own, signals, limits, binding and where names are kept, is given:
 //! so a simulation runs the same node on a network and a clock of its own, many in one process.
 
-use std::{convert::Infallible, future::pending, pin::Pin, sync::Arc};
+use std::{convert::Infallible, future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use cluster::{
     Incarnation,
@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     config::Config,
     deliver::Sink,
-    drain::{LAST_STEPS, drain},
+    drain::{LAST_STEPS, LAST_WORDS, drain},
     http::{AdminToken, ops_router, public_router, redirect_router},
     metrics::Metrics,
     net::{Listener, tls::Acceptor},
@@ -146,10 +146,10 @@ impl Node {
         let mut keeper = parts.keeper;
         match parts.join {
             Some(join) => {
-                let joined = join(&relay, Arc::new(Sink::new(&relay)));
+                let joined = join(&relay, Arc::new(Sink::new(&relay)), stop.clone());
                 relay.join(joined.mesh, joined.peers);
                 keeper = joined.keeper.or(keeper);
-                essential.spawn_until(stop.clone(), "the mesh", joined.driver);
+                essential.spawn("the mesh", joined.driver);
             }
             None => relay.enter_phase(Phase::Serving),
         }
@@ -190,15 +190,19 @@ impl Node {
             () = displaced(&self.relay) => Err(LifeError::Displaced),
             never = serve_when_joined(&self.relay) => match never {},
         };
-        tokio::select! {
-            () = drain(&self.relay) => {}
-            () = stop.at_once.cancelled() => {}
-        }
+        let begun = self.relay.clock.elapsed();
+        let drained = tokio::select! {
+            () = drain(&self.relay) => true,
+            () = stop.at_once.cancelled() => false,
+        };
         self.stop.cancel();
         // Requests under way are answered still: a registration that is decided must reach its agent.
         let _ = timeout(LAST_STEPS, self.relay.tasks.all_ended()).await;
         self.end.cancel();
-        self.essential.all_ended().await;
+        let taken = self.relay.clock.elapsed().saturating_sub(begun);
+        let left = self.relay.config.timing.drain_deadline.saturating_sub(taken);
+        let most = if drained { LAST_WORDS } else { LAST_STEPS };
+        self.essential.all_ended(left.clamp(LAST_STEPS, most)).await;
         ended
     }
 }
@@ -280,9 +284,9 @@ impl Essential {
         }
     }
 
-    /// Waits for their ends, and aborts what is left when the time for it is over.
-    async fn all_ended(mut self) {
-        let _ = timeout(LAST_STEPS, async { while self.0.join_next().await.is_some() {} }).await;
+    /// Waits for their ends, and aborts what is left after this time.
+    async fn all_ended(mut self, time: Duration) {
+        let _ = timeout(time, async { while self.0.join_next().await.is_some() {} }).await;
         self.0.shutdown().await;
     }
 }
@@ -374,14 +378,20 @@ mod tests {
         }
     }
 
-    /// What joins a node to `peers`, by a mesh that runs as long as `driver`.
+    /// What joins a node to `peers`, by a mesh that runs as long as `driver`, and has something to say when
+    /// it is stopped.
     fn join(peers: &Arc<Others>, driver: impl Future<Output = ()> + Send + 'static) -> Join {
         let peers = Arc::clone(peers);
-        Box::new(move |_, deliver| Joined {
-            mesh: mesh(NodeId(7), deliver),
-            peers,
-            driver: Box::pin(driver),
-            keeper: None,
+        Box::new(move |_, deliver, stop| {
+            let others = Arc::clone(&peers);
+            let driver = async move {
+                if stop.run_until_cancelled(driver).await.is_none() {
+                    yield_now().await;
+                    others.told.lock().push("that was all");
+                }
+            };
+            let driver = Box::pin(driver);
+            Joined { mesh: mesh(NodeId(7), deliver), peers, driver, keeper: None }
         })
     }
 
@@ -427,7 +437,7 @@ mod tests {
         let (ended, ()) = tokio::join!(node.run(stop.clone()), operator);
         ended.unwrap();
         assert_eq!(relay.phase(), Phase::Draining);
-        assert_eq!(*others.told.lock(), ["I leave", "goodbye"]);
+        assert_eq!(*others.told.lock(), ["I leave", "goodbye", "that was all"]);
     }
 
     /// Asks for a session, and reads on until `last` has come.

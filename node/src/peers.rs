@@ -12,11 +12,13 @@ use cluster::{
     membership::{Load, Member, MemberCounters},
     mesh::{Deliver, Mesh},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::relay::Relay;
 
-/// Joins the node to others, once there is something that messages can be delivered to.
-pub type Join = Box<dyn FnOnce(&Arc<Relay>, Arc<dyn Deliver>) -> Joined + Send>;
+/// Joins the node to others, once there is something that messages can be delivered to, until the token
+/// is cancelled.
+pub type Join = Box<dyn FnOnce(&Arc<Relay>, Arc<dyn Deliver>, CancellationToken) -> Joined + Send>;
 
 /// A node's part in a cluster.
 pub struct Joined {
@@ -24,9 +26,10 @@ pub struct Joined {
     pub mesh: Arc<Mesh>,
     /// The other nodes.
     pub peers: Arc<dyn Peers>,
-    /// What runs beside the node, until it is dropped; that it ends by itself stops the node.
+    /// What runs beside the node, until it is told to stop and all others were told, too; that it ends
+    /// by itself stops the node.
     pub driver: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// What the registry does by itself, likewise.
+    /// What the registry does by itself, until it is dropped; that it ends by itself stops the node.
     pub keeper: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 

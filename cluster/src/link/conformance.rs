@@ -84,6 +84,8 @@ fn hello(node: u64) -> Hello {
         cluster: setup.cluster.clone(),
         introduction: setup.introduction(([10, 0, 0, 9], 9).into()),
         time: setup.time,
+        wall: setup.wall,
+        process: node,
         allegiance: setup.allegiance,
     }
 }

@@ -5,7 +5,7 @@
 //! why they do not understand each other. Decides nothing about connections; see
 //! [`pairing`](super::pairing).
 
-use std::{io, time::Duration};
+use std::{cmp::Ordering, io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,7 +14,7 @@ use super::{
     Allegiance, Introduction,
     refusal::{Reason, Refusal},
 };
-use crate::{NodeId, UnixMillis};
+use crate::{Generation, NodeId, UnixMillis};
 
 /// The first bytes of each direction.
 const MAGIC: [u8; 4] = *b"ARCM";
@@ -39,8 +39,13 @@ pub(super) struct Hello {
     pub(super) cluster: String,
     /// Who it is.
     pub(super) introduction: Introduction,
-    /// Its mesh time.
+    /// Its mesh time, from which the other learns.
     pub(super) time: UnixMillis,
+    /// Its wall clock, by which it is judged.
+    pub(super) wall: UnixMillis,
+    /// Which process says so, for copies of one data directory may be of one generation: a number
+    /// that each draws when it starts.
+    pub(super) process: u64,
     /// Which registry it knows, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) allegiance: Option<Allegiance>,
@@ -171,7 +176,7 @@ pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(
     let (me, peer) = (&ours.introduction, &theirs.introduction);
     let refuse = |reason, text: String| Err(Refusal::new(reason, text));
     if certified == me.incarnation.node {
-        return refuse(Reason::Myself, "this is the node itself".to_owned());
+        return Err(of_one_id(ours, theirs));
     }
     if theirs.cluster != ours.cluster {
         let text = format!(
@@ -190,9 +195,11 @@ pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(
         return refuse(Reason::Certificate, text);
     }
     if peer.name == me.name {
-        return refuse(Reason::Name, name_taken(&me.name));
+        let text =
+            format!("two nodes are called {:?}: give one of them another NODE_NAME", me.name);
+        return refuse(Reason::Name, text);
     }
-    let apart = Duration::from_millis(theirs.time.0.abs_diff(ours.time.0));
+    let apart = Duration::from_millis(theirs.wall.0.abs_diff(ours.wall.0));
     if apart > CLOCK_SKEW_MAX {
         let text = format!(
             "the clocks of {:?} and {:?} are {} s apart, more than {} s: synchronize them (NTP)",
@@ -209,6 +216,30 @@ pub(super) fn judge(ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(
         return refuse(Reason::Registry, two_registries(me, own, peer, other));
     }
     Ok(())
+}
+
+/// The life that has said this, to be compared with another of the same node.
+pub(super) fn life(hello: &Hello) -> (Generation, u64) {
+    (hello.introduction.incarnation.generation, hello.process)
+}
+
+/// A node has met its own id: itself, or another process that has it. Of two processes the one that was
+/// started first is told so, since the other has its place.
+fn of_one_id(ours: &Hello, theirs: &Hello) -> Refusal {
+    let (me, peer) = (&ours.introduction, &theirs.introduction);
+    let (reason, other) = match life(theirs).cmp(&life(ours)) {
+        Ordering::Equal => {
+            return Refusal::new(Reason::Myself, "this is the node itself");
+        }
+        Ordering::Less => (Reason::Generation, "was started later"),
+        Ordering::Greater => (Reason::Unwanted, "was started before, and stops"),
+    };
+    let text = format!(
+        "node id {} is in use at {} by {:?}, which {other}, and at {} by {:?}: a data directory was \
+         copied, or runs twice; stop one of the two and empty its data directory",
+        me.incarnation.node, me.address, me.name, peer.address, peer.name,
+    );
+    Refusal::new(reason, text)
 }
 
 fn two_registries(
@@ -228,11 +259,6 @@ fn two_registries(
         me.address,
         own.registry(),
     )
-}
-
-/// Two nodes have one name.
-pub(super) fn name_taken(name: &str) -> String {
-    format!("two nodes are called {name:?}: give one of them another NODE_NAME")
 }
 
 async fn magic(from: &mut (impl AsyncRead + Unpin)) -> Result<(), Fault> {
@@ -280,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Generation, Incarnation, registry::RegistryId};
+    use crate::{Incarnation, registry::RegistryId};
 
     fn hello() -> Hello {
         Hello {
@@ -293,6 +319,8 @@ mod tests {
                 address: ([10, 0, 0, 1], 9).into(),
             },
             time: UnixMillis(5),
+            wall: UnixMillis(4),
+            process: 3,
             allegiance: None,
         }
     }
@@ -301,21 +329,21 @@ mod tests {
     #[tokio::test]
     async fn the_bytes_are_frozen() {
         let body = [
-            &[0x93, 0xa1, b'c', 0x95, 0x92, 7, 2, 0xa1, b'n', 0xa1, b'r', 0xa3][..],
+            &[0x95, 0xa1, b'c', 0x95, 0x92, 7, 2, 0xa1, b'n', 0xa1, b'r', 0xa3][..],
             b"1.2",
-            &[0x81, 0xa2, b'V', b'4', 0x92, 0x94, 10, 0, 0, 1, 9, 5],
+            &[0x81, 0xa2, b'V', b'4', 0x92, 0x94, 10, 0, 0, 1, 9, 5, 4, 3],
         ]
         .concat();
         let mut bytes = Vec::new();
         open(&mut bytes, &hello()).await.unwrap();
-        let head = b"ARCM\x01\x00\x01\x00\x03\x001.2\x1b\x00";
+        let head = b"ARCM\x01\x00\x01\x00\x03\x001.2\x1d\x00";
         assert_eq!(bytes, [&head[..], &body].concat());
         let read = opening(&mut &bytes[..]).await.unwrap().understand("1.0").unwrap();
         assert_eq!(read, (1, hello()));
 
         let mut bytes = Vec::new();
         accept(&mut bytes, 1, &hello()).await.unwrap();
-        assert_eq!(bytes, [&b"ARCM\x01\x00\x1b\x00"[..], &body].concat());
+        assert_eq!(bytes, [&b"ARCM\x01\x00\x1d\x00"[..], &body].concat());
         assert_eq!(answer(&mut &bytes[..]).await.unwrap(), hello());
 
         let mut bytes = Vec::new();
@@ -331,8 +359,8 @@ mod tests {
         accept(&mut bytes, 1, &hello).await.unwrap();
         let id = |last| [&[0xc4, 16][..], &[0; 15], &[last]].concat();
         let more = [&[0x92][..], &id(3), &[0x92], &id(2), &id(1)].concat();
-        let body = [&[0x94], &body[1..], &more].concat();
-        assert_eq!(bytes, [&b"ARCM\x01\x00\x53\x00"[..], &body].concat());
+        let body = [&[0x96], &body[1..], &more].concat();
+        assert_eq!(bytes, [&b"ARCM\x01\x00\x55\x00"[..], &body].concat());
         assert_eq!(answer(&mut &bytes[..]).await.unwrap(), hello);
 
         let mut bytes = Vec::new();
@@ -347,6 +375,26 @@ mod tests {
         let mut bytes = Vec::new();
         assert!(open(&mut bytes, &long).await.is_err());
         assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn of_two_processes_with_one_node_id_the_earlier_is_outlived() {
+        let of = |generation, process| {
+            let mut hello = Hello { process, ..hello() };
+            hello.introduction.incarnation.generation = Generation(generation);
+            hello
+        };
+        let refused = |ours: &Hello, theirs: &Hello| judge(ours, theirs, NodeId(7)).unwrap_err();
+        assert_eq!(refused(&of(2, 3), &of(2, 3)).reason, Reason::Myself);
+        for (earlier, later) in [(of(1, 9), of(2, 3)), (of(2, 3), of(2, 9))] {
+            let (to_earlier, to_later) = (refused(&later, &earlier), refused(&earlier, &later));
+            assert_eq!(to_earlier.reason, Reason::Generation);
+            assert_eq!(to_later.reason, Reason::Unwanted);
+            for refusal in [to_earlier, to_later] {
+                assert!(!refusal.reason.is_ordinary());
+                assert!(refusal.text.contains("was copied, or runs twice"), "{refusal}");
+            }
+        }
     }
 
     proptest! {

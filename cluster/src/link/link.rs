@@ -133,9 +133,10 @@ impl Link {
         self.ending.cancel();
     }
 
-    /// Takes no more frames, and waits until the peer has received all that waited.
+    /// Takes no more frames, and waits until the peer has received all that waited. What gossip says until
+    /// the rest is there goes with it: that this node leaves is said in these moments.
     pub(super) async fn flush(&self) {
-        self.close_queues();
+        self.close_queues(|lane| lane != Lane::Gossip);
         self.flushed.cancelled().await;
     }
 
@@ -208,16 +209,15 @@ impl Link {
     /// Counts what waits and is written no more. Whoever found the link when it was there still may be
     /// about to push: from here on that finds none.
     fn count_lost(&self, counters: &LinkCounters) {
-        self.close_queues();
+        self.close_queues(|_| true);
         for (kind, budget) in LaneKind::ALL.into_iter().zip(&self.budgets) {
             counters.lost(kind, budget.frames() as u64);
         }
     }
 
-    fn close_queues(&self) {
-        for queue in ALL.into_iter().filter_map(|lane| self.queue(lane)) {
-            queue.close();
-        }
+    fn close_queues(&self, which: impl Fn(Lane) -> bool) {
+        let lanes = ALL.into_iter().filter(|lane| which(*lane));
+        lanes.filter_map(|lane| self.queue(lane)).for_each(Queue::close);
     }
 
     async fn carry(
@@ -249,8 +249,10 @@ impl Link {
                 () = claim.replaced().cancelled(), if !told => self.end(Down::Lost),
                 Some(done) = tasks.writers.join_next() => {
                     self.notice(done.map(|written| written.map_err(ReadFault::from)), &links.counters);
-                    if tasks.writers.is_empty() {
-                        self.flushed.cancel();
+                    match tasks.writers.len() {
+                        0 => self.flushed.cancel(),
+                        1 => self.gossip.close(),
+                        _ => {}
                     }
                 }
                 Some(done) = tasks.readers.join_next() => self.notice(done, &links.counters),

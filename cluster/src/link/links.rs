@@ -56,6 +56,8 @@ pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub struct Links {
     introduction: Introduction,
     cluster: String,
+    /// Tells this process from one that has a copy of its data directory.
+    process: u64,
     clock: Clock,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) events: Arc<dyn LinkEvents>,
@@ -90,6 +92,7 @@ impl Links {
             pairing: Pairing::new(introduction.incarnation.node),
             introduction,
             cluster,
+            process: rand::random(),
             clock,
             transport,
             events,
@@ -181,19 +184,9 @@ impl Links {
         }
     }
 
-    /// Whether frames can be pushed to the node.
-    pub fn is_linked(&self, node: NodeId) -> bool {
-        self.linked.load().contains_key(&node)
-    }
-
     /// The nodes that frames can be pushed to.
     pub fn linked(&self) -> Vec<NodeId> {
         self.linked.load().keys().copied().collect()
-    }
-
-    /// Where the mesh port of a linked node is, as it says.
-    pub fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
-        self.linked.load().get(&node).map(|link| link.peer.address)
     }
 
     /// A ping to the node, sent at that moment, has been answered.
@@ -279,6 +272,8 @@ impl Links {
             cluster: self.cluster.clone(),
             introduction: self.introduction.clone(),
             time: self.events.mesh_time(),
+            wall: self.events.wall(),
+            process: self.process,
             allegiance: self.events.allegiance(),
         }
     }
@@ -311,7 +306,7 @@ impl Links {
                 link.clone().run(self, claim, told).await;
             }
             Err(error) => {
-                self.note(address, error.reason(), &error.to_string());
+                self.note(Some(address), error.reason(), &error.to_string());
                 let _ = outcome.send(Err(error));
             }
         }
@@ -320,7 +315,7 @@ impl Links {
     async fn accepted(self: Arc<Self>, incoming: Incoming, crowded: CancellationToken) {
         let done = crowded.clone().drop_guard();
         // Each dial comes from a port of its own.
-        let from = SocketAddr::new(incoming.from.ip().to_canonical(), 0);
+        let from = incoming.from.map(|from| SocketAddr::new(from.ip().to_canonical(), 0));
         let answer = timeout(HANDSHAKE_DEADLINE, self.answer(incoming));
         let answer = crowded.run_until_cancelled(answer);
         let met = match self.stopping.run_until_cancelled(answer).await {
@@ -350,12 +345,13 @@ impl Links {
     }
 
     /// Counts what has failed, and logs it if somebody has to look at it.
-    fn note(&self, address: SocketAddr, reason: Reason, text: &str) {
+    fn note(&self, address: Option<SocketAddr>, reason: Reason, text: &str) {
         self.counters.refuse(reason);
+        let shown = address.map(tracing::field::display);
         if reason.is_ordinary() {
-            tracing::debug!(%address, reason = reason.label(), text, "no link");
+            tracing::debug!(address = shown, reason = reason.label(), text, "no link");
         } else if self.logged.is_due(address, reason, self.now()) {
-            tracing::warn!(%address, reason = reason.label(), text, "no link");
+            tracing::warn!(address = shown, reason = reason.label(), text, "no link");
         }
     }
 }

@@ -41,10 +41,6 @@ impl Links {
             other => LinkError::Unreachable { address, reason: other.to_string() },
         })?;
         let peer = connection.peer();
-        if peer == self.node() {
-            connection.close(CloseCode::Refused, Reason::Myself.label());
-            return Err(LinkError::Myself(address));
-        }
         let offer = match self.pairing.wish(peer) {
             Wish::Offer(offer) => offer,
             Wish::Linked(introduction) => {
@@ -84,7 +80,7 @@ impl Links {
             ConnectError::Nameless | ConnectError::Expired => {
                 Refusal::new(Reason::Certificate, error.to_string())
             }
-            ConnectError::Noise => Refusal::new(Reason::Malformed, error.to_string()),
+            ConnectError::Noise(_) => Refusal::new(Reason::Malformed, error.to_string()),
             ConnectError::Unreachable(_) => Refusal::new(Reason::Broken, error.to_string()),
         })?;
         let answered = async {
@@ -125,15 +121,13 @@ impl Links {
 
     /// Whether the peer may be linked, for all reasons but another connection.
     fn judge(&self, ours: &Hello, theirs: &Hello, certified: NodeId) -> Result<(), Refusal> {
+        if certified == self.node() && handshake::life(theirs) > handshake::life(ours) {
+            self.events.outlived(theirs.introduction.incarnation.generation);
+        }
         handshake::judge(ours, theirs, certified)?;
         let peer = &theirs.introduction;
         if self.leaving.is_cancelled() {
             return Err(Refusal::new(Reason::Leaving, "the node stops: dial another one"));
-        }
-        let other = self.linked.load();
-        let mut others = other.values().map(|link| &link.peer);
-        if others.any(|it| it.name == peer.name && it.incarnation.node != peer.incarnation.node) {
-            return Err(Refusal::new(Reason::Name, handshake::name_taken(&peer.name)));
         }
         self.events.admit(peer)
     }
@@ -153,6 +147,7 @@ fn failed(address: SocketAddr, connection: &dyn Connection, fault: Fault) -> Lin
         Fault::Refused(refusal) if refusal.reason == Reason::Duplicate => {
             LinkError::Underway(address)
         }
+        Fault::Refused(refusal) if refusal.reason == Reason::Myself => LinkError::Myself(address),
         Fault::Refused(refusal) => LinkError::Refused { address, refusal },
         Fault::Malformed => LinkError::Malformed(address),
         Fault::Io(error) => LinkError::Unreachable { address, reason: error.to_string() },

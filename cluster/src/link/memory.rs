@@ -162,7 +162,7 @@ impl Transport for MemoryTransport {
     async fn accept(&self) -> Option<Incoming> {
         let Dial { from, connection } = self.dials.lock().await.recv().await?;
         let connection = connection.map(|end| Arc::new(end) as Arc<dyn Connection>);
-        Some(Incoming { from, connect: Box::pin(std::future::ready(connection)) })
+        Some(Incoming { from: Some(from), connect: Box::pin(std::future::ready(connection)) })
     }
 
     async fn close(&self) {

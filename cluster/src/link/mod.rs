@@ -39,7 +39,7 @@ pub use self::{
     links::{Clock, Links},
     refusal::{Reason, Refusal},
 };
-use crate::{Incarnation, UnixMillis, wire::Control};
+use crate::{Generation, Incarnation, UnixMillis, wire::Control};
 
 /// What a node says of itself in the handshake, and its peer checks.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -62,6 +62,9 @@ pub trait LinkEvents: Send + Sync + 'static {
     /// reason is told to it and logged.
     fn admit(&self, peer: &Introduction) -> Result<(), Refusal>;
 
+    /// Another process has this node's id, and was started later: it has this node's place.
+    fn outlived(&self, by: Generation);
+
     /// A link is there. Nothing else of it comes before. Frames can be pushed to the peer from here on,
     /// [`Data::Start`](crate::wire::Data) first on each data lane.
     fn up(&self, peer: &Introduction);
@@ -83,7 +86,10 @@ pub trait LinkEvents: Send + Sync + 'static {
         None
     }
 
-    /// The wall clock, and mesh time, for the handshake's check of the peer's clock.
+    /// The wall clock: a peer is not linked whose own is more than [`CLOCK_SKEW_MAX`] away.
+    fn wall(&self) -> UnixMillis;
+
+    /// Mesh time, which the peer is to learn.
     fn mesh_time(&self) -> UnixMillis;
 
     /// A peer's mesh time was learned.

@@ -236,12 +236,13 @@ impl Transport for QuicTransport {
                 biased;
                 incoming = self.endpoint.accept() => incoming?,
                 from = self.noise.heard() => {
-                    return Some(Incoming { from, connect: Box::pin(ready(Err(ConnectError::Noise))) });
+                    let connect = Box::pin(ready(Err(ConnectError::Noise(from))));
+                    return Some(Incoming { from: None, connect });
                 }
             };
             // Nothing is kept for a stranger before it answers from the address that it names.
             if incoming.remote_address_validated() || !incoming.may_retry() {
-                let from = incoming.remote_address();
+                let from = Some(incoming.remote_address());
                 let connect = async move { QuicConnection::verified(incoming.await) };
                 return Some(Incoming { from, connect: Box::pin(connect) });
             }
@@ -289,10 +290,6 @@ fn named(connection: &quinn::Connection) -> Option<NodeId> {
 impl Connection for QuicConnection {
     fn peer(&self) -> NodeId {
         self.peer
-    }
-
-    fn remote(&self) -> SocketAddr {
-        self.connection.remote_address()
     }
 
     fn rtt(&self) -> Duration {

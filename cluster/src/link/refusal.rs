@@ -121,12 +121,18 @@ impl Refusal {
 /// Remembers what was logged, so that what fails again and again fills no log.
 #[derive(Default)]
 pub(super) struct Logged {
-    lines: Mutex<Vec<(SocketAddr, Reason, Duration)>>,
+    lines: Mutex<Vec<(Option<SocketAddr>, Reason, Duration)>>,
 }
 
 impl Logged {
-    /// Whether to log it now.
-    pub(super) fn is_due(&self, address: SocketAddr, reason: Reason, now: Duration) -> bool {
+    /// Whether to log it now. What comes from no certain address is one line a minute, whatever it names:
+    /// forged ones must not take the place of those that somebody has to look at.
+    pub(super) fn is_due(
+        &self,
+        address: Option<SocketAddr>,
+        reason: Reason,
+        now: Duration,
+    ) -> bool {
         let mut lines = self.lines.lock();
         lines.retain(|(_, _, at)| now.saturating_sub(*at) < QUIET);
         let known = lines.iter().any(|(other, why, _)| *other == address && *why == reason);
@@ -152,13 +158,15 @@ mod tests {
     #[test]
     fn one_address_and_reason_is_logged_once_a_minute() {
         let logged = Logged::default();
-        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [a, b] = [1, 2].map(|port| Some(SocketAddr::from(([127, 0, 0, 1], port))));
         let at = Duration::from_secs;
         assert!(logged.is_due(a, Reason::Secret, at(1)));
         assert!(!logged.is_due(a, Reason::Secret, at(60)));
         assert!(logged.is_due(a, Reason::Clock, at(60)));
         assert!(logged.is_due(b, Reason::Secret, at(60)));
         assert!(logged.is_due(a, Reason::Secret, at(61)));
+        assert!(logged.is_due(None, Reason::Secret, at(61)));
+        assert!(!logged.is_due(None, Reason::Secret, at(62)));
     }
 
     #[test]
@@ -166,7 +174,7 @@ mod tests {
         let logged = Logged::default();
         let dues = (0..5_000u16).filter(|port| {
             let address = SocketAddr::from(([127, 0, 0, 1], *port));
-            logged.is_due(address, Reason::Secret, Duration::ZERO)
+            logged.is_due(Some(address), Reason::Secret, Duration::ZERO)
         });
         assert_eq!(dues.count(), LOGGED_MAX);
     }

@@ -38,8 +38,8 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Somebody who dials; dropped, it is turned away.
 pub struct Incoming {
-    /// From where.
-    pub from: SocketAddr,
+    /// From where; none if whoever sent it may have written any address there.
+    pub from: Option<SocketAddr>,
     /// Exchanges and verifies certificates.
     pub connect: BoxFuture<'static, Result<Arc<dyn Connection>, ConnectError>>,
 }
@@ -49,9 +49,6 @@ pub struct Incoming {
 pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// The node that the peer's certificate names.
     fn peer(&self) -> NodeId;
-
-    /// Where the peer's packets come from.
-    fn remote(&self) -> SocketAddr;
 
     /// The round trip, as estimated now.
     fn rtt(&self) -> Duration;
@@ -162,8 +159,10 @@ pub enum ConnectError {
     #[error("its certificate names no node")]
     Nameless,
     /// What came is no attempt to connect at all.
-    #[error("datagrams come from there that are not QUIC: has somebody else the mesh's port?")]
-    Noise,
+    #[error(
+        "datagrams that are not QUIC come from {0}, if that is true: has somebody else the mesh's port?"
+    )]
+    Noise(SocketAddr),
     /// Nobody answers there, or not as a node does.
     #[error("{0}")]
     Unreachable(String),

@@ -19,7 +19,6 @@ use super::{
     handle::{OverLinks, Shared},
     joining,
     seeds::Seeds,
-    view::is_there,
 };
 use crate::{NodeId, link::Introduction};
 
@@ -176,7 +175,7 @@ impl<P: Peers, R: Resolve> Running<P, R> {
         let strangers: BTreeMap<NodeId, SocketAddr> = self.shared.view(|view| {
             view.linked()
                 .map(|peer| (peer.incarnation.node, peer.address))
-                .filter(|(node, _)| !view.member(*node).is_some_and(|m| is_there(m.state)))
+                .filter(|(node, _)| !view.member(*node).is_some_and(|m| m.state.lives()))
                 .collect()
         });
         self.greeted.retain(|node, _| strangers.contains_key(node));

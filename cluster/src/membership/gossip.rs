@@ -2,7 +2,7 @@
 //!
 //! Drives chitchat over whatever carries messages. It has no socket and no seeds: messages go out
 //! through [`GossipOut`], which drops what it cannot send at once, and whoever makes links says when a
-//! new one is worth a word ([`Gossip::greet`]). It keeps six small keys a node and nothing of agents.
+//! new one is worth a word ([`Gossip::greet`]). It keeps five small keys a node and nothing of agents.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

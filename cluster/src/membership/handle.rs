@@ -15,7 +15,7 @@ use super::{
     gossip, gossip::GossipOut,
 };
 use crate::{
-    Incarnation, NodeId,
+    Generation, Incarnation, NodeId,
     link::{Down, Introduction, Refusal},
 };
 
@@ -94,6 +94,12 @@ impl Membership {
     /// Whether a peer may be linked ([`LinkEvents::admit`](crate::link::LinkEvents::admit)).
     pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         self.shared.view(|view| view.admit(peer))
+    }
+
+    /// A process that was started later has this node's id
+    /// ([`LinkEvents::outlived`](crate::link::LinkEvents::outlived)).
+    pub fn outlived(&self, by: Generation) {
+        self.shared.apply_and_wake(Event::Outlived(by));
     }
 
     /// A link is there ([`LinkEvents::up`](crate::link::LinkEvents::up)).

@@ -10,7 +10,6 @@ use super::{
     Member, MemberState, View,
     dialler::Dialler,
     seeds::{Seed, Seeds},
-    view::is_there,
 };
 
 /// A node whose seeds are all silent for so long serves alone.
@@ -51,7 +50,7 @@ pub(super) fn has_joined(
         let heard_of = |node| view.member(node).is_some_and(|m| m.state != MemberState::Dead);
         let all_heard_of = view.linked().all(|peer| heard_of(peer.incarnation.node));
         if all_heard_of && !view.awaits_news() { Ok(()) } else { Err(Waiting::News) }
-    } else if others(view).any(|member| is_there(member.state)) {
+    } else if others(view).any(|member| member.state.lives()) {
         Err(Waiting::News)
     } else {
         may_be_alone(seeds, dialler, running_for)

@@ -80,7 +80,7 @@ impl MemberState {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Alive, Self::Suspect, Self::Leaving, Self::Left, Self::Dead];
 
-    /// Whether there is a process that may do anything still.
+    /// Whether there is a running process, as far as anybody knows.
     pub fn lives(self) -> bool {
         !matches!(self, Self::Left | Self::Dead)
     }

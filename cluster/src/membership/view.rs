@@ -74,6 +74,8 @@ pub enum Event {
     LinkSilent(Incarnation, bool),
     /// The peer said on its link that it stops soon.
     Leaving(Incarnation),
+    /// A process with this node's id, and of this generation, was started after this one.
+    Outlived(Generation),
     /// What this node says of itself from now on.
     Own(Says),
     /// How much this node carries.
@@ -119,7 +121,8 @@ pub enum Change {
         /// The node with the higher id.
         other: NodeId,
     },
-    /// A process with this node's id was started after this one: a copied data directory.
+    /// A process with this node's id was started after this one: its data directory was copied, or runs
+    /// twice.
     OwnIdTaken {
         /// The other's generation.
         generation: Generation,
@@ -220,6 +223,7 @@ impl View {
                     peer.leaving = true;
                 }
             }
+            Event::Outlived(by) => changes.extend(self.own_id_taken(by)),
             Event::Own(says) => {
                 self.says = says;
                 self.own.state = says.into();
@@ -270,7 +274,7 @@ impl View {
 
     /// Whether the node is there: linked, or a member that is neither dead nor has left.
     pub fn is_present(&self, node: NodeId) -> bool {
-        self.is_linked(node) || self.member(node).is_some_and(|member| is_there(member.state))
+        self.is_linked(node) || self.member(node).is_some_and(|member| member.state.lives())
     }
 
     /// What gossip knows of other nodes' present lives, whether they are members yet or not.
@@ -283,17 +287,10 @@ impl View {
         self.known().any(|heard| self.member(heard.incarnation.node).is_none())
     }
 
-    /// Whether a peer may be linked. The reason is for both operators to read.
+    /// Whether a peer may be linked, which is not this node itself. The reason is for both operators to
+    /// read.
     pub fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
         let Incarnation { node, generation } = peer.incarnation;
-        if node == self.own.node() {
-            let text = if generation == self.own.incarnation.generation {
-                "this is the node itself".to_owned()
-            } else {
-                format!("node id {node} is in use: a data directory was copied, or runs twice")
-            };
-            return Err(Refusal::new(Reason::Unwanted, text));
-        }
         if let Some(known) = self.peers.get(&node).filter(|known| known.generation > generation) {
             let text = format!(
                 "node {node} was started again since: generation {generation} is older than {}",
@@ -307,7 +304,7 @@ impl View {
                     "the node name {} is in use by node {holder}: give node {node} another NODE_NAME",
                     peer.name
                 );
-                Err(Refusal::new(Reason::Unwanted, text))
+                Err(Refusal::new(Reason::Name, text))
             }
             None => Ok(()),
         }
@@ -315,7 +312,7 @@ impl View {
 
     /// Another node than `except` that is there and has the name.
     fn holder_of(&self, name: &str, except: NodeId) -> Option<NodeId> {
-        let by_gossip = self.members.iter().filter(|member| is_there(member.state));
+        let by_gossip = self.members.iter().filter(|member| member.state.lives());
         let by_gossip = by_gossip.map(|member| (member.node(), &member.name));
         let by_link = self.linked().map(|peer| (peer.incarnation.node, &peer.name));
         by_gossip
@@ -346,7 +343,9 @@ impl View {
         let mut told = BTreeSet::new();
         for heard in all {
             if heard.incarnation.node == self.own.node() {
-                changes.extend(self.own_id_taken(heard.incarnation.generation));
+                if heard.incarnation > self.own.incarnation {
+                    changes.extend(self.own_id_taken(heard.incarnation.generation));
+                }
             } else if let Some(peer) = self.peer_mut(heard.incarnation) {
                 told.insert(heard.incarnation.node);
                 peer.hear(heard, stalled, now);
@@ -361,12 +360,10 @@ impl View {
     }
 
     /// Tells once of each life of another process with this node's id that is newer than this one.
-    fn own_id_taken(&mut self, generation: Generation) -> Option<Change> {
-        let known = self.own_id_taken.unwrap_or(self.own.incarnation.generation);
-        (generation > known).then(|| {
-            self.own_id_taken = Some(generation);
-            Change::OwnIdTaken { generation }
-        })
+    fn own_id_taken(&mut self, by: Generation) -> Option<Change> {
+        let is_news = self.own_id_taken < Some(by);
+        self.own_id_taken = self.own_id_taken.max(Some(by));
+        is_news.then_some(Change::OwnIdTaken { generation: by })
     }
 
     /// Makes the list of members anew, and tells what is different in it.
@@ -400,7 +397,7 @@ impl View {
         let others = self.members.iter().filter(|member| {
             member.node() != self.own.node()
                 && member.address == self.own.address
-                && is_there(member.state)
+                && member.state.lives()
         });
         let mut taken = BTreeSet::new();
         for other in others {
@@ -416,7 +413,7 @@ impl View {
     fn find_conflicts(&mut self, changes: &mut Vec<Change>) {
         let mut holders = BTreeMap::<&str, NodeId>::new();
         let mut conflicts = BTreeSet::new();
-        for member in self.members.iter().filter(|member| is_there(member.state)) {
+        for member in self.members.iter().filter(|member| member.state.lives()) {
             let one = *holders.entry(&member.name).or_insert(member.node());
             let other = member.node();
             if one == other {
@@ -441,11 +438,6 @@ fn changed(before: &[Member], new: &Member) -> Option<Change> {
         was,
         now: new.state,
     })
-}
-
-/// Whether a member in this state is a running process, as far as anybody knows.
-pub(super) fn is_there(state: MemberState) -> bool {
-    matches!(state, MemberState::Alive | MemberState::Suspect | MemberState::Leaving)
 }
 
 impl Peer {

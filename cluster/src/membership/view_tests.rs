@@ -350,9 +350,9 @@ fn a_newcomer_is_admitted_unless_something_speaks_against_it() {
         Event::LinkUp(named(7, "early")),
     ]);
     let admitted = |peer: &Introduction| {
-        view.admit(peer).map_err(|Refusal { text: why, .. }| {
+        view.admit(peer).map_err(|Refusal { reason, text: why }| {
             assert!(why.is_ascii() && !why.ends_with('.'), "{why}");
-            why
+            (reason, why)
         })
     };
     for (what, peer) in [
@@ -366,16 +366,14 @@ fn a_newcomer_is_admitted_unless_something_speaks_against_it() {
         assert_eq!(admitted(&peer), Ok(()), "{what}");
     }
     for (what, peer, why) in [
-        ("an older life", introduction(1, 1), "started again"),
-        ("this node", introduction(ME, 1), "itself"),
-        ("a copy of this node", introduction(ME, 2), "copied"),
-        ("this node's name", named(9, "node-5"), "NODE_NAME"),
-        ("a linked one's name", named(9, "node-1"), "NODE_NAME"),
-        ("a live one's name", named(9, "node-3"), "NODE_NAME"),
-        ("the name of one that gossip does not know yet", named(9, "early"), "NODE_NAME"),
+        ("an older life", introduction(1, 1), (Reason::Generation, "started again")),
+        ("this node's name", named(9, "node-5"), (Reason::Name, "NODE_NAME")),
+        ("a linked one's name", named(9, "node-1"), (Reason::Name, "NODE_NAME")),
+        ("a live one's name", named(9, "node-3"), (Reason::Name, "NODE_NAME")),
+        ("one's that gossip does not know yet", named(9, "early"), (Reason::Name, "NODE_NAME")),
     ] {
-        let refused = admitted(&peer).expect_err(what);
-        assert!(refused.contains(why), "{what}: {refused}");
+        let (reason, refused) = admitted(&peer).expect_err(what);
+        assert!(reason == why.0 && refused.contains(why.1), "{what}: {reason:?}, {refused}");
     }
 }
 
@@ -423,6 +421,10 @@ fn a_second_process_with_this_nodes_id_is_told_of_once() {
     assert_eq!(view.apply(own(2), ms(1)), taken(2));
     assert_eq!(view.apply(own(2), ms(2)), []);
     assert_eq!(view.apply(own(7), ms(3)), taken(7));
+    let met = |generation| Event::Outlived(Generation(generation));
+    assert_eq!(view.apply(met(7), ms(4)), []);
+    assert_eq!(view.apply(met(8), ms(5)), taken(8));
+    assert_eq!(view.apply(own(8), ms(6)), []);
     assert_eq!(view.members().len(), 1);
     assert_eq!(view.own().incarnation, life(ME, 1));
 }
@@ -517,7 +519,7 @@ fn named_in(event: &Event) -> Vec<Incarnation> {
         Event::Gossip(all) => all.iter().map(|heard| heard.incarnation).collect(),
         Event::LinkUp(peer) => vec![peer.incarnation],
         Event::LinkDown(peer, _) | Event::LinkSilent(peer, _) | Event::Leaving(peer) => vec![*peer],
-        Event::Own(_) | Event::OwnLoad(_) | Event::Tick => vec![],
+        Event::Outlived(_) | Event::Own(_) | Event::OwnLoad(_) | Event::Tick => vec![],
     }
 }
 
@@ -533,6 +535,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (node(), 1u64..4, why).prop_map(|(n, g, why)| Event::LinkDown(life(n, g), why)),
         (node(), 1u64..4, any::<bool>()).prop_map(|(n, g, s)| Event::LinkSilent(life(n, g), s)),
         (node(), 1u64..4).prop_map(|(n, g)| Event::Leaving(life(n, g))),
+        (0u64..4).prop_map(|generation| Event::Outlived(Generation(generation))),
         Just(Event::Tick),
     ]
 }

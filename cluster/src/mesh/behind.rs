@@ -14,10 +14,8 @@ use std::{
 
 use parking_lot::RwLock;
 
-use crate::{
-    AgentId, NodeId, SessionId,
-    wire::{LANES, Names},
-};
+use super::EVERY_LANE;
+use crate::{AgentId, NodeId, SessionId, wire::Names};
 
 /// The sessions of this node that other nodes may not know of.
 #[derive(Debug, Default)]
@@ -34,9 +32,6 @@ struct Unknown {
     /// The lanes on which it has said that it does: a bit for each.
     heard: u8,
 }
-
-/// All lanes have been heard on.
-const EVERY_LANE: u8 = (1 << LANES) - 1;
 
 impl Behind {
     /// The node may not know of the session on lanes whose bit is not set in `heard`.

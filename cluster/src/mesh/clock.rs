@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use crate::{NodeId, SessionId, UnixMillis};
+use crate::{NodeId, SessionId, UnixMillis, link::CLOCK_SKEW_MAX};
 
-/// How far a peer may move mesh time from the wall clock; links refuse peers that differ by more.
-pub const SKEW_MAX: Duration = Duration::from_secs(30);
+/// How far peers may move mesh time from the wall clock: what one of the fastest clocks that links allow
+/// has moved, one of the slowest must follow.
+const AHEAD_MAX: Duration = Duration::from_secs(2 * CLOCK_SKEW_MAX.as_secs());
 
 /// What is known of the peers' clocks, and the last session id that was made.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct MeshTime {
+pub(super) struct MeshTime {
     /// How far ahead of the wall clock, in milliseconds.
     offset: u64,
     last: u64,
@@ -22,18 +23,18 @@ pub struct MeshTime {
 impl MeshTime {
     /// A peer's mesh time was `remote` when it sent what came just now, at `wall` here. What the
     /// way took is not made up for: two nodes that both guessed it would drive each other forward.
-    pub fn learn(&mut self, wall: UnixMillis, remote: UnixMillis) {
-        let most = u64::try_from(SKEW_MAX.as_millis()).unwrap_or(u64::MAX);
+    pub(super) fn learn(&mut self, wall: UnixMillis, remote: UnixMillis) {
+        let most = u64::try_from(AHEAD_MAX.as_millis()).unwrap_or(u64::MAX);
         self.offset = self.offset.max(remote.0.saturating_sub(wall.0).min(most));
     }
 
     /// Mesh time when the wall clock says `wall`.
-    pub fn now(&self, wall: UnixMillis) -> UnixMillis {
+    pub(super) fn now(&self, wall: UnixMillis) -> UnixMillis {
         UnixMillis(wall.0.saturating_add(self.offset))
     }
 
     /// The id of a session that opens now: higher than all before it here.
-    pub fn next_session(&mut self, wall: UnixMillis, node: NodeId) -> SessionId {
+    pub(super) fn next_session(&mut self, wall: UnixMillis, node: NodeId) -> SessionId {
         self.last = SessionId::floor(self.now(wall)).max(self.last.saturating_add(1));
         SessionId { time: self.last, node }
     }
@@ -55,7 +56,7 @@ mod tests {
         time.learn(wall, UnixMillis(1_001_000));
         assert_eq!(time.now(wall), UnixMillis(1_002_000), "the largest offset stays");
         time.learn(wall, UnixMillis(u64::MAX));
-        assert_eq!(time.now(wall), UnixMillis(1_030_000), "at most 30 s");
+        assert_eq!(time.now(wall), UnixMillis(1_060_000), "at most 60 s");
     }
 
     #[test]
@@ -65,6 +66,18 @@ mod tests {
         behind.learn(UnixMillis(5_000), ahead.now(UnixMillis(20_000)));
         let second = behind.next_session(UnixMillis(5_001), NodeId(1));
         assert!(second > first);
+    }
+
+    /// Nodes whose clocks are 30 s apart are linked, and one's time is moved by a third's.
+    #[test]
+    fn who_is_last_of_all_follows_who_is_first() {
+        let walls = [15_000, 45_000, 75_000].map(UnixMillis);
+        let [mut behind, mut right, mut ahead] = [MeshTime::default(); 3];
+        right.learn(walls[1], ahead.now(walls[2]));
+        let first =
+            right.next_session(walls[1], NodeId(9)).max(ahead.next_session(walls[2], NodeId(9)));
+        behind.learn(walls[0], right.now(walls[1]));
+        assert!(behind.next_session(walls[0], NodeId(10)) > first);
     }
 
     proptest! {

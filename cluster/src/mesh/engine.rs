@@ -256,10 +256,10 @@ impl Mesh {
     }
 
     fn gateway_of(&self, peers: &[Arc<Peer>]) -> Option<NodeId> {
-        let heard = |node| peers.iter().any(|peer| peer.node() == node && !peer.is_suspect());
-        let nodes = || peers.iter().map(|peer| peer.node());
         let me = self.home.me.node;
-        gateway(me, nodes(), heard).or_else(|| gateway(me, nodes(), |_| true))
+        let nodes = peers.iter().map(|peer| peer.node());
+        let heard = peers.iter().filter(|peer| !peer.is_suspect()).map(|peer| peer.node());
+        gateway(me, heard, |_| true).or_else(|| gateway(me, nodes, |_| true))
     }
 }
 
@@ -371,6 +371,8 @@ impl Mesh {
         core.presence.listed(listed);
         drop(core);
         let mut receptions = self.receptions.write();
+        // Looked at after the lock was taken: who has been linked meanwhile may have its reception.
+        let peers = self.peers.load();
         // One that is thought dead may come back, and what it has sent by other ways with it.
         let may_speak = |origin: &Incarnation| {
             members.iter().any(|member| member.incarnation == *origin)

@@ -10,13 +10,13 @@ pub mod action;
 mod arrival_test;
 mod behind;
 pub mod broadcast;
-pub mod clock;
+mod clock;
 pub mod directory;
 mod engine;
 #[cfg(test)]
 pub(crate) mod engine_tests;
 mod near;
-pub mod parking;
+mod parking;
 pub mod presence;
 pub mod ring;
 mod route;
@@ -28,8 +28,11 @@ use bytes::Bytes;
 
 use crate::{
     AgentId, Incarnation, NodeId, SessionId,
-    wire::{Body, Control, Data, Names, Spent},
+    wire::{Body, Control, Data, LANES, Names, Spent},
 };
+
+/// Something has been heard on all lanes: of the bits that stand for one each, all are set.
+const EVERY_LANE: u8 = (1 << LANES) - 1;
 
 /// The way to the other nodes. Never blocks.
 pub trait Outlet: Send + Sync + 'static {
@@ -43,7 +46,7 @@ pub trait Outlet: Send + Sync + 'static {
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits to be written; whoever pushed calls [`Outlet`]'s owner to write soon.
+    /// It waits to be written.
     Queued,
     /// The lane is full.
     Full,

@@ -32,7 +32,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// What this node keeps of others' limits, as their agents' global owner.
 #[derive(Debug)]
-pub struct Parking {
+pub(super) struct Parking {
     me: NodeId,
     rings: Rings,
     entries: BTreeMap<AgentId, Entry>,
@@ -57,13 +57,13 @@ impl Entry {
 
 impl Parking {
     /// An owner of nothing.
-    pub fn new(me: NodeId) -> Self {
+    pub(super) fn new(me: NodeId) -> Self {
         Self { me, rings: Rings::default(), entries: BTreeMap::new(), ends: BTreeSet::new() }
     }
 
     /// An agent's last session on its node has ended: what it has spent waits here, or goes on to the
     /// newer session that has asked for it.
-    pub fn park(
+    pub(super) fn park(
         &mut self,
         agent: &AgentId,
         session: SessionId,
@@ -89,7 +89,12 @@ impl Parking {
 
     /// A session has opened: it gets what is parked, and what is still to come. An older one than is
     /// known gets nothing.
-    pub fn unpark(&mut self, agent: &AgentId, session: SessionId, now: Duration) -> Vec<Action> {
+    pub(super) fn unpark(
+        &mut self,
+        agent: &AgentId,
+        session: SessionId,
+        now: Duration,
+    ) -> Vec<Action> {
         self.expire(now);
         match self.take(agent) {
             Some(newer) if newer.session > session => {
@@ -105,7 +110,7 @@ impl Parking {
     }
 
     /// The rings have changed: what others own now is handed over to them.
-    pub fn ring_changed(&mut self, rings: Rings, now: Duration) -> Vec<Action> {
+    pub(super) fn ring_changed(&mut self, rings: Rings, now: Duration) -> Vec<Action> {
         self.rings = rings;
         self.expire(now);
         let owner = |agent: &AgentId| self.rings.global_owner(agent.as_str());
@@ -128,18 +133,8 @@ impl Parking {
     }
 
     /// Time passes: debts end.
-    pub fn tick(&mut self, now: Duration) {
+    pub(super) fn tick(&mut self, now: Duration) {
         self.expire(now);
-    }
-
-    /// How many agents are known.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     fn expire(&mut self, now: Duration) {
@@ -299,7 +294,7 @@ mod tests {
         assert_eq!(known(120), ["debt"]);
         assert_eq!(known(3599), ["debt"]);
         assert_eq!(known(3600), Vec::<String>::new());
-        assert!(parking.is_empty() && parking.ends.is_empty());
+        assert!(parking.entries.is_empty() && parking.ends.is_empty());
     }
 
     #[test]
@@ -312,7 +307,7 @@ mod tests {
         assert_eq!(parking.unpark(&agent("short"), session(2, 2), at(0)).len(), 1);
         parking.park(&agent("short"), session(2, 2), spent(0, 10, 0), at(0));
         parking.park(&agent("one-more"), session(1, 2), spent(0, 100, 0), at(0));
-        assert_eq!(parking.len(), ENTRIES_MAX);
+        assert_eq!(parking.entries.len(), ENTRIES_MAX);
         assert_eq!(parking.unpark(&agent("short"), session(3, 2), at(0)), []);
     }
 
@@ -335,7 +330,7 @@ mod tests {
         let unpark = Control::Unpark { agent: taken, session: session(2, 3) };
         let handed = [park, unpark].map(|frame| Action::Send { to: NodeId(9), frame });
         assert_eq!(parking.ring_changed(rings, at(10)), handed);
-        assert!(parking.is_empty() && parking.ends.is_empty());
+        assert!(parking.entries.is_empty() && parking.ends.is_empty());
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use std::{
 pub(super) use telling::Pace;
 
 use self::telling::{Tellings, Told};
-use super::{Home, action::Action, ring::Rings};
+use super::{EVERY_LANE, Home, action::Action, ring::Rings};
 use crate::{
     AgentId, NodeId, SessionId,
     wire::{Control, LANES, Published},
@@ -38,9 +38,6 @@ pub const RENEWAL: Duration = Duration::from_secs(30);
 /// The owners are spread over so many equal parts of [`RENEWAL`]: each gets all that it owns in one
 /// of them, and the sessions are gone through once for each part.
 const PARTS: u64 = 30;
-
-/// All lanes have been heard on.
-const EVERY_LANE: u8 = (1 << LANES) - 1;
 
 /// This node's sessions, and those of them that are not admitted yet.
 #[derive(Debug)]
@@ -166,10 +163,11 @@ impl Presence {
             return Vec::new();
         }
         let agent = agent.clone();
-        if let Some(pending) = self.pending.get_mut(&agent) {
-            *pending.heard.entry(from).or_default() |= 1 << lane;
-        }
-        self.advance(&agent, now)
+        let Some(pending) = self.pending.get_mut(&agent) else { return Vec::new() };
+        let heard = pending.heard.entry(from).or_default();
+        *heard |= 1 << lane;
+        // Until it has said so on all, it is waited for.
+        if *heard == EVERY_LANE { self.advance(&agent, now) } else { Vec::new() }
     }
 
     /// The rings have changed: who owns a session now and did not is told of it, and all linked nodes

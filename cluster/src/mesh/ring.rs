@@ -228,11 +228,6 @@ impl Rings {
     pub fn shared_ring(&self, region: &str) -> Option<Arc<Ring>> {
         self.present.regions.get(region).cloned()
     }
-
-    /// The ring over the live nodes of all regions.
-    pub fn global(&self) -> &Ring {
-        &self.present.global
-    }
 }
 
 #[cfg(test)]
@@ -336,9 +331,9 @@ mod tests {
         assert_eq!(rings.version_of("gone"), ring([]).version());
         assert_eq!(rings.version_of("near"), ring([2, 1]).version());
         assert_eq!(rings.owners("abc").count(), 2);
-        let all: Vec<NodeId> = rings.global().nodes().collect();
+        let all: Vec<NodeId> = rings.present.global.nodes().collect();
         assert_eq!(all, [NodeId(1), NodeId(2), NodeId(5)]);
-        assert_eq!(rings.global_owner("abc"), rings.global().owner("abc"));
+        assert_eq!(rings.global_owner("abc"), rings.present.global.owner("abc"));
     }
 
     #[test]

@@ -77,6 +77,7 @@ fn peering(network: &MemoryNetwork) -> (Arc<Peering>, Tasks<Nothing>) {
 struct Peer {
     links: Outward,
     answers: AtomicBool,
+    downs: Mutex<Vec<Down>>,
 }
 
 impl LinkEvents for Peer {
@@ -84,9 +85,13 @@ impl LinkEvents for Peer {
         Ok(())
     }
 
+    fn outlived(&self, _: crate::Generation) {}
+
     fn up(&self, _: &Introduction) {}
 
-    fn down(&self, _: Incarnation, _: Down) {}
+    fn down(&self, _: Incarnation, why: Down) {
+        self.downs.lock().push(why);
+    }
 
     fn control(&self, from: Incarnation, frame: Control) {
         if let Control::Ping { number, time, .. } = frame
@@ -100,11 +105,24 @@ impl LinkEvents for Peer {
 
     fn data(&self, _: Incarnation, _: u8, _: &mut Frames<'_>) {}
 
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(0)
+    }
+
     fn mesh_time(&self) -> UnixMillis {
         UnixMillis(0)
     }
 
     fn learn_time(&self, _: UnixMillis) {}
+}
+
+/// A peer on this network, and its links, which do not run yet.
+fn peer(network: &MemoryNetwork) -> (Arc<Peer>, Arc<Links>) {
+    let (other, peer) = (introduction(2), Arc::new(Peer::default()));
+    let transport = host(network, &other);
+    let links = Links::new(other, "c".to_owned(), transport, peer.clone(), clock());
+    peer.links.0.store(Some(Arc::clone(&links)));
+    (peer, links)
 }
 
 #[tokio::test]
@@ -124,10 +142,7 @@ async fn a_question_at_which_its_task_panics_is_counted_and_makes_room_for_other
 async fn a_link_that_carries_only_one_way_is_silent() {
     let network = MemoryNetwork::new();
     let (peering, tasks) = peering(&network);
-    let (other, peer) = (introduction(2), Arc::new(Peer::default()));
-    let transport = host(&network, &other);
-    let links = Links::new(other, "c".to_owned(), transport, peer.clone(), clock());
-    peer.links.0.store(Some(Arc::clone(&links)));
+    let (peer, links) = peer(&network);
     let (me, stop) = (introduction(1), CancellationToken::new());
     let is_silent = || peering.silent.lock().contains(&NodeId(2));
     let scenario = async {
@@ -145,6 +160,29 @@ async fn a_link_that_carries_only_one_way_is_silent() {
     let ((), ended, ()) =
         tokio::join!(links.clone().run(stop.clone()), tasks.run(stop.clone()), scenario);
     ended.expect("gossip goes on to the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mesh_that_is_stopped_says_goodbye() {
+    let network = MemoryNetwork::new();
+    let (peering, tasks) = peering(&network);
+    let (peer, links) = peer(&network);
+    let (stop, stop_peer) = (CancellationToken::new(), CancellationToken::new());
+    let scenario = async {
+        links.dial(introduction(1).address).await.expect("a link");
+        stop.cancel();
+    };
+    let running = async {
+        let ended = tokio::join!(tasks.run(stop.clone()), scenario);
+        assert!(peering.linked().is_empty());
+        // What the peer was told by then is on its way to it.
+        sleep(TICK).await;
+        stop_peer.cancel();
+        ended.0
+    };
+    let (ended, ()) = tokio::join!(running, links.clone().run(stop_peer.clone()));
+    ended.expect("gossip goes on to the end");
+    assert_eq!(*peer.downs.lock(), [Down::Left]);
 }
 
 #[tokio::test]

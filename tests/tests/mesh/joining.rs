@@ -157,6 +157,39 @@ async fn a_relay_with_names_of_its_own_brings_them_whichever_of_the_seeds_it_is(
 }
 
 #[tokio::test]
+async fn of_a_data_directory_that_runs_twice_the_later_goes_on_alone() {
+    let addresses = [loopback_address().to_string(), loopback_address().to_string()];
+    let (seeds, secret) = (addresses.join(","), new_secret());
+    let [mut earlier, mut later] = [Relay::start(), Relay::start()];
+    let token = earlier.register("known-1").await;
+    for (relay, own) in [&mut earlier, &mut later].into_iter().zip(&addresses) {
+        relay.terminate();
+        relay.wait_exit();
+        for (key, value) in
+            [("SEEDS", &seeds), ("CLUSTER_SECRET", &secret), ("MESH_HOST", own), ("NODE_NAME", own)]
+        {
+            relay.set(key, value);
+        }
+    }
+    // As a machine is cloned, to be another one of the cluster.
+    for file in std::fs::read_dir(earlier.data_dir()).expect("it has data") {
+        let file = file.expect("it can be read");
+        std::fs::copy(file.path(), later.data_dir().join(file.file_name())).expect("it is copied");
+    }
+    earlier.start_again();
+    earlier.is_ready().await;
+    later.start_again();
+    assert_eq!(earlier.wait_exit().code(), Some(2), "what goes on here would be cut off");
+    for node in [&earlier, &later] {
+        let log = node.log.text();
+        assert!(log.contains("was copied, or runs twice"), "{log}");
+    }
+    assert!(earlier.log.text().contains("another process has this node's id"));
+    later.is_ready().await;
+    tests::Client::connect(&later, &token).await.leave().await;
+}
+
+#[tokio::test]
 async fn two_nodes_that_both_think_to_be_the_first_seed_found_nothing() {
     let addresses = [loopback_address().to_string(), loopback_address().to_string()];
     let secret = new_secret();

@@ -22,6 +22,7 @@ both! {
     a_restart_is_noticed_at_once
     a_later_life_replaces_the_former
     goodbye_loses_nothing
+    gossip_has_the_last_word
     a_stop_is_a_goodbye_too
     closing_one_link_is_its_end_only
     a_panic_ends_its_link_only
@@ -33,7 +34,7 @@ async fn a_cut_is_noticed_in_the_idle_time(bed: Bed) {
     let noticed = async { tokio::join!(a.told.down(b.incarnation), b.told.down(a.incarnation)) };
     let noticed = tokio::time::timeout(IDLE_TIMEOUT + Duration::from_secs(2), noticed).await;
     assert_eq!(noticed, Ok((Down::Lost, Down::Lost)));
-    assert!(!a.links.is_linked(b.id()));
+    assert!(a.links.linked().is_empty());
     assert!(!a.links.control(b.id(), &tell(1)));
     bed.heal(a.address, b.address);
     a.links.dial(b.address).await.unwrap();
@@ -88,6 +89,17 @@ async fn goodbye_loses_nothing(bed: Bed) {
     assert_eq!(told.last(), Some(&Event::Down(a.incarnation, Down::Left)));
     assert_eq!(b.links.dial(a.address).await.unwrap_err().reason(), Reason::Leaving);
     a.stop().await;
+}
+
+async fn gossip_has_the_last_word(bed: Bed) {
+    let (a, b) = pair(&bed).await;
+    let mut goodbye = Box::pin(a.links.close_all(Duration::from_secs(30)));
+    assert!(futures_util::poll!(&mut goodbye).is_pending());
+    assert!(!a.links.control(b.id(), &tell(1)), "this is closed");
+    assert!(a.links.gossip(b.id(), b"I have left"));
+    goodbye.await;
+    assert_eq!(b.told.down(a.incarnation).await, Down::Left);
+    assert!(b.told.all().contains(&Event::Gossip(1, "I have left".into())));
 }
 
 async fn a_stop_is_a_goodbye_too(bed: Bed) {

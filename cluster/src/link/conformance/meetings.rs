@@ -18,7 +18,7 @@ use crate::{
         Allegiance, Down, LaneKind, LinkError, NodeKey, Reason,
         handshake::{self, Fault},
         quic::{QuicError, QuicSettings, QuicTransport},
-        transport::Ended,
+        transport::{Ended, Incoming, Transport},
     },
     mesh::{Outlet, Pushed},
     registry::RegistryId,
@@ -32,6 +32,7 @@ both! {
     strangers_are_refused_with_a_reason
     a_dialler_who_is_unwanted_or_does_not_want_leaves_no_trace
     a_node_knows_itself
+    of_two_with_one_data_directory_the_earlier_is_outlived
     nobody_there_is_unreachable
     releases_without_a_common_version_say_so
     what_is_no_handshake_is_refused
@@ -44,8 +45,8 @@ async fn a_dial_links_both_ends(bed: Bed) {
     assert_eq!(a.told.changes(), [Event::Up(b.incarnation)]);
     assert_eq!(b.told.changes(), [Event::Up(a.incarnation)]);
     assert_eq!(a.links.linked(), [b.id()]);
-    assert!(b.links.is_linked(a.id()));
-    assert_eq!(b.links.address_of(a.id()), Some(a.address));
+    assert_eq!(b.links.linked(), [a.id()]);
+    assert_eq!(b.links.status()[0].peer.address, a.address);
     assert_eq!(a.links.status()[0].peer.name, "node-2");
     assert!(a.links.gossip(b.id(), b"word"));
     assert!(b.links.control(a.id(), &tell(7)));
@@ -100,12 +101,12 @@ async fn the_wrong_secret_is_named_at_both_ends(bed: Bed) {
 async fn strangers_are_refused_with_a_reason(bed: Bed) {
     let registry = |id| Some(Allegiance::new(RegistryId(id), Vec::new()));
     let a = Setup { allegiance: registry(7), ..Setup::of(1) }.start(&bed);
-    let time = Setup::of(1).time;
-    let clock = |apart_ms| UnixMillis(time.0 + apart_ms);
+    let now = Setup::of(1).wall;
+    let clock = |apart_ms| UnixMillis(now.0 + apart_ms);
     let cases = [
         (Setup { cluster: "other".to_owned(), ..Setup::of(2) }, Reason::Cluster, "\"other\""),
-        (Setup { time: clock(31_000), ..Setup::of(3) }, Reason::Clock, "31 s apart"),
-        (Setup { time: clock(30_001), ..Setup::of(4) }, Reason::Clock, "(NTP)"),
+        (Setup { wall: clock(31_000), ..Setup::of(3) }, Reason::Clock, "31 s apart"),
+        (Setup { wall: clock(30_001), ..Setup::of(4) }, Reason::Clock, "(NTP)"),
         (Setup { name: "node-1".to_owned(), ..Setup::of(5) }, Reason::Name, "\"node-1\""),
         (Setup { allegiance: registry(8), ..Setup::of(8) }, Reason::Registry, "two registries"),
     ];
@@ -120,11 +121,11 @@ async fn strangers_are_refused_with_a_reason(bed: Bed) {
         assert!(stranger.told.all().is_empty());
     }
     assert!(a.told.all().is_empty());
-    let near = Setup { time: clock(30_000), allegiance: registry(7), ..Setup::of(6) }.start(&bed);
+    let near = Setup { wall: clock(30_000), allegiance: registry(7), ..Setup::of(6) }.start(&bed);
     link(&near, &a).await;
-    let namesake = Setup { name: "node-6".to_owned(), ..Setup::of(7) }.start(&bed);
-    let error = namesake.links.dial(a.address).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::Name);
+    // Whose clock is right may have learned from one whose is not.
+    let led_astray = Setup { time: clock(45_000), ..Setup::of(9) }.start(&bed);
+    link(&led_astray, &a).await;
 }
 
 async fn a_dialler_who_is_unwanted_or_does_not_want_leaves_no_trace(bed: Bed) {
@@ -146,8 +147,31 @@ async fn a_node_knows_itself(bed: Bed) {
     for _ in 0..2 {
         assert_eq!(a.links.dial(a.address).await, Err(LinkError::Myself(a.address)));
     }
+    // Both of its ends have it so.
+    counted(&a, Reason::Myself, 4).await;
     assert!(a.told.all().is_empty());
-    assert_eq!(a.links.counters().refused(Reason::Myself), 2, "another may answer next time");
+    let refused: u64 = Reason::ALL.iter().map(|why| a.links.counters().refused(*why)).sum();
+    assert_eq!(refused, 4, "nothing that anybody has to look at");
+}
+
+async fn of_two_with_one_data_directory_the_earlier_is_outlived(bed: Bed) {
+    let earlier = Setup::of(1).start(&bed);
+    let address = match &bed {
+        Bed::Memory(_) => Some(([10, 0, 0, 2], 1).into()),
+        Bed::Quic(_) => None,
+    };
+    let later = Setup { generation: 2, address, ..Setup::of(1) }.start(&bed);
+    let outlived = Event::Outlived(later.incarnation.generation);
+    let error = earlier.links.dial(later.address).await.unwrap_err();
+    assert!(matches!(&error, LinkError::Refused { .. }), "{error:?}");
+    assert_eq!(error.reason(), Reason::Generation, "its own end can tell by that, too");
+    assert!(error.to_string().contains("was copied, or runs twice"), "{error}");
+    assert!(earlier.told.all().is_empty());
+    let error = later.links.dial(earlier.address).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Unwanted);
+    assert!(error.to_string().contains("was copied, or runs twice"), "{error}");
+    earlier.told.until("outlived", |events| events.contains(&outlived).then_some(())).await;
+    assert!(later.told.all().is_empty());
 }
 
 async fn nobody_there_is_unreachable(bed: Bed) {
@@ -257,6 +281,18 @@ async fn what_is_no_quic_is_counted() {
     counted(&a, Reason::Malformed, 1).await;
 }
 
+/// Its source address proves nothing.
+#[tokio::test]
+async fn noise_comes_from_nowhere_in_particular() {
+    let a = real(&Secret::generate(), 1, wall()(), any()).unwrap();
+    let stranger = tokio::net::UdpSocket::bind(any()).await.unwrap();
+    stranger.send_to(b"\x16 hello?", a.local_address().unwrap()).await.unwrap();
+    let Incoming { from, connect } = a.accept().await.unwrap();
+    assert_eq!(from, None);
+    let error = connect.await.unwrap_err().to_string();
+    assert!(error.contains(&stranger.local_addr().unwrap().to_string()), "{error}");
+}
+
 #[tokio::test]
 async fn a_certificate_out_of_its_time_is_refused_at_both_ends() {
     let secret = Secret::generate();
@@ -305,7 +341,7 @@ async fn a_new_certificate_touches_no_link() {
     let c = Setup::of(3).start_on(bind(3));
     link(&a, &c).await;
     link(&c, &b).await;
-    assert!(a.links.is_linked(b.incarnation.node) && a.told.changes().len() == 2, "nothing ended");
+    assert!(a.links.linked().contains(&b.id()) && a.told.changes().len() == 2, "nothing ended");
 }
 
 /// The suite's own sockets can be cut; these are the real ones.

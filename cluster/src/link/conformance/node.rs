@@ -30,6 +30,7 @@ pub(super) enum Event {
     Gossip(u64, Bytes),
     Started(u64, u8),
     Broadcast(u64, u8, u64, Bytes),
+    Outlived(Generation),
 }
 
 /// How a node is set up, if not as usual.
@@ -39,7 +40,9 @@ pub(super) struct Setup {
     pub(super) name: String,
     pub(super) cluster: String,
     pub(super) secret: String,
+    /// Mesh time.
     pub(super) time: UnixMillis,
+    pub(super) wall: UnixMillis,
     pub(super) address: Option<SocketAddr>,
     pub(super) unwanted: Option<String>,
     pub(super) allegiance: Option<Allegiance>,
@@ -58,6 +61,7 @@ pub(super) struct Node {
 pub(super) struct Told {
     events: watch::Sender<Vec<Event>>,
     time: UnixMillis,
+    wall: UnixMillis,
     unwanted: Option<String>,
     allegiance: Option<Allegiance>,
     pub(super) learned: Mutex<Vec<UnixMillis>>,
@@ -72,6 +76,7 @@ impl Setup {
             cluster: "cluster".to_owned(),
             secret: "secret".to_owned(),
             time: UnixMillis(1_000_000_000),
+            wall: UnixMillis(1_000_000_000),
             address: None,
             unwanted: None,
             allegiance: None,
@@ -103,6 +108,7 @@ impl Setup {
         let told = Arc::new(Told {
             events: watch::Sender::default(),
             time: self.time,
+            wall: self.wall,
             unwanted: self.unwanted,
             allegiance: self.allegiance,
             learned: Mutex::default(),
@@ -218,6 +224,10 @@ impl LinkEvents for Told {
         unwanted.map_or(Ok(()), Err)
     }
 
+    fn outlived(&self, by: Generation) {
+        self.tell(Event::Outlived(by));
+    }
+
     fn up(&self, peer: &Introduction) {
         self.tell(Event::Up(peer.incarnation));
     }
@@ -244,6 +254,10 @@ impl LinkEvents for Told {
             }
             other => panic!("{other:?}"),
         });
+    }
+
+    fn wall(&self) -> UnixMillis {
+        self.wall
     }
 
     fn mesh_time(&self) -> UnixMillis {

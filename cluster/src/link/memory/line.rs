@@ -186,10 +186,6 @@ impl Connection for End {
         self.line.hosts[self.there()].0
     }
 
-    fn remote(&self) -> SocketAddr {
-        self.line.hosts[self.there()].1
-    }
-
     fn rtt(&self) -> Duration {
         RTT
     }
