@@ -6,8 +6,9 @@
 #   sudo deploy/install.sh --uninstall --purge    takes them away, too
 #
 # Run twice it does nothing the second time: settings that are there stay as they are, and a relay that runs
-# is started again only if its binary or its unit has changed. It stops at the first thing that goes wrong,
-# and a configuration that the new binary would refuse is told before the old one is stopped.
+# is started again only if its binary or its unit has changed. Where there were no settings it starts nothing:
+# a relay that has run alone once keeps names of its own, and is no use as one of several any more. It stops at
+# the first thing that goes wrong; settings that the new binary would refuse are told before the old one is stopped.
 #
 # Checked by tests/tests/deploy: shellcheck; installed twice, upgraded and taken away below a folder of the
 # test's own (--root). Walked whole with systemd 252 on Debian 12, in a namespace of its own.
@@ -16,11 +17,10 @@ umask 022
 
 usage() {
     cat <<'USAGE'
-usage: install.sh [--binary FILE] [--no-start] [--root DIR]
+usage: install.sh [--binary FILE] [--root DIR]
        install.sh --uninstall [--purge] [--yes] [--root DIR]
 
   --binary FILE  the relay to install [default: target/release/arc-relay, or ./arc-relay]
-  --no-start     do not start it now, nor with the machine
   --uninstall    stop it and take it away; data and settings stay
   --purge        with --uninstall: data and settings too, and the user
   --yes          do not ask
@@ -37,12 +37,11 @@ say() {
     echo "$*"
 }
 
-binary='' root='' start=yes uninstall=no purge=no yes=no
+binary='' root='' uninstall=no purge=no yes=no
 while [ $# -gt 0 ]; do
     case $1 in
     --binary) [ $# -ge 2 ] || fail '--binary needs a file'; binary=$2; shift ;;
     --root) [ $# -ge 2 ] || fail '--root needs a folder'; root=${2%/}; shift ;;
-    --no-start) start=no ;;
     --uninstall) uninstall=yes ;;
     --purge) purge=yes ;;
     --yes | -y) yes=yes ;;
@@ -120,7 +119,9 @@ find_binary() {
     fi
     [ -n "$binary" ] || fail 'no binary: cargo build --release --locked, or name one by --binary FILE'
     [ -f "$binary" ] || fail "no such file: $binary"
-    version=$("$binary" --version 2>&1) || fail "$binary does not run on this machine: $version"
+    version=$("$binary" --version 2>&1) ||
+        fail "$binary does not run on this machine: $(echo "$version" | head -n 1)"
+    version=$(echo "$version" | head -n 1)
     case $version in
     'arc-relay '*) ;;
     *) fail "$binary is no arc-relay: it says it is $version" ;;
@@ -185,10 +186,15 @@ check_settings() {
         fail "mend $settings/environment and run this again: nothing is installed or restarted yet"
 }
 
+# Starts what was put in place of something that ran, or is new and has settings.
 start_relay() {
     systemctl daemon-reload
-    systemctl enable --quiet arc-relay
-    if [ "$changed" = no ] && systemctl is-active --quiet arc-relay; then
+    if [ "$is_new" = yes ]; then
+        systemctl enable --quiet arc-relay
+    elif ! systemctl is-active --quiet arc-relay; then
+        say 'it does not run, and is left so: systemctl enable --now arc-relay'
+        return
+    elif [ "$changed" = no ]; then
         say "nothing has changed: $version runs"
         return
     fi
@@ -212,7 +218,13 @@ say_what_next() {
     cat <<NEXT
 
 Next:
-  settings      $settings/environment, then: systemctl restart arc-relay
+  settings      $settings/environment: how agents reach it, and the other nodes if there are any
+NEXT
+    if [ "$has_settings" = no ]; then
+        echo '  start         systemctl enable --now arc-relay'
+    fi
+    cat <<'NEXT'
+  after changes systemctl restart arc-relay
   how it is     systemctl status arc-relay; arc-relay status
   log           journalctl -u arc-relay -f
   firewall      443 and 80/tcp for agents, 7946/udp between nodes: deploy/README.md
@@ -224,7 +236,12 @@ if [ "$uninstall" = yes ]; then
     exit 0
 fi
 find_binary
+is_new=yes has_settings=no
+if [ -e "$unit" ]; then
+    is_new=no
+fi
 if [ -e "$settings/environment" ]; then
+    has_settings=yes
     check_settings
 fi
 make_user
@@ -234,7 +251,9 @@ put 644 "$here/README.md" "$documents/README.md"
 changed=no # so far nothing that the relay runs by
 put 755 "$binary" "$program"
 put 644 "$here/arc-relay.service" "$unit"
-if whole_system && [ "$start" = yes ]; then
+if whole_system && [ "$has_settings" = yes ]; then
     start_relay
+elif whole_system; then
+    systemctl daemon-reload
 fi
 say_what_next
