@@ -37,6 +37,8 @@ echo "arc-relay:x:$user:$user::/var/lib/arc-relay:/nonexistent" >"$root/etc/pass
 echo "arc-relay:x:$user:" >"$root/etc/group"
 # Names are looked up in /etc/hosts, then by DNS: seeds are names there.
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+# As Docker would: whoever runs in it may look at it.
+chmod 755 "$root"
 chmod 1777 "$root/tmp"
 chmod 700 "$root/var/lib/arc-relay"
 chown "$user:$user" "$root/var/lib/arc-relay"

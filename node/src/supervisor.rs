@@ -24,6 +24,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
+    drain::sessions_left,
     relay::{Phase, Relay},
     report,
 };
@@ -150,12 +151,12 @@ fn status(relay: &Relay, phase: Phase) -> String {
             format!("joining: {}", waiting().unwrap_or_else(|| "looking for the others".into()))
         }
         Phase::Serving => {
-            let (agents, (_, nodes)) = (relay.sessions.len(), report::total(relay));
+            let (connected, (_, nodes)) = (relay.sessions.len(), report::total(relay));
             let place = if nodes > 1 { format!(", 1 of {nodes} nodes") } else { String::new() };
             let lack = waiting().map_or_else(String::new, |reason| format!("; {reason}"));
-            format!("serving {agents} agents{place}{lack}")
+            format!("serving, {connected} connected{place}{lack}")
         }
-        Phase::Draining => format!("draining: {} agents left", relay.sessions.len()),
+        Phase::Draining => format!("draining, {} still connected", sessions_left(relay)),
     }
 }
 
