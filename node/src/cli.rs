@@ -56,6 +56,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Make the secret that the nodes of one cluster share, and print it
     Secret,
+    /// Ask whether the relay with this configuration is up: exit code 0, or 1; for health checks
+    Health(agent::HealthArgs),
     /// Show the nodes of a cluster, as one of them sees them
     #[command(after_help = agent::EXIT_CODES)]
     Status(agent::StatusArgs),

@@ -72,7 +72,8 @@ fn wave_size(sessions: usize, time: Duration) -> usize {
     sessions.div_ceil(waves.max(1)).max(WAVE_MIN)
 }
 
-fn sessions_left(relay: &Relay) -> usize {
+/// Sessions that have not ended, those included that have been told to.
+pub(crate) fn sessions_left(relay: &Relay) -> usize {
     relay.config.limits.max_connections - relay.permits.available_permits()
 }
 

@@ -32,6 +32,7 @@ pub mod session;
 pub mod sessions;
 pub mod shelf;
 pub mod subscriptions;
+pub mod supervisor;
 pub mod tasks;
 pub mod traffic;
 mod upkeep;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use node::{
-    agent::{self, BackupArgs},
+    agent::{self, BackupArgs, HealthArgs},
     backup::{self, BackupFileError},
     cli::{Cli, Command, RestoreArgs, SettingFlags},
     clock::Clock,
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Backup(args)) => act(agent::run_backup(args)),
         Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
+        Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
@@ -102,6 +103,15 @@ fn restore(
     let clock = Clock::system();
     let told = act(backup::restore(&args.file, &args.data_dir, &mesh, &clock))??;
     print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
+}
+
+fn health(
+    settings: SettingFlags,
+    config: Option<&Path>,
+    args: HealthArgs,
+) -> anyhow::Result<ExitCode> {
+    let config = config::load(&sources(settings, config)?)?.config;
+    act(agent::run_health(args, (config.stats_host, config.stats_port).into()))
 }
 
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {

@@ -20,6 +20,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -32,8 +33,9 @@ use crate::{
     joining::{self, JoinError},
     life::{Door, Encryption, LifeError, Node, Parts, Stop},
     metrics::Metrics,
-    relay::VERSION,
+    relay::{Relay, VERSION},
     shelf::VaultShelf,
+    supervisor::Supervisor,
 };
 
 /// Connections that the system keeps until they are accepted.
@@ -78,6 +80,9 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+    /// The service manager cannot be told how the relay is.
+    #[error("cannot use the socket that NOTIFY_SOCKET names")]
+    Supervisor(#[source] io::Error),
     /// The metrics could not be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -87,10 +92,14 @@ pub enum RunError {
 }
 
 /// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
-/// stops it at once. SIGHUP has it look for new certificates.
+/// stops it at once. SIGHUP has it look for new certificates. A service manager that wants to know is
+/// [told](Supervisor) how it is.
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let clock = Clock::system();
-    let signals = Signals::new(config.tls.source().is_some()).map_err(RunError::Signals)?;
+    let supervisor = Supervisor::from_environment().map_err(RunError::Supervisor)?;
+    // Who is told to reload must not end for having nothing to look at.
+    let can_reload = config.tls.source().is_some() || supervisor.is_some();
+    let signals = Signals::new(can_reload).map_err(RunError::Signals)?;
     let registry = open_registry(&config, &clock)?;
     let certificates = {
         let shelf = VaultShelf::new(Arc::clone(&registry));
@@ -143,12 +152,27 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         );
     }
     let stop = Stop::default();
+    let relay = Arc::clone(node.relay());
     let ended = tokio::select! {
         ended = node.run(stop.clone()) => ended,
         never = signals.obey(&stop, &reload) => match never {},
+        never = inform(supervisor, relay) => match never {},
     };
     tracing::info!("stopped");
     Ok(ended?)
+}
+
+/// Tells the service manager, if there is one, how the relay is: from the threads that serve, so that it
+/// hears nothing when they hang.
+async fn inform(supervisor: Option<Supervisor>, relay: Arc<Relay>) -> Infallible {
+    let mut telling = JoinSet::new();
+    if let Some(supervisor) = supervisor {
+        telling.spawn(supervisor.keep_informed(relay));
+    }
+    if let Some(Err(error)) = telling.join_next().await {
+        tracing::error!(%error, "the service manager is told nothing any more: this is a bug");
+    }
+    pending().await
 }
 
 /// What encrypts the connections of `public`: half of the processors work at handshakes at most, so

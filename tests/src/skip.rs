@@ -8,6 +8,11 @@ pub fn skip(why: &str) {
     say(&format!("SKIPPED: {why}"));
 }
 
+/// The same where the tool that it needs is none that CI can install.
+pub fn skip_for_want_of(tool: &str) {
+    say(&format!("SKIPPED: there is no {tool} here"));
+}
+
 /// Says what a test has measured.
 pub fn measured(what: &str) {
     say(&format!("MEASURED: {what}"));

@@ -84,6 +84,9 @@ pub(super) enum Failure {
     /// The other end talks, but not as a relay does.
     #[error("the other end does not answer as a relay does ({0}): check the address")]
     NotRelay(String),
+    /// A relay that is asked how it is says that it is not up.
+    #[error("the relay is not up: {0}")]
+    Unwell(String),
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(#[from] Box<tungstenite::Error>),
@@ -149,6 +152,7 @@ impl Failure {
             | Self::Timeout { .. }
             | Self::Http(_)
             | Self::NotRelay(_)
+            | Self::Unwell(_)
             | Self::Lost(_)
             | Self::Silent(_)
             | Self::Output(_)

@@ -13,6 +13,7 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{self, HeaderMap, HeaderValue},
+    http::response::Parts,
     upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
@@ -49,20 +50,37 @@ pub(super) async fn call<T: DeserializeOwned>(
     limit: Duration,
     call: Call<'_>,
 ) -> Result<T, Failure> {
+    let (parts, body) = whole_answer(connector, limit, call).await?;
+    if !parts.status.is_success() {
+        return Err(Failure::refused(parts.status, retry_after(&parts.headers), &body));
+    }
+    serde_json::from_slice(&body).map_err(|e| Failure::NotRelay(e.to_string()))
+}
+
+/// Makes the call on a connection of its own and reads the answer, whatever its status.
+pub(super) async fn answer(
+    connector: &Connector,
+    limit: Duration,
+    call: Call<'_>,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let (parts, body) = whole_answer(connector, limit, call).await?;
+    Ok((parts.status, body))
+}
+
+async fn whole_answer(
+    connector: &Connector,
+    limit: Duration,
+    call: Call<'_>,
+) -> Result<(Parts, Bytes), Failure> {
     let answered = async {
         let request = request(connector, call)?;
         exchange(connector.dial().await?, request, |response| async {
             let (parts, body) = response.into_parts();
-            let body = collected(body).await?;
-            if parts.status.is_success() {
-                return Ok(body);
-            }
-            Err(Failure::refused(parts.status, retry_after(&parts.headers), &body))
+            Ok((parts, collected(body).await?))
         })
         .await
     };
-    let body = within(limit, "answer from the relay", answered).await?;
-    serde_json::from_slice(&body).map_err(|e| Failure::NotRelay(e.to_string()))
+    within(limit, "answer from the relay", answered).await
 }
 
 /// Makes the call and hands the answer's body to `take`, piece by piece; none may take longer than

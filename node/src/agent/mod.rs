@@ -1,5 +1,5 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `cluster …`, `backup` and `status` for their operator.
+//! `cluster …`, `backup`, `health` and `status` for their operator.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
@@ -11,6 +11,7 @@ mod backup;
 mod cluster;
 mod connect;
 mod failure;
+mod health;
 mod http;
 mod listen;
 mod message;
@@ -31,10 +32,11 @@ mod end_to_end_tests;
 #[cfg(test)]
 mod test_relay;
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 pub use self::{
-    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, status::StatusArgs,
+    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, health::HealthArgs,
+    status::StatusArgs,
 };
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
@@ -100,6 +102,13 @@ pub async fn run_backup(args: BackupArgs) -> ExitCode {
 pub async fn run_status(args: StatusArgs) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = status::run(&args, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay health` of the relay whose ops listener is bound to `ops`, like [`run`].
+pub async fn run_health(args: HealthArgs, ops: SocketAddr) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = health::run(&args, ops, &mut output).await;
     output.conclude(outcome).await
 }
 

@@ -1,0 +1,99 @@
+//! The shell scripts: held against shellcheck, and the installer run below a folder of the test's own.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tests::{arc_relay, repository, skip};
+
+use crate::files::{has, output, path, said, text_of};
+
+fn install(root: &Path, arguments: &[&str]) -> Output {
+    output(Command::new(path("install.sh")).arg("--root").arg(root).args(arguments))
+}
+
+fn installed(root: &Path) -> Vec<String> {
+    let mut find = Command::new("find");
+    let listed = said(find.arg(root).args(["-type", "f", "-printf", "%P %m\\n"]));
+    let mut files: Vec<String> = listed.lines().map(str::to_owned).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn shellcheck_finds_nothing() {
+    if !has("shellcheck") {
+        return skip("no shellcheck (package shellcheck)");
+    }
+    let mut listed = Command::new("git");
+    listed.args(["grep", "-lE", "^#!/bin/(ba)?sh"]).current_dir(repository());
+    let scripts: Vec<PathBuf> =
+        said(&mut listed).lines().map(|line| repository().join(line)).collect();
+    assert!(scripts.contains(&path("install.sh")), "{scripts:?}");
+    said(Command::new("shellcheck").args(scripts));
+}
+
+#[test]
+fn the_installer_can_be_run_twice_upgrades_and_leaves_no_trace() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (root, binary) =
+        (folder.path().join("root"), arc_relay().to_str().expect("a path is text"));
+    let run = |arguments: &[&str]| {
+        let output = install(&root, arguments);
+        assert!(output.status.success(), "{}", text_of(&output.stderr));
+        text_of(&output.stdout)
+    };
+    let first = run(&["--binary", binary]);
+    assert!(first.contains("systemctl enable --now arc-relay"), "nothing is started: {first}");
+    assert_eq!(
+        installed(&root),
+        [
+            "etc/arc-relay/environment 600",
+            "etc/sysctl.d/90-arc-relay.conf 644",
+            "etc/systemd/system/arc-relay.service 644",
+            "usr/local/bin/arc-relay 755",
+            "usr/local/share/doc/arc-relay/README.md 644",
+        ]
+    );
+    let data = root.join("var/lib/arc-relay");
+    assert_eq!(fs::metadata(&data).expect("it is there").permissions().mode() & 0o777, 0o700);
+
+    let settings = root.join("etc/arc-relay/environment");
+    fs::write(&settings, "TOKEN_TTL=\"90d\"\n").expect("the operator may");
+    fs::write(data.join("names"), "alice").expect("the relay may");
+    assert!(!run(&["--binary", binary]).contains("installed "), "the second time nothing is done");
+    let unit = root.join("etc/systemd/system/arc-relay.service");
+    fs::write(&unit, "of an older release").expect("a test may");
+    assert!(run(&["--binary", binary]).contains("installed "), "an upgrade");
+    assert_eq!(fs::read_to_string(&settings).expect("it is there"), "TOKEN_TTL=\"90d\"\n");
+
+    run(&["--uninstall", "--yes"]);
+    assert_eq!(installed(&root), ["etc/arc-relay/environment 600", "var/lib/arc-relay/names 644"]);
+    run(&["--uninstall", "--purge", "--yes"]);
+    assert_eq!(installed(&root), [""; 0]);
+}
+
+#[test]
+fn what_the_installer_will_not_do_it_says_in_a_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path();
+    let binary = arc_relay().to_str().expect("a path is text");
+    fs::create_dir_all(root.join("etc/arc-relay")).expect("a test may");
+    fs::write(root.join("etc/arc-relay/environment"), "# mine\nPORT='http'\n").expect("a test may");
+    for (arguments, why) in [
+        (&["--binary", binary][..], "environment and run this again: nothing is installed"),
+        (&["--binary", "/bin/true"], "/bin/true is no arc-relay: "),
+        (&["--binary", "/nowhere"], "no such file: /nowhere"),
+        (&["--uninstall"], ": say --yes"),
+        (&["--purge"], "--purge goes with --uninstall"),
+        (&["--frob"], "unknown option: --frob"),
+    ] {
+        let output = install(root, arguments);
+        let said = text_of(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+        assert_eq!(installed(root), ["etc/arc-relay/environment 644"], "{arguments:?}");
+    }
+}
