@@ -33,6 +33,7 @@ pub mod sessions;
 pub mod shelf;
 pub mod subscriptions;
 pub mod tasks;
+pub mod tls_report;
 pub mod traffic;
 mod upkeep;
 pub mod ws;
