@@ -42,6 +42,9 @@ const BACKLOG: i32 = 1_024;
 /// Founding a registry takes two fsyncs; a disk that needs longer is likely to fail.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A disk that needs longer for the last fsync is not waited for.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What the registry does by itself.
 type Keeper = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -124,7 +127,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         config,
         clock,
         registry: Arc::clone(&registry) as _,
-        administration: registry,
+        administration: Arc::clone(&registry) as _,
         metrics,
         admin: AdminToken::new(&admin_token),
         public: Door { listener: Box::new(public), places },
@@ -147,6 +150,12 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         ended = node.run(stop.clone()) => ended,
         never = signals.obey(&stop, &reload) => match never {},
     };
+    // So that the next start finds a file that was closed, and has nothing to repair.
+    if timeout(CLOSING_PATIENCE, registry.close()).await.is_err() {
+        tracing::warn!(
+            "the registry's disk hangs: its file is left as after a crash, which does no harm"
+        );
+    }
     tracing::info!("stopped");
     Ok(ended?)
 }

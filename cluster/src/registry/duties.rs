@@ -210,7 +210,8 @@ async fn lead(
     if let Some(voters) = consensus.unfinished() {
         return carry_out(consensus, Step::Change(voters)).await;
     }
-    carry_out(consensus, voters::next(&shown(registry, consensus, heard))).await
+    let situation = shown(registry, consensus, heard, registry.wanted_voters());
+    carry_out(consensus, voters::next(&situation)).await
 }
 
 /// Makes the registry that was founded one with an id and a key.
@@ -267,11 +268,12 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Next {
     }
 }
 
-/// What the leader's choice of voters depends on.
+/// What the leader's choice of voters depends on, if an operator wants the slots `ordered`.
 fn shown(
     registry: &SharedRegistry,
     consensus: &Consensus,
     heard: &BTreeMap<NodeId, Hello>,
+    ordered: Option<Vec<String>>,
 ) -> voters::Situation {
     let me = registry.identity().node;
     let (place, own) = (registry.place(), registry.lineage().0);
@@ -281,15 +283,19 @@ fn shown(
         members.contains_key(node) || !hello.stored || hello.registry == own
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
-    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.seed()?.to_owned())));
-    let mine = own_part.seed().map(|slot| (me, slot.to_owned()));
+    let slot = |node: NodeId, part: &Part| {
+        let slot = voters::slot(node, part.seed(), ordered.as_deref().unwrap_or_default());
+        slot.map(|slot| (node, slot))
+    };
+    let theirs = theirs.filter_map(|(node, hello)| slot(*node, &hello.part));
+    let mine = slot(me, &own_part);
     let of = |(node, it): (&NodeId, &consensus::Member)| (*node, it.address.seed.clone());
     let learner = |(node, it): (&NodeId, &consensus::Member)| {
         (*node, Learner { slot: it.address.seed.clone(), lag: it.lag })
     };
     let voters: BTreeMap<_, _> = members.iter().filter(|(_, it)| it.votes).map(of).collect();
-    let wanted = match registry.wanted_voters() {
-        Some(wanted) => wanted,
+    let wanted = match &ordered {
+        Some(wanted) => wanted.clone(),
         None if place.seeds.is_empty() => voters.values().cloned().collect(),
         None => slots(&place.seeds).to_vec(),
     };
@@ -311,12 +317,16 @@ pub(super) fn wish(
     consensus: &Consensus,
     change: VoterChange,
 ) -> Result<Command, AdminError> {
-    let now = shown(registry, consensus, &registry.heard().all());
+    let heard = registry.heard().all();
+    let now = shown(registry, consensus, &heard, registry.wanted_voters());
     let wanted = match change {
         VoterChange::FollowSeeds => return Ok(Command::WantVoters(None)),
         VoterChange::Set(wanted) => wanted,
         VoterChange::Replace { old, new } => instead(&now, &old, &new)?,
     };
+    let by_seed = |named: String| voters::by_seed(named, &now);
+    let wanted: Vec<_> = wanted.into_iter().map(by_seed).collect();
+    let now = shown(registry, consensus, &heard, Some(wanted.clone()));
     match voters::objection(&now, &wanted) {
         Some(why) => Err(AdminError::Refused(why)),
         None => Ok(Command::WantVoters(Some(wanted))),
