@@ -150,8 +150,7 @@ fn of_registry(bodies: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
 #[async_trait]
 impl Application for Office {
     fn allegiance(&self) -> Option<Allegiance> {
-        let (registry, lineage) = self.registry.as_ref()?.lineage();
-        Some(Allegiance::new(registry?, lineage))
+        self.registry.as_ref()?.allegiance()
     }
 
     fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>> {

@@ -21,7 +21,7 @@ use super::{
     shared::SharedRegistry,
     voters::{self, Learner, Step},
 };
-use crate::{NodeId, token::TokenSigner};
+use crate::{NodeId, link::Allegiance, token::TokenSigner};
 
 /// How often everything is looked at, whatever happens.
 const ROUND: Duration = Duration::from_secs(1);
@@ -347,14 +347,12 @@ fn instead(now: &voters::Situation, old: &str, new: &str) -> Result<Vec<String>,
     Ok(then.map(str::to_owned).collect())
 }
 
-/// The linked nodes that know another registry, which neither was restored from the other's: they may
-/// not stay linked.
+/// The linked nodes whose registry does not go with this one's: they may not stay linked.
 pub(super) fn strangers(registry: &SharedRegistry) -> BTreeSet<NodeId> {
-    let (Some(own), lineage) = registry.lineage() else { return BTreeSet::new() };
+    let Some(own) = registry.allegiance() else { return BTreeSet::new() };
     let is_stranger = |hello: &Hello| {
-        hello.registry.is_some_and(|other| {
-            other != own && !lineage.contains(&other) && !hello.lineage.contains(&own)
-        })
+        let of = |other| Allegiance::new(other, hello.lineage.clone()).stored(hello.stored);
+        hello.registry.map(of).is_some_and(|other| !own.goes_with(&other))
     };
     let heard = registry.heard().all();
     heard.into_iter().filter(|(_, hello)| is_stranger(hello)).map(|(node, _)| node).collect()

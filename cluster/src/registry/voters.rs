@@ -154,7 +154,7 @@ fn incomplete(now: &Situation) -> Option<String> {
     (!empty.is_empty()).then(|| {
         format!(
             "no node in reach says that it is {}, which should keep the book, too: start it with \
-             itself in SEEDS as it is there, and as its ADVERTISE, or name one by its id",
+             itself in SEEDS as it is there, and as its ADVERTISE",
             empty.join(", ")
         )
     })
