@@ -12,7 +12,10 @@ use std::{
 use cluster::{NodeId, UnixMillis};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tls::{acme::Challenge, agents};
+use tls::{
+    acme::Challenge,
+    agents::{self, Chain},
+};
 use utoipa::ToSchema;
 
 use crate::{
@@ -161,7 +164,7 @@ fn state(certificates: &Certificates, doors: TlsDoors) -> TlsState {
         host: host(address),
         port: address.port(),
         http_port,
-        certificates: chains.iter().filter_map(|it| it.description()).map(Into::into).collect(),
+        certificates: chains.iter().filter_map(Chain::description).map(Into::into).collect(),
         problem: certificates.problem(),
         acme: acme(certificates),
     }

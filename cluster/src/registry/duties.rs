@@ -210,7 +210,7 @@ async fn lead(
     if let Some(voters) = consensus.unfinished() {
         return carry_out(consensus, Step::Change(voters)).await;
     }
-    let situation = shown(registry, consensus, heard, registry.wanted_voters());
+    let situation = shown(registry, consensus, heard, registry.wanted_voters().as_deref());
     carry_out(consensus, voters::next(&situation)).await
 }
 
@@ -273,7 +273,7 @@ fn shown(
     registry: &SharedRegistry,
     consensus: &Consensus,
     heard: &BTreeMap<NodeId, Hello>,
-    ordered: Option<Vec<String>>,
+    ordered: Option<&[String]>,
 ) -> voters::Situation {
     let me = registry.identity().node;
     let (place, own) = (registry.place(), registry.lineage().0);
@@ -284,7 +284,7 @@ fn shown(
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
     let slot = |node: NodeId, part: &Part| {
-        let slot = voters::slot(node, part.seed(), ordered.as_deref().unwrap_or_default());
+        let slot = voters::slot(node, part.seed(), ordered.unwrap_or_default());
         slot.map(|slot| (node, slot))
     };
     let theirs = theirs.filter_map(|(node, hello)| slot(*node, &hello.part));
@@ -294,8 +294,8 @@ fn shown(
         (*node, Learner { slot: it.address.seed.clone(), lag: it.lag })
     };
     let voters: BTreeMap<_, _> = members.iter().filter(|(_, it)| it.votes).map(of).collect();
-    let wanted = match &ordered {
-        Some(wanted) => wanted.clone(),
+    let wanted = match ordered {
+        Some(wanted) => wanted.to_vec(),
         None if place.seeds.is_empty() => voters.values().cloned().collect(),
         None => slots(&place.seeds).to_vec(),
     };
@@ -318,7 +318,7 @@ pub(super) fn wish(
     change: VoterChange,
 ) -> Result<Command, AdminError> {
     let heard = registry.heard().all();
-    let now = shown(registry, consensus, &heard, registry.wanted_voters());
+    let now = shown(registry, consensus, &heard, registry.wanted_voters().as_deref());
     let wanted = match change {
         VoterChange::FollowSeeds => return Ok(Command::WantVoters(None)),
         VoterChange::Set(wanted) => wanted,
@@ -326,7 +326,7 @@ pub(super) fn wish(
     };
     let by_seed = |named: String| voters::by_seed(named, &now);
     let wanted: Vec<_> = wanted.into_iter().map(by_seed).collect();
-    let now = shown(registry, consensus, &heard, Some(wanted.clone()));
+    let now = shown(registry, consensus, &heard, Some(&wanted));
     match voters::objection(&now, &wanted) {
         Some(why) => Err(AdminError::Refused(why)),
         None => Ok(Command::WantVoters(Some(wanted))),

@@ -74,6 +74,21 @@ async fn without_tls_it_is_said_how_to_have_it_unless_a_proxy_has_it() {
 }
 
 #[tokio::test]
+async fn a_relay_does_not_start_with_an_authoritys_root_that_is_of_no_use() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("empty.pem"), "").expect("the folder can be written");
+    for (root, says) in [("missing.pem", "No such file"), ("empty.pem", "no PEM certificate")] {
+        let mut command = Relay::command(folder.path());
+        command.envs([("ACME_DOMAINS", "relay.test"), ("ACME_EMAIL", "ops@example.org")]);
+        command.envs([("ACME_CA_ROOT", root), ("TLS_PORT", "0"), ("HTTP_PORT", "none")]);
+        let refused = process::run(command).await.expect_code(1);
+        let expected = format!("ACME_CA_ROOT cannot be used ({root}): ");
+        let told = refused.stderr.contains(&expected) && refused.stderr.contains(says);
+        assert!(told, "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_checked_is_no_finding() {
     let mut relay = Relay::start();
     check(&relay, &["--resolve", "nonsense"]).await.expect_code(2);

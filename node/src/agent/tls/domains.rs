@@ -33,19 +33,15 @@ pub(super) fn whose(place: &Place, seen: &Observed) -> Whose {
     let served: BTreeSet<_> = served(seen).map(|it| it.fingerprint.as_str()).collect();
     let shown = [Some(&place.https), place.own_port.as_ref()];
     let mut shown = shown.into_iter().flatten().filter_map(|it| it.certificate.as_ref());
-    if shown.any(|it| served.contains(it.fingerprint.as_str())) {
+    let shows_ours = shown.any(|it| served.contains(it.fingerprint.as_str()));
+    let none_yet = served.is_empty();
+    if shows_ours || none_yet && place.http.is_relay {
         Whose::Cluster
-    } else if served.is_empty() && place.http.is_relay {
-        Whose::Cluster
-    } else if served.is_empty() && shown_nothing(place) {
+    } else if none_yet && place.https.certificate.is_none() {
         Whose::Unknown
     } else {
         Whose::Stranger
     }
-}
-
-fn shown_nothing(place: &Place) -> bool {
-    place.https.certificate.is_none()
 }
 
 /// What is wrong with where a name leads.

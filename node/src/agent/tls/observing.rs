@@ -222,10 +222,10 @@ fn asked_for(tls: &TlsState, address: IpAddr) -> Vec<String> {
     let served = tls.certificates.iter().flat_map(|certificate| &certificate.names);
     let wanted = tls.acme.iter().flat_map(|acme| &acme.domains);
     // A wildcard is no name that anybody asks for.
-    let named = |name: &&String| !name.starts_with("*.");
+    let is_whole = |name: &&String| !name.starts_with("*.");
     let mut names: BTreeSet<String> = match &tls.acme {
         Some(_) => wanted.cloned().collect(),
-        None => served.filter(named).cloned().collect(),
+        None => served.filter(is_whole).cloned().collect(),
     };
     if names.is_empty() {
         names.insert(address.to_string());

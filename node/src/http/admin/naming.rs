@@ -24,7 +24,7 @@ pub(super) fn by_ids(
     voters: &[Voter],
 ) -> Result<VoterChange, Ambiguous> {
     let is_alive = |node: &NodeReport| node.state == "alive";
-    let votes = |node: &NodeReport| voters.iter().any(|voter| voter.node == node.id);
+    let is_voter = |node: &NodeReport| voters.iter().any(|voter| voter.node == node.id);
     let named = |text: String, fits: &dyn Fn(&NodeReport) -> bool| {
         let is_seed = voters.iter().any(|voter| voter.seed == text);
         if is_seed { Ok(text) } else { id_of(text, nodes, fits) }
@@ -35,7 +35,7 @@ pub(super) fn by_ids(
             VoterChange::Set { seeds: ids.collect::<Result<_, _>>()? }
         }
         VoterChange::Replace { old, new } => {
-            VoterChange::Replace { old: named(old, &votes)?, new: named(new, &is_alive)? }
+            VoterChange::Replace { old: named(old, &is_voter)?, new: named(new, &is_alive)? }
         }
         VoterChange::Follow {} => VoterChange::Follow {},
     })
@@ -105,7 +105,7 @@ mod tests {
         let nodes = [node(1, "a", "alive"), node(2, "b", "alive"), node(10, "c", "alive")];
         let two = format!("{:016x}", 2);
         for word in ["b", "10.0.0.2", "10.0.0.2:7946", "[::ffff:10.0.0.2]:7946", &two] {
-            assert_eq!(set(&[word], &nodes).unwrap(), [two.clone()], "{word}");
+            assert_eq!(set(&[word], &nodes).unwrap().concat(), two, "{word}");
         }
         assert_eq!(set(&["000000000000000A"], &nodes).unwrap(), ["000000000000000a"]);
         let others = ["10.0.0.2:1", "d", "node-9:7946"];
