@@ -163,16 +163,17 @@ pub struct Voter {
 pub enum VoterChange {
     /// These seeds and no others are to keep the book.
     Set {
-        /// 1, 3 or 5, as written in `SEEDS`.
+        /// 1, 3 or 5 nodes, each by its seed as written in `SEEDS`, its id, its name, or the address
+        /// that it advertises.
         seeds: Vec<String>,
     },
     /// Each node's own `SEEDS` are to be followed again.
     Follow {},
     /// One node takes another's place.
     Replace {
-        /// The voter that goes, by address or node id.
+        /// The voter that goes, by seed, node id, name or advertised address.
         old: String,
-        /// The node that comes, a seed or an advertised address.
+        /// The node that comes, likewise.
         new: String,
     },
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use tls::{
-    acme::{Orders, Shelf, ShelfError},
+    acme::{ClientError, Orders, Shelf, ShelfError},
     agents::{Chain, ChainError, SelfSigned, SelfSignedError, Served, self_signed, server_config},
 };
 use tokio::{
@@ -128,6 +128,9 @@ pub enum CertificateError {
     /// The node could not make its own.
     #[error("TLS_SELF_SIGNED: {0}")]
     SelfSigned(SelfSignedError),
+    /// An authority could never be asked.
+    #[error(transparent)]
+    Authority(#[from] ClientError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(rustls::Error),
@@ -167,7 +170,8 @@ impl Certificates {
             CertificateSource::Acme(settings) => {
                 let clock = clock.clone();
                 let wall = Arc::new(move || Duration::from_millis(clock.wall().0));
-                (None, Origin::Authority(Orders::new(settings, shelf, Arc::clone(&served), wall)))
+                let orders = Orders::new(settings, shelf, Arc::clone(&served), wall)?;
+                (None, Origin::Authority(orders))
             }
         };
         served.set_chains(chain.into_iter().collect());
@@ -231,7 +235,13 @@ impl Certificates {
         TlsReport { names, problem, acme: Some(acme), ..report }
     }
 
-    fn source(&self) -> &'static str {
+    /// What is wrong with the certificate or with getting it, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().clone()
+    }
+
+    /// Where the certificate comes from: `files`, `self-signed` or `acme`.
+    pub fn source(&self) -> &'static str {
         match self.origin {
             Origin::Files { .. } => "files",
             Origin::SelfSigned { .. } => "self-signed",

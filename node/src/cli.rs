@@ -61,6 +61,9 @@ pub enum Command {
     /// Show the nodes of a cluster, as one of them sees them
     #[command(after_help = agent::EXIT_CODES)]
     Status(agent::StatusArgs),
+    /// Look after the certificates that agents are shown
+    #[command(subcommand)]
+    Tls(agent::TlsCommand),
 }
 
 /// Options of `arc-relay restore`.

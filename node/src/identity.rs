@@ -1,14 +1,20 @@
 //! This node's certificate in the mesh: made at the start, and followed by another long before it ends,
 //! or when the operator has replaced its files. No link is touched by that.
 
-use std::{convert::Infallible, fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fs, future::pending, os::unix::fs::MetadataExt, panic::resume_unwind,
+    sync::Arc, time::Duration,
+};
 
 use cluster::{
     NodeId,
     link::quic::{QuicError, QuicTransport},
 };
 use tls::mesh::{IdentityError, MeshFiles, MeshIdentity, Wall};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::{JoinError, spawn_blocking},
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     clock::Clock,
@@ -80,15 +86,32 @@ impl Identity {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            if !self.is_due() {
-                continue;
-            }
-            match self.renew(&transport) {
+            let renewed;
+            (self, renewed) = self.look(Arc::clone(&transport)).await;
+            let Some(renewed) = renewed else { continue };
+            match renewed {
                 Ok(()) => tracing::info!("this node shows its peers a new certificate"),
                 Err(error) => tracing::error!(
                     %error, "cannot use the new certificate for the mesh; the one before stays"
                 ),
             }
+        }
+    }
+
+    /// Lets another certificate follow if one has to, and says how that went. Files are read and a key is
+    /// made for it, which is not for the runtime's threads.
+    async fn look(
+        mut self,
+        transport: Arc<QuicTransport>,
+    ) -> (Self, Option<Result<(), RenewError>>) {
+        let looked = spawn_blocking(move || {
+            let renewed = self.is_due().then(|| self.renew(&transport));
+            (self, renewed)
+        });
+        match looked.await.map_err(JoinError::try_into_panic) {
+            Ok(looked) => looked,
+            Err(Ok(panic)) => resume_unwind(panic),
+            Err(Err(_)) => pending().await, // the runtime ends, and this with it
         }
     }
 

@@ -2,11 +2,13 @@
 //! that keep the names, and the mesh that it joins.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use cluster::{
@@ -19,8 +21,9 @@ use cluster::{
     peering::{Application, Parts, Peering, Tasks},
     registry::{Place, SharedRegistry},
 };
+use futures_util::future::join_all;
 use tls::mesh::{IdentityError, KeyExchange};
-use tokio::net::lookup_host;
+use tokio::{net::lookup_host, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +37,9 @@ use crate::{
 
 /// What nodes say that their cluster is. Certificates tell who is of it.
 pub const CLUSTER: &str = "arc-relay";
+
+/// How long it is looked whether this node stands among the seeds once more.
+const AGAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a node cannot be one of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,11 @@ pub enum JoinError {
     /// Nobody could reach it.
     #[error("cannot tell where other nodes reach this one ({0}): set ADVERTISE to host:port")]
     Advertise(String),
+    /// It stands twice among the seeds.
+    #[error(
+        "SEEDS names this node twice, as {0} and as {1}: name each node once, in the same way on all nodes"
+    )]
+    TwoSeeds(String, String),
 }
 
 /// A node that is ready to join.
@@ -113,7 +124,7 @@ pub async fn prepare(
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
     let seat = Seat {
         registry: Arc::clone(registry),
-        slot: own_seed(&seeds, mesh.advertise.as_ref(), address).await,
+        slot: own_seed(&seeds, mesh.advertise.as_ref(), address).await?,
         seeds: seeds.iter().map(ToString::to_string).collect(),
     };
     say_who_votes(&seat);
@@ -230,28 +241,57 @@ async fn on_the_way_to(seed: &SeedAddress) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// How sure it is that a seed is this node itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// It stands for this node alone.
+    Surely,
+    /// It stands for others as well, as one name for all nodes does.
+    AmongOthers,
+}
+
 /// Which of the seeds is this node itself.
+///
+/// A node that is two of the seeds would be waited for twice, or have two votes: then the list is wrong.
 async fn own_seed(
     seeds: &[SeedAddress],
     advertise: Option<&Advertise>,
     address: SocketAddr,
-) -> Option<String> {
-    for seed in seeds {
-        if is_own(seed, advertise, address).await {
-            return Some(seed.to_string());
+) -> Result<Option<String>, JoinError> {
+    let mut rest = seeds.iter();
+    let (seed, own) = loop {
+        let Some(seed) = rest.next() else { return Ok(None) };
+        if let Some(own) = is_own(seed, advertise, address).await {
+            break (seed, own);
+        }
+    };
+    let again = rest.map(async |other| {
+        // One that is not found now is another's, which does not run yet.
+        let own = timeout(AGAIN_PATIENCE, is_own(other, advertise, address)).await;
+        (other, own.ok().flatten())
+    });
+    for (other, is_own) in join_all(again).await {
+        if (own, is_own) == (Own::Surely, Some(Own::Surely)) {
+            return Err(JoinError::TwoSeeds(seed.to_string(), other.to_string()));
         }
     }
-    None
+    Ok(Some(seed.to_string()))
 }
 
 /// Whether a seed is this node itself.
-async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: SocketAddr) -> bool {
+async fn is_own(
+    seed: &SeedAddress,
+    advertise: Option<&Advertise>,
+    address: SocketAddr,
+) -> Option<Own> {
     let port = |advertise: &Advertise| advertise.port.unwrap_or(address.port());
     if advertise.is_some_and(|own| own.host == seed.host && port(own) == seed.port) {
-        return true;
+        return Some(Own::Surely);
     }
-    let found = lookup_host((seed.host.as_str(), seed.port)).await;
-    found.is_ok_and(|mut found| found.any(|found| found == address))
+    let found = lookup_host((seed.host.as_str(), seed.port)).await.ok()?;
+    let found: BTreeSet<_> = found.collect();
+    let own = if found.len() == 1 { Own::Surely } else { Own::AmongOthers };
+    found.contains(&address).then_some(own)
 }
 
 fn say_who_votes(seat: &Seat) {
@@ -270,12 +310,35 @@ fn say_who_votes(seat: &Seat) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use cluster::{Generation, Incarnation, link::memory::MemoryNetwork};
     use tokio::task::yield_now;
 
     use super::*;
     use crate::{deliver::Sink, relay::testing::relay};
+
+    #[tokio::test]
+    async fn a_node_is_one_of_its_seeds_and_not_two() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 7_946));
+        let own = async |seeds: &[(&str, u16)], advertise: Option<&str>| {
+            let seed = |&(host, port): &(&str, u16)| SeedAddress { host: host.into(), port };
+            let seeds: Vec<_> = seeds.iter().map(seed).collect();
+            let host = |host: &str| Advertise { host: host.into(), port: None };
+            own_seed(&seeds, advertise.map(host).as_ref(), address).await
+        };
+        let here = ("127.0.0.1", 7_946);
+        for (seeds, expected) in [
+            (&[here, ("127.0.0.2", 7_946)][..], Some("127.0.0.1:7946")),
+            (&[("127.0.0.2", 7_946), ("127.0.0.1", 1), here], Some("127.0.0.1:7946")),
+            (&[("127.0.0.2", 7_946)], None),
+        ] {
+            assert_eq!(own(seeds, None).await.unwrap().as_deref(), expected);
+        }
+        let twice = own(&[("a.invalid", 7_946), here], Some("a.invalid")).await;
+        let error = twice.expect_err("it is named twice").to_string();
+        assert!(error.contains("a.invalid:7946 and as 127.0.0.1:7946"), "{error}");
+    }
 
     #[tokio::test]
     async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {

@@ -34,6 +34,7 @@ pub mod shelf;
 pub mod subscriptions;
 pub mod supervisor;
 pub mod tasks;
+pub mod tls_report;
 pub mod traffic;
 mod upkeep;
 pub mod ws;

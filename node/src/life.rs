@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     net::{Listener, tls::Acceptor},
     peers::Join,
-    relay::{Phase, Relay},
+    relay::{Phase, Relay, TlsDoors},
     saving,
     serve::Server,
     subscriptions::Subscriptions,
@@ -68,6 +68,8 @@ pub struct Parts {
 pub struct Encryption {
     /// What agents are shown.
     pub certificates: Arc<Certificates>,
+    /// Where agents come in, and where clients of plain HTTP do: as it is bound.
+    pub doors: TlsDoors,
     /// Handshakes that are worked at at the same time.
     pub at_once: usize,
     /// Where clients of plain HTTP are sent to the encrypted port, which is named beside it; none if
@@ -235,8 +237,8 @@ fn encrypt(
     essential: &mut Essential,
     stop: &CancellationToken,
 ) -> Acceptor {
-    let Encryption { certificates, at_once, redirect, reload } = encryption;
-    relay.encrypt(Arc::clone(&certificates));
+    let Encryption { certificates, doors, at_once, redirect, reload } = encryption;
+    relay.encrypt(Arc::clone(&certificates), doors);
     if let Some((door, port)) = redirect {
         let router = redirect_router(Arc::clone(certificates.served()), port);
         let server = Server::public(Arc::clone(relay), router, door.places, stop.clone());

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
+        Some(Command::Tls(command)) => act(agent::run_tls(command)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -21,6 +21,7 @@ use tokio::time::interval;
 use crate::{
     peers::{NodeStatus, Peers},
     relay::Relay,
+    tls_report::{self, NodeSays},
 };
 
 /// To whom a message is: its first byte.
@@ -29,10 +30,16 @@ mod tag {
     pub(super) const REGISTRY: u8 = 1;
     /// What [`Subscriptions`](crate::subscriptions::Subscriptions) tell.
     pub(super) const SUBSCRIPTIONS: u8 = 3;
+    /// What a node [says of agents' TLS](crate::tls_report::NodeSays): asked with nothing, answered in
+    /// JSON.
+    pub(super) const TLS: u8 = 4;
 }
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How long a node may take to say how it stands with agents' TLS.
+const TLS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -118,6 +125,12 @@ impl Office {
         answers.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect()
     }
 
+    fn asked_of_tls(&self) -> Vec<u8> {
+        let relay = self.relay.upgrade();
+        let says = relay.and_then(|relay| serde_json::to_vec(&tls_report::own(&relay)).ok());
+        says.unwrap_or_default()
+    }
+
     /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
     async fn informed(&self) {
         if let Some(registry) = &self.registry {
@@ -137,8 +150,7 @@ fn of_registry(bodies: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
 #[async_trait]
 impl Application for Office {
     fn allegiance(&self) -> Option<Allegiance> {
-        let (registry, lineage) = self.registry.as_ref()?.lineage();
-        Some(Allegiance::new(registry?, lineage))
+        self.registry.as_ref()?.allegiance()
     }
 
     fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>> {
@@ -181,6 +193,7 @@ impl Application for Office {
             (Some(registry), Some((&tag::REGISTRY, question))) => {
                 registry.asked(from.node, question.to_vec()).await
             }
+            (_, Some((&tag::TLS, _))) => self.asked_of_tls(),
             _ => Vec::new(),
         }
     }
@@ -236,6 +249,11 @@ impl Peers for Cluster {
 
     async fn home_of(&self, agent: &AgentId) -> Option<NodeId> {
         self.peering.whereabouts(agent).await.map(|session| session.node)
+    }
+
+    async fn tls_of(&self, node: NodeId) -> Option<NodeSays> {
+        let says = self.peering.ask(node, tagged(tag::TLS, &[]), TLS_PATIENCE).await?;
+        serde_json::from_slice(&says).ok()
     }
 
     fn carry(&self, load: Load) {

@@ -14,7 +14,7 @@ use cluster::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::Relay;
+use crate::{relay::Relay, tls_report::NodeSays};
 
 /// Joins the node to others, once there is something that messages can be delivered to, until the token
 /// is cancelled.
@@ -48,6 +48,11 @@ pub trait Peers: Send + Sync + 'static {
     /// The node that has the agent's session, as the others say. Asks them, and waits for a second at
     /// the most.
     async fn home_of(&self, agent: &AgentId) -> Option<NodeId>;
+
+    /// What a node says of agents' TLS there. Asks it, and waits for two seconds at the most.
+    async fn tls_of(&self, _: NodeId) -> Option<NodeSays> {
+        None
+    }
 
     /// What this node carries, to be told to the others. Called once a second.
     fn carry(&self, load: Load);

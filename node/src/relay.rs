@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -73,7 +74,7 @@ pub struct Relay {
     pub welcome: String,
     limiters: Mutex<HashMap<AgentId, Arc<AgentLimiter>>>,
     cluster: OnceLock<Cluster>,
-    certificates: OnceLock<Arc<Certificates>>,
+    certificates: OnceLock<(Arc<Certificates>, TlsDoors)>,
     process: ProcessTag,
     sessions_so_far: AtomicU64,
     /// [`SessionId::time`] of the latest session.
@@ -87,6 +88,15 @@ pub struct Relay {
 struct Cluster {
     mesh: Arc<Mesh>,
     peers: Arc<dyn Peers>,
+}
+
+/// Where agents' TLS is listened for, as it is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsDoors {
+    /// For agents.
+    pub address: SocketAddr,
+    /// The port of plain HTTP beside it; none if it is closed.
+    pub http_port: Option<u16>,
 }
 
 /// How far the relay's life is.
@@ -143,13 +153,18 @@ impl Relay {
     }
 
     /// Makes agents' connections encrypted ones, before the first.
-    pub fn encrypt(&self, certificates: Arc<Certificates>) {
-        let _ = self.certificates.set(certificates);
+    pub fn encrypt(&self, certificates: Arc<Certificates>, doors: TlsDoors) {
+        let _ = self.certificates.set((certificates, doors));
     }
 
     /// What agents are shown; none if they connect without TLS.
     pub fn certificates(&self) -> Option<&Arc<Certificates>> {
-        self.certificates.get()
+        self.certificates.get().map(|(certificates, _)| certificates)
+    }
+
+    /// Where agents' TLS is listened for; none if they connect without.
+    pub fn tls_doors(&self) -> Option<TlsDoors> {
+        self.certificates.get().map(|(_, doors)| *doors)
     }
 
     /// The way to agents of other nodes; none if the relay is alone.

@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::pending,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -33,7 +33,7 @@ use crate::{
     joining::{self, JoinError},
     life::{Door, Encryption, LifeError, Node, Parts, Stop},
     metrics::Metrics,
-    relay::{Relay, VERSION},
+    relay::{Relay, TlsDoors, VERSION},
     shelf::VaultShelf,
     supervisor::Supervisor,
 };
@@ -43,6 +43,9 @@ const BACKLOG: i32 = 1_024;
 
 /// Founding a registry takes two fsyncs; a disk that needs longer is likely to fail.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A disk that needs longer for the last fsync is not waited for.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the registry does by itself.
 type Keeper = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -133,7 +136,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         config,
         clock,
         registry: Arc::clone(&registry) as _,
-        administration: registry,
+        administration: Arc::clone(&registry) as _,
         metrics,
         admin: AdminToken::new(&admin_token),
         public: Door { listener: Box::new(public), places },
@@ -158,6 +161,12 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         never = signals.obey(&stop, &reload) => match never {},
         never = inform(supervisor, relay) => match never {},
     };
+    // So that the next start finds a file that was closed, and has nothing to repair.
+    if timeout(CLOSING_PATIENCE, registry.close()).await.is_err() {
+        tracing::warn!(
+            "the registry's disk hangs: its file is left as after a crash, which does no harm"
+        );
+    }
     tracing::info!("stopped");
     Ok(ended?)
 }
@@ -184,26 +193,27 @@ fn encryption(
     places: &mut usize,
     reload: &Arc<Notify>,
 ) -> Result<Encryption, RunError> {
-    let redirect = redirect(config, public, places)?;
+    let address = public.local_addr().unwrap_or((config.host, config.tls.port).into());
+    let (redirect, http) = match config.tls.http_port {
+        Some(port) => {
+            let (door, http) = plain_http(config.host, port, places)?;
+            (Some((door, address.port())), Some(http))
+        }
+        None => (None, None),
+    };
+    let doors = TlsDoors { address, http_port: http };
     let at_once = Handle::current().metrics().num_workers() / 2;
-    Ok(Encryption { certificates, at_once, redirect, reload: Arc::clone(reload) })
+    Ok(Encryption { certificates, doors, at_once, redirect, reload: Arc::clone(reload) })
 }
 
-/// The way in for plain HTTP, which takes an eighth of the places, and where it leads.
-fn redirect(
-    config: &Config,
-    public: &TcpListener,
-    places: &mut usize,
-) -> Result<Option<(Door, u16)>, RunError> {
-    let Some(port) = config.tls.http_port else { return Ok(None) };
-    let listener = listen((config.host, port).into(), "HTTP_PORT")?;
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(http = %address, "listening, to send clients to https");
-    }
-    let tls_port = public.local_addr().map_or(config.tls.port, |address| address.port());
+/// The way in for plain HTTP, which takes an eighth of the places, and its port.
+fn plain_http(host: IpAddr, port: u16, places: &mut usize) -> Result<(Door, u16), RunError> {
+    let listener = listen((host, port).into(), "HTTP_PORT")?;
+    let address = listener.local_addr().unwrap_or((host, port).into());
+    tracing::info!(http = %address, "listening, to send clients to https");
     let taken = places.div_ceil(8);
     *places = places.saturating_sub(taken).max(1);
-    Ok(Some((Door { listener: Box::new(listener), places: taken }, tls_port)))
+    Ok((Door { listener: Box::new(listener), places: taken }, address.port()))
 }
 
 fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, OpenError> {

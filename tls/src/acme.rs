@@ -18,6 +18,7 @@ use std::{fmt, path::PathBuf};
 use zeroize::Zeroizing;
 
 pub use self::{
+    http::ClientError,
     keeper::{Orders, Status},
     shelf::{MemoryShelf, Shelf, ShelfError, Value},
 };
@@ -34,8 +35,8 @@ pub struct Settings {
     pub email: Option<String>,
     /// The authority's directory, an https URL.
     pub directory: String,
-    /// The only authority that may vouch for the directory's own certificate, PEM; none: those that
-    /// browsers trust.
+    /// The file, read at the start, of the only authority that may vouch for the directory's own
+    /// certificate, PEM; none: those that browsers trust.
     pub ca_root: Option<PathBuf>,
     /// The account at the authority's operator, where one is asked for (RFC 8555, section 7.3.4).
     pub external_account: Option<ExternalAccount>,

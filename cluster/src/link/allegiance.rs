@@ -13,13 +13,22 @@ const LINEAGE_MAX: usize = 64;
 pub struct Allegiance {
     registry: RegistryId,
     lineage: Vec<RegistryId>,
+    /// Whether it has some of the registry's own log: of another registry it can learn nothing then.
+    #[serde(default)]
+    stored: bool,
 }
 
 impl Allegiance {
     /// To a registry that was restored from these, the oldest first.
     pub fn new(registry: RegistryId, mut lineage: Vec<RegistryId>) -> Self {
         lineage.drain(..lineage.len().saturating_sub(LINEAGE_MAX));
-        Self { registry, lineage }
+        Self { registry, lineage, stored: false }
+    }
+
+    /// The same, of a node that has some of the registry's own log, or has none.
+    #[must_use]
+    pub fn stored(self, stored: bool) -> Self {
+        Self { stored, ..self }
     }
 
     /// The registry.
@@ -28,11 +37,17 @@ impl Allegiance {
     }
 
     /// Whether both may be one mesh: they know the same registry, or one was restored from what the
-    /// other knows, which has to learn of it.
+    /// other knows, which has to learn of it. That cannot be done by a node that has kept the former one:
+    /// its log and the restored one's must never become one.
     pub fn goes_with(&self, other: &Self) -> bool {
         self.registry == other.registry
-            || self.lineage.contains(&other.registry)
-            || other.lineage.contains(&self.registry)
+            || self.descends_from(other) && !other.stored
+            || other.descends_from(self) && !self.stored
+    }
+
+    /// Whether the one's registry was restored from the other's.
+    pub(super) fn descends_from(&self, other: &Self) -> bool {
+        self.lineage.contains(&other.registry)
     }
 }
 
@@ -58,6 +73,22 @@ mod tests {
             assert_eq!(restored.goes_with(&other), goes, "{other:?}");
             assert_eq!(other.goes_with(&restored), goes, "{other:?}");
         }
+    }
+
+    #[test]
+    fn who_has_kept_the_former_registry_is_no_part_of_the_restored_one() {
+        let restored = of(3, &[1, 2]).stored(true);
+        for (other, goes) in [
+            (of(3, &[]), true),
+            (of(2, &[1]), false),
+            (of(1, &[]), false),
+            (of(4, &[1, 2, 3]), false),
+        ] {
+            let other = other.stored(true);
+            assert_eq!(restored.goes_with(&other), goes, "{other:?}");
+            assert_eq!(other.goes_with(&restored), goes, "{other:?}");
+        }
+        assert!(restored.goes_with(&of(2, &[1])), "who has only followed it learns");
     }
 
     #[test]

@@ -248,6 +248,22 @@ fn two_registries(
     peer: &Introduction,
     other: &Allegiance,
 ) -> String {
+    let former = |node: &Introduction, its: &Allegiance, restored: &Allegiance| {
+        format!(
+            "node {:?} at {} has the data of registry {}, from which registry {} was restored: two \
+             registries never become one; stop it, empty its DATA_DIR, and it joins as a new node",
+            node.name,
+            node.address,
+            its.registry(),
+            restored.registry(),
+        )
+    };
+    if own.descends_from(other) {
+        return former(peer, other, own);
+    }
+    if other.descends_from(own) {
+        return former(me, own, other);
+    }
     format!(
         "node {:?} at {} is of registry {}, and node {:?} at {} of registry {}: two registries never \
          become one; stop the nodes of the wrong one and empty their DATA_DIR, or let their SEEDS lead \
@@ -358,9 +374,9 @@ mod tests {
         let hello = Hello { allegiance, ..hello() };
         accept(&mut bytes, 1, &hello).await.unwrap();
         let id = |last| [&[0xc4, 16][..], &[0; 15], &[last]].concat();
-        let more = [&[0x92][..], &id(3), &[0x92], &id(2), &id(1)].concat();
+        let more = [&[0x93][..], &id(3), &[0x92], &id(2), &id(1), &[0xc2]].concat();
         let body = [&[0x96], &body[1..], &more].concat();
-        assert_eq!(bytes, [&b"ARCM\x01\x00\x55\x00"[..], &body].concat());
+        assert_eq!(bytes, [&b"ARCM\x01\x00\x56\x00"[..], &body].concat());
         assert_eq!(answer(&mut &bytes[..]).await.unwrap(), hello);
 
         let mut bytes = Vec::new();

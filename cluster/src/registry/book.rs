@@ -130,6 +130,8 @@ impl<'t> Book<'t> {
                     issued_at: entry.registered_at,
                     expires: claimed.expires,
                 }),
+                // It is not somebody else's who is told so: its token was replaced before it was known.
+                _ if self.was_released(claim)? => Outcome::Released,
                 _ => Outcome::Taken,
             });
         }
@@ -149,8 +151,14 @@ impl<'t> Book<'t> {
         if claimed.is_some_and(|claimed| claimed.claim == claim) {
             self.agents.remove(agent.as_str())?;
         }
-        self.released.insert(&claim.id, self.head.time.plus(RELEASED_KEPT).0)?;
+        self.end_claim(claim)?;
         Ok(Outcome::Done)
+    }
+
+    /// Remembers for a while that nobody gets a token by this claim any more.
+    fn end_claim(&mut self, claim: Claim) -> Result<(), StoreError> {
+        self.released.insert(&claim.id, self.head.time.plus(RELEASED_KEPT).0)?;
+        Ok(())
     }
 
     fn reissue(
@@ -162,7 +170,11 @@ impl<'t> Book<'t> {
         if self.banned.get(agent.as_str())?.is_some() {
             return Ok(Outcome::Banned);
         }
-        // Whoever claimed the name has no claim to the new token.
+        // Whoever claimed the name has no claim to the new token, and may not know of the old one yet: a
+        // retry is not to hear that the name is somebody else's.
+        if let Some(Claimed { claim, .. }) = entry.claimed {
+            self.end_claim(claim)?;
+        }
         self.issue(agent, AgentEntry { claimed: None, ..entry }, expires)
     }
 

@@ -79,11 +79,26 @@ async fn a_name_is_given_once_and_the_same_claim_has_the_same_outcome() {
     assert_eq!(bench.one(later).await, first, "the token's end is the first one's too");
     assert_eq!(bench.one(take("relay", claim(3, false))).await, Outcome::Taken);
     assert_eq!(bench.news().registered, 1);
+}
 
-    // Who was revoked and has another token: the claim is of no use any more.
-    let reissued = bench.one(Command::Reissue { agent: id("abc"), expires: None }).await;
-    assert_eq!(serial(&reissued), 2);
-    assert_eq!(bench.one(take("abc", claim(1, true))).await, Outcome::Taken);
+#[tokio::test]
+async fn a_claim_ends_when_the_token_is_replaced_and_its_retry_does_not_hear_that_another_has_the_name()
+ {
+    for repeatable in [false, true] {
+        let mut bench = Bench::founded().await;
+        let claimant = || take("abc", claim(1, repeatable));
+        bench.one(claimant()).await;
+        let reissued = bench.one(Command::Reissue { agent: id("abc"), expires: None }).await;
+        assert_eq!(serial(&reissued), 2);
+        // The new token is not the claimant's; and the claimant is not somebody else.
+        assert_eq!(bench.one(claimant()).await, Outcome::Released);
+        assert_eq!(bench.one(take("abc", claim(2, repeatable))).await, Outcome::Taken);
+        // Of its retries none is left by then.
+        let later = NOW.plus(Duration::from_mins(2));
+        bench.at(later, Vec::new()).await;
+        assert_eq!(bench.at(later, vec![claimant()]).await, [Outcome::Taken]);
+        assert_eq!(bench.store.agent(&id("abc")).unwrap().unwrap().serial, Serial(2));
+    }
 }
 
 #[tokio::test]

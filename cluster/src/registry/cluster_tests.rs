@@ -275,6 +275,43 @@ async fn a_voter_far_behind_is_given_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_no_seed_keeps_the_book_if_an_operator_names_it() {
+    let cluster = Cluster::of(3, 1).await;
+    let ids: Vec<_> = cluster.running().map(|node| node.identity().node.to_string()).collect();
+    let votes = |node: &SharedRegistry| {
+        let voters = node.status().voters.into_iter().filter(|voter| voter.votes);
+        voters.map(|voter| (voter.node.to_string(), voter.seed)).collect::<Vec<_>>()
+    };
+    let leader = cluster.leader();
+    let goes = cluster.follower();
+    let asked = (0..3).find(|it| *it != leader && *it != goes).unwrap();
+    let change = VoterChange::Replace { old: ids[goes].clone(), new: ids[3].clone() };
+    cluster.node(asked).change_voters(change).await.unwrap();
+    let observer = (ids[3].clone(), ids[3].clone());
+    until("it votes", || {
+        let now = votes(cluster.node(asked));
+        now.len() == 3 && now.contains(&observer) && now.iter().all(|(node, _)| *node != ids[goes])
+    })
+    .await;
+    assert_eq!(cluster.node(3).status().role, Role::Follower);
+    cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+    let twice = VoterChange::Set(vec![ids[0].clone(), "node-0:7946".into(), ids[3].clone()]);
+    let refused = cluster.node(asked).change_voters(twice).await;
+    assert!(
+        matches!(&refused, Err(AdminError::Refused(why)) if why.contains("2 of them different")),
+        "{refused:?}"
+    );
+    // Seeds that are named by their ids are seeds.
+    cluster.node(asked).change_voters(VoterChange::Set(ids[..3].to_vec())).await.unwrap();
+    until("all seeds vote", || {
+        let mut seeds: Vec<_> = votes(cluster.node(asked)).into_iter().map(|it| it.1).collect();
+        seeds.sort();
+        seeds == ["node-0:7946", "node-1:7946", "node-2:7946"]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
     let cluster = Cluster::of(3, 1).await;
     let value = |byte| Some(zeroize::Zeroizing::new(vec![byte; 1_000]));

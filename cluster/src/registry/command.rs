@@ -86,7 +86,7 @@ pub(super) enum Outcome {
     /// A token is to be signed, by the key that signs now.
     Issued(Issued),
     Taken,
-    /// The claim was given up before.
+    /// The claim was given up before, or what it got was replaced.
     Released,
     UnknownAgent,
     UnknownToken,

@@ -21,7 +21,7 @@ use super::{
     shared::SharedRegistry,
     voters::{self, Learner, Step},
 };
-use crate::{NodeId, token::TokenSigner};
+use crate::{NodeId, link::Allegiance, token::TokenSigner};
 
 /// How often everything is looked at, whatever happens.
 const ROUND: Duration = Duration::from_secs(1);
@@ -210,7 +210,8 @@ async fn lead(
     if let Some(voters) = consensus.unfinished() {
         return carry_out(consensus, Step::Change(voters)).await;
     }
-    carry_out(consensus, voters::next(&shown(registry, consensus, heard))).await
+    let situation = shown(registry, consensus, heard, registry.wanted_voters().as_deref());
+    carry_out(consensus, voters::next(&situation)).await
 }
 
 /// Makes the registry that was founded one with an id and a key.
@@ -267,11 +268,12 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Next {
     }
 }
 
-/// What the leader's choice of voters depends on.
+/// What the leader's choice of voters depends on, if an operator wants the slots `ordered`.
 fn shown(
     registry: &SharedRegistry,
     consensus: &Consensus,
     heard: &BTreeMap<NodeId, Hello>,
+    ordered: Option<&[String]>,
 ) -> voters::Situation {
     let me = registry.identity().node;
     let (place, own) = (registry.place(), registry.lineage().0);
@@ -281,15 +283,19 @@ fn shown(
         members.contains_key(node) || !hello.stored || hello.registry == own
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
-    let theirs = theirs.filter_map(|(node, hello)| Some((*node, hello.part.seed()?.to_owned())));
-    let mine = own_part.seed().map(|slot| (me, slot.to_owned()));
+    let slot = |node: NodeId, part: &Part| {
+        let slot = voters::slot(node, part.seed(), ordered.unwrap_or_default());
+        slot.map(|slot| (node, slot))
+    };
+    let theirs = theirs.filter_map(|(node, hello)| slot(*node, &hello.part));
+    let mine = slot(me, &own_part);
     let of = |(node, it): (&NodeId, &consensus::Member)| (*node, it.address.seed.clone());
     let learner = |(node, it): (&NodeId, &consensus::Member)| {
         (*node, Learner { slot: it.address.seed.clone(), lag: it.lag })
     };
     let voters: BTreeMap<_, _> = members.iter().filter(|(_, it)| it.votes).map(of).collect();
-    let wanted = match registry.wanted_voters() {
-        Some(wanted) => wanted,
+    let wanted = match ordered {
+        Some(wanted) => wanted.to_vec(),
         None if place.seeds.is_empty() => voters.values().cloned().collect(),
         None => slots(&place.seeds).to_vec(),
     };
@@ -311,12 +317,16 @@ pub(super) fn wish(
     consensus: &Consensus,
     change: VoterChange,
 ) -> Result<Command, AdminError> {
-    let now = shown(registry, consensus, &registry.heard().all());
+    let heard = registry.heard().all();
+    let now = shown(registry, consensus, &heard, registry.wanted_voters().as_deref());
     let wanted = match change {
         VoterChange::FollowSeeds => return Ok(Command::WantVoters(None)),
         VoterChange::Set(wanted) => wanted,
         VoterChange::Replace { old, new } => instead(&now, &old, &new)?,
     };
+    let by_seed = |named: String| voters::by_seed(named, &now);
+    let wanted: Vec<_> = wanted.into_iter().map(by_seed).collect();
+    let now = shown(registry, consensus, &heard, Some(&wanted));
     match voters::objection(&now, &wanted) {
         Some(why) => Err(AdminError::Refused(why)),
         None => Ok(Command::WantVoters(Some(wanted))),
@@ -337,14 +347,12 @@ fn instead(now: &voters::Situation, old: &str, new: &str) -> Result<Vec<String>,
     Ok(then.map(str::to_owned).collect())
 }
 
-/// The linked nodes that know another registry, which neither was restored from the other's: they may
-/// not stay linked.
+/// The linked nodes whose registry does not go with this one's: they may not stay linked.
 pub(super) fn strangers(registry: &SharedRegistry) -> BTreeSet<NodeId> {
-    let (Some(own), lineage) = registry.lineage() else { return BTreeSet::new() };
+    let Some(own) = registry.allegiance() else { return BTreeSet::new() };
     let is_stranger = |hello: &Hello| {
-        hello.registry.is_some_and(|other| {
-            other != own && !lineage.contains(&other) && !hello.lineage.contains(&own)
-        })
+        let of = |other| Allegiance::new(other, hello.lineage.clone()).stored(hello.stored);
+        hello.registry.map(of).is_some_and(|other| !own.goes_with(&other))
     };
     let heard = registry.heard().all();
     heard.into_iter().filter(|(_, hello)| is_stranger(hello)).map(|(node, _)| node).collect()

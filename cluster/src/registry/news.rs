@@ -152,6 +152,10 @@ impl SharedRegistry {
                 continue;
             }
             if let Some((index, facts)) = self.view_of(voter).await {
+                if self.has_kept_another(&facts) {
+                    // The link to that node is cut, and the next try to make it says what to do.
+                    continue;
+                }
                 if self.standing().learn_all(index, facts) == Learned::Foreign {
                     tracing::warn!(%voter, "a voter told of another registry, which is not believed");
                 }
@@ -165,6 +169,12 @@ impl SharedRegistry {
                 self.news().missed(*next);
             }
         }
+    }
+
+    /// Whether this node has some of the log of another registry than the one that these facts are of.
+    fn has_kept_another(&self, facts: &Facts) -> bool {
+        let (own, of) = (self.lineage().0, facts.founded.as_ref().map(|founded| founded.registry));
+        self.is_stored() && own.is_some() && of != own
     }
 
     /// All that a voter knows.

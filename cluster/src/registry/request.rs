@@ -36,7 +36,7 @@ pub(super) enum Answer {
     },
     Taken,
     Reserved,
-    /// The claim was given up before.
+    /// The claim was given up, or what it got was replaced, before it was answered.
     Released,
     UnknownAgent,
     UnknownToken,
@@ -118,7 +118,10 @@ impl Answer {
     fn why(self) -> String {
         match self {
             Self::Unavailable { why, .. } | Self::Refused(why) => why,
-            Self::Released => "this attempt was given up before: try again".into(),
+            Self::Released => {
+                "this attempt was given up, or its token was replaced, before it was answered: try again"
+                    .into()
+            },
             Self::NotLeader(_) => "no node leads it now".into(),
             other => format!("a voter gave an answer that fits no question: {}", other.kind()),
         }

@@ -36,7 +36,8 @@ use super::{
     store::{Opened, Store, StoreError},
 };
 use crate::{
-    Incarnation, NodeId, UnixMillis, database::Source, subscription_store, token::TokenSigner,
+    Incarnation, NodeId, UnixMillis, database::Source, link::Allegiance, subscription_store,
+    token::TokenSigner,
 };
 
 /// A request to take a name that is older than this is refused: it may have been given up long ago. So
@@ -168,6 +169,12 @@ impl SharedRegistry {
         self.standing
             .founded()
             .map_or_else(Default::default, |founded| (Some(founded.registry), founded.lineage))
+    }
+
+    /// The same, as it is said in the handshake of a link; none before there is a registry.
+    pub fn allegiance(&self) -> Option<Allegiance> {
+        let (registry, lineage) = self.lineage();
+        Some(Allegiance::new(registry?, lineage).stored(self.is_stored()))
     }
 
     /// All that the registry does on this node, until it is dropped. It never ends by itself; a disk

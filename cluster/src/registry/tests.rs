@@ -137,6 +137,20 @@ async fn a_restart_forgets_nothing() {
 }
 
 #[tokio::test]
+async fn a_retry_after_the_token_was_replaced_is_not_told_that_another_has_the_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = start(dir.path()).await;
+    let claim = Claim::random();
+    registry.register(Some(id("rawk-042")), claim).await.unwrap();
+    let token = registry.reissue(&id("rawk-042")).await.unwrap().token;
+    let retry = registry.register(Some(id("rawk-042")), claim).await;
+    assert!(matches!(retry, Err(RegisterError::Unavailable(_))));
+    let other = registry.register(Some(id("rawk-042")), Claim::random()).await;
+    assert!(matches!(other, Err(RegisterError::Taken)));
+    assert!(verify(&registry, &token).is_ok(), "and the name stays with who has the new token");
+}
+
+#[tokio::test]
 async fn what_is_stored_is_for_the_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");

@@ -71,13 +71,30 @@ pub(super) fn next(now: &Situation) -> Step {
     harm(now, &goal).map_or(Step::Change(goal), Step::Wait)
 }
 
+/// The slot that a node holds: its own seed, or, where an operator wants it by its id, that; none if it is
+/// no seed and nobody wants it.
+pub(super) fn slot(node: NodeId, seed: Option<&str>, ordered: &[String]) -> Option<String> {
+    let id = node.to_string();
+    if ordered.contains(&id) { Some(id) } else { seed.map(str::to_owned) }
+}
+
+/// What an operator calls a node, which may be its id, as the seed that it is, if it is one.
+pub(super) fn by_seed(named: String, now: &Situation) -> String {
+    let all = now.candidates.iter().chain(&now.voters);
+    let found =
+        all.filter(|(_, slot)| !slot.is_empty()).find(|(node, _)| node.to_string() == named);
+    found.map_or(named, |(_, slot)| slot.clone())
+}
+
 /// Why slots that an operator wants instead of the leader's seeds cannot be had; none if they can.
 pub(super) fn objection(now: &Situation, wanted: &[String]) -> Option<String> {
     let distinct: BTreeSet<_> = wanted.iter().collect();
     if distinct.len() != wanted.len() || ![1, 3, 5].contains(&wanted.len()) {
         return Some(format!(
-            "{} seeds were named: name 1, 3 or 5 different ones, as they are in SEEDS",
-            wanted.len()
+            "{} nodes were named, {} of them different: name 1, 3 or 5, each once, by seed, node id, \
+             name or address",
+            wanted.len(),
+            distinct.len()
         ));
     }
     let then = Situation { wanted: wanted.to_vec(), ..now.clone() };

@@ -207,3 +207,16 @@ fn from_every_small_situation_the_wanted_voters_are_reached_as_far_as_nodes_are_
     }
     assert!(reached > 1_000, "{reached}");
 }
+
+#[test]
+fn a_node_is_wanted_by_its_id_only_where_it_is_no_seed() {
+    let id = NodeId(9).to_string();
+    let ordered = [id.clone(), "a".into()];
+    assert_eq!(slot(NodeId(9), None, &ordered), Some(id.clone()));
+    assert_eq!(slot(NodeId(9), None, &[]), None, "nobody wants it");
+    assert_eq!(slot(NodeId(1), Some("a"), &ordered), Some("a".into()));
+    let now = situation(&[1], &[1, 2], &["a"]);
+    assert_eq!(by_seed(NodeId(2).to_string(), &now), "b");
+    assert_eq!(by_seed(id.clone(), &now), id);
+    assert_eq!(by_seed("c".into(), &now), "c");
+}

@@ -10,7 +10,7 @@ use super::{
     http::{self, Call},
     secret::Secret,
     session::{Dialer, SILENCE_MAX},
-    url::{RelayUrl, UrlText},
+    url::{Endpoint, RelayUrl, UrlText},
 };
 
 /// The relay that is meant when none is named.
@@ -55,13 +55,13 @@ pub(super) struct OpsArgs {
 
     /// Trust the authorities in this PEM file too, besides those of the web
     #[arg(long, value_name = "FILE", env = "ARC_CA")]
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
 
-    /// Print the relay's answer as it is
+    /// Print JSON: the relay's answer as it is, if it has one
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -118,9 +118,13 @@ impl OpsArgs {
         http::download(&self.connector()?, self.timeout, call, take).await
     }
 
+    /// Where the ops port is.
+    pub(super) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        self.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })
+    }
+
     fn connector(&self) -> Result<Connector, Failure> {
-        let endpoint = self.ops.ops().map_err(|source| Failure::Url { option: "--ops", source })?;
-        Connector::new(&endpoint, self.ca.as_deref())
+        Connector::new(&self.endpoint()?, self.ca.as_deref())
     }
 }
 

@@ -38,7 +38,8 @@ pub struct VotersArgs {
 enum VotersChange {
     /// Let these and no others keep the registry, whatever the nodes' SEEDS say
     Set {
-        /// 1, 3 or 5 seeds, as written in SEEDS
+        /// 1, 3 or 5 nodes, each by its seed as written in SEEDS, its id, its name, or the address that
+        /// it advertises
         #[arg(value_name = "SEED,SEED,SEED", required = true, value_delimiter = ',')]
         seeds: Vec<String>,
 
@@ -52,10 +53,10 @@ enum VotersChange {
     },
     /// Let one node take another's place
     Replace {
-        /// The voter that goes, by address or node id
+        /// The voter that goes, by seed, node id, name or advertised address
         old: String,
 
-        /// The node that comes, a seed or an advertised address
+        /// The node that comes, likewise
         new: String,
 
         #[command(flatten)]

@@ -1,5 +1,5 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `cluster …`, `backup`, `health` and `status` for their operator.
+//! `cluster …`, `backup`, `health`, `status` and `tls` for their operator.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
@@ -24,7 +24,9 @@ mod send;
 mod session;
 mod status;
 mod subscribe;
+mod table;
 mod text;
+mod tls;
 mod url;
 
 #[cfg(test)]
@@ -36,7 +38,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 pub use self::{
     agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, health::HealthArgs,
-    status::StatusArgs,
+    status::StatusArgs, tls::TlsCommand,
 };
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
@@ -110,6 +112,11 @@ pub async fn run_health(args: HealthArgs, ops: SocketAddr) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = health::run(&args, ops, &mut output).await;
     output.conclude(outcome).await
+}
+
+/// Runs `arc-relay tls`, like [`run`], with exit codes of its own.
+pub async fn run_tls(command: TlsCommand) -> ExitCode {
+    tls::run(command, Output::of_process(), &Clock::system()).await
 }
 
 /// `stop` ends what would go on for ever.

@@ -9,6 +9,7 @@ use super::{
     failure::Failure,
     http::Call,
     output::Output,
+    table::{Column, table},
     text::{counted, escaped, on_one_line},
 };
 use crate::{
@@ -144,7 +145,7 @@ fn acme_line(acme: &AcmeReport) -> String {
 }
 
 /// A time as people say it.
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     match seconds {
         0..7_200 => counted(seconds.div_ceil(60), "minute"),
         7_200..172_800 => format!("{} h", seconds / 3_600),
@@ -198,46 +199,6 @@ fn size(bytes: u64) -> String {
         1_024..1_048_576 => format!("{} KiB", bytes >> 10),
         _ => format!("{} MiB", bytes >> 20),
     }
-}
-
-/// A column's heading, and to which side it is aligned.
-#[derive(Clone, Copy)]
-struct Column {
-    heading: &'static str,
-    right: bool,
-}
-
-impl Column {
-    const fn left(heading: &'static str) -> Self {
-        Self { heading, right: false }
-    }
-
-    const fn right(heading: &'static str) -> Self {
-        Self { heading, right: true }
-    }
-}
-
-/// Lines of cells below their headings, each column as wide as its widest cell.
-fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let headings = columns.map(|column| column.heading.to_owned());
-    let rows: Vec<_> = std::iter::once(headings).chain(rows).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (n, (cell, column)) in row.iter().zip(columns).enumerate() {
-            let cells = rows.iter().filter_map(|row| row.get(n));
-            let width = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
-            // Writing into a `String` cannot fail.
-            let _ = if column.right {
-                write!(line, "{cell:>width$}  ")
-            } else {
-                write!(line, "{cell:<width$}  ")
-            };
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

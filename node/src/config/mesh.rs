@@ -144,8 +144,9 @@ fn place(text: &str) -> Option<(String, Option<u16>)> {
     }
 }
 
-/// An IPv4 address or a name.
+/// An IPv4 address or a name; of which the dot behind the last label, the root's, is left off.
 fn host(text: &str) -> Option<String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
     let last = text.rsplit('.').next()?;
     if last.bytes().all(|byte| byte.is_ascii_digit()) {
         // No name ends so, and an address with a slip in it is not to be looked up as one.
@@ -158,8 +159,10 @@ fn host(text: &str) -> Option<String> {
     good.then(|| text.to_ascii_lowercase())
 }
 
+/// An address as there is one way to write it.
 fn dialable(address: IpAddr) -> Option<String> {
-    (!address.to_canonical().is_unspecified()).then(|| address.to_string())
+    let address = address.to_canonical();
+    (!address.is_unspecified()).then(|| address.to_string())
 }
 
 fn read_port(digits: &str) -> Option<u16> {
@@ -182,6 +185,9 @@ mod tests {
             ("fd00::1", "[fd00::1]:7946"),
             ("[FD00::1]", "[fd00::1]:7946"),
             ("[fd00::1]:9", "[fd00::1]:9"),
+            ("node-1.example.com.:1", "node-1.example.com:1"),
+            ("[fd00:0::0001]", "[fd00::1]:7946"),
+            ("[::ffff:10.0.0.1]:1", "10.0.0.1:1"),
         ] {
             let read = seed(text).expect(text);
             assert_eq!(read.to_string(), shown);
@@ -232,6 +238,8 @@ mod tests {
             "nöde",
             "a..b",
             ".a",
+            "a..",
+            ".",
             "-a",
             "1",
             &"a".repeat(254),

@@ -4,7 +4,6 @@
 //! the words "must be".
 
 use std::{
-    collections::HashSet,
     fmt::Display,
     net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
@@ -283,13 +282,18 @@ pub(super) fn file() -> Rule<Option<PathBuf>> {
 /// Nodes to start from, comma separated.
 pub(super) fn seeds() -> Rule<Vec<SeedAddress>> {
     let read_all = |text: &str| {
-        let seeds: Option<Vec<SeedAddress>> =
-            text.split(',').map(|part| seed(part.trim()).ok()).collect();
-        seeds.filter(|seeds| seeds.iter().collect::<HashSet<_>>().len() == seeds.len())
+        let mut seeds: Vec<SeedAddress> = Vec::new();
+        for part in text.split(',') {
+            let seed = seed(part.trim()).ok()?;
+            if !seeds.contains(&seed) {
+                seeds.push(seed);
+            }
+        }
+        Some(seeds)
     };
     Rule::new(
         "SEEDS",
-        "hosts or host:port, comma separated and each once, such as node-1:7946,10.0.0.2, or none",
+        "hosts or host:port, comma separated, such as node-1:7946,10.0.0.2, or none",
         move |text| match text {
             "none" => Some(Vec::new()),
             _ => read_all(text),

@@ -7,6 +7,7 @@
 pub(super) mod agents;
 mod audit;
 pub(super) mod backup;
+mod naming;
 pub(super) mod registry;
 #[cfg(test)]
 mod tests;

@@ -34,6 +34,7 @@ use super::{admin, landing, ops, public, register, upgrade};
         ops::stats,
         ops::metrics,
         ops::cluster,
+        ops::tls,
         openapi,
         admin::agents::list,
         admin::agents::import,

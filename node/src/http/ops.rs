@@ -24,6 +24,7 @@ use super::{
 use crate::{
     relay::{Phase, Relay},
     report::{self, ClusterReport, Stats},
+    tls_report::{self, ClusterTls},
 };
 
 /// The media type of Prometheus' text format.
@@ -36,6 +37,7 @@ GET  /ready                   does it take new agents
 GET  /stats                   counts
 GET  /metrics                 counts, for Prometheus
 GET  /cluster                 the nodes, and the links of this one
+GET  /tls                     the certificates that the nodes serve
 POST /register                as on the public listener
 GET  /openapi.json            all of this, for programs
 
@@ -67,6 +69,7 @@ pub fn ops_router(
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
+        .route("/tls", get(tls))
         .route("/openapi.json", get(openapi))
         .route("/register", post(register).options(no_content).layer(cors))
         .merge(admin::routes(Arc::clone(&relay), administration, token))
@@ -128,4 +131,12 @@ pub(super) async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
 )]
 pub(super) async fn cluster(State(relay): State<Arc<Relay>>) -> Json<ClusterReport> {
     Json(report::cluster(&relay))
+}
+
+/// The certificates that all nodes serve to agents, and how they stand with the next ones.
+#[utoipa::path(
+    get, path = "/tls", tag = "operators", responses((status = 200, body = ClusterTls)),
+)]
+pub(super) async fn tls(State(relay): State<Arc<Relay>>) -> Json<ClusterTls> {
+    Json(tls_report::cluster(&relay).await)
 }

@@ -4,5 +4,6 @@
 #![allow(clippy::disallowed_methods)]
 
 mod agent;
+mod check;
 mod nodes;
 mod orders;

@@ -1,6 +1,6 @@
 //! Real nodes that have their certificate from a real authority: alone, and several under one name.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{net::Ipv4Addr, process::Command, sync::Arc};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -9,13 +9,18 @@ use tests::{
     cluster::{Cluster, loopback_address, registry},
     eventually, http,
     pebble::{Options, Pebble},
-    process, scripts,
+    process, scripts, within,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 
 use super::agent::Trusting;
 
-const NAME: &str = "relay.test";
+pub(super) const NAME: &str = "relay.test";
 
 /// What a node is told whose certificate for `name` comes from `pebble`.
 fn settings(pebble: &Pebble, name: &str) -> Vec<(&'static str, String)> {
@@ -34,7 +39,12 @@ fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'
 }
 
 /// A node alone at `address`.
-fn alone(pebble: &Pebble, name: &str, address: Ipv4Addr, more: &[(&'static str, &str)]) -> Relay {
+pub(super) fn alone(
+    pebble: &Pebble,
+    name: &str,
+    address: Ipv4Addr,
+    more: &[(&'static str, &str)],
+) -> Relay {
     let (all, address) = (settings(pebble, name), address.to_string());
     Relay::with(&[&borrowed(&all)[..], &[("HOST", &address)], more].concat())
 }
@@ -44,7 +54,7 @@ async fn report(relay: &Relay) -> Value {
     http::get(relay.ops, "/health").await.json()["tls"].clone()
 }
 
-async fn has_certificate(relay: &Relay) {
+pub(super) async fn has_certificate(relay: &Relay) {
     let has = || async { report(relay).await["expires_in"].as_i64() > Some(0) };
     eventually("the node has a certificate", has).await;
 }
@@ -131,7 +141,7 @@ async fn what_the_authority_refuses_is_said_and_agents_are_not_kept_waiting() {
 }
 
 /// Three nodes under one name, at addresses of their own, which does not lead anywhere yet.
-async fn three(pebble: &Pebble) -> (Cluster, Vec<Ipv4Addr>) {
+pub(super) async fn three(pebble: &Pebble) -> (Cluster, Vec<Ipv4Addr>) {
     let addresses: Vec<Ipv4Addr> = (0..3).map(|_| loopback_address()).collect();
     let all = settings(pebble, NAME);
     let mut cluster = Cluster::unstarted(&addresses, &borrowed(&all));
@@ -201,6 +211,68 @@ async fn the_next_leader_carries_on_when_one_is_killed_in_the_middle() {
     assert!(cluster.nodes.iter().any(carried_on));
     assert_eq!(issued(&pebble), 1);
     assert_eq!(pebble.log().matches("POST /order-plz").count(), 1, "nobody has ordered anew");
+}
+
+/// Passes on what comes to `from` to the same port of `to`, from when it is let.
+async fn gate(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> (JoinSet<()>, Arc<Notify>, Arc<Notify>) {
+    let (came, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let listener = TcpListener::bind((from, port)).await.expect("it is free");
+    let (tells, opened) = (Arc::clone(&came), Arc::clone(&open));
+    let mut gate = JoinSet::new();
+    gate.spawn(async move {
+        let (mut waiting, mut is_open) = (Vec::new(), false);
+        let mut passing = JoinSet::new();
+        loop {
+            tokio::select! {
+                Ok((stream, _)) = listener.accept() => {
+                    tells.notify_one();
+                    waiting.push(stream);
+                }
+                () = opened.notified() => is_open = true,
+            }
+            if !is_open {
+                continue;
+            }
+            for mut near in waiting.drain(..) {
+                passing.spawn(async move {
+                    let mut far = TcpStream::connect((to, port)).await.expect("a node listens");
+                    // Whoever hangs up first: it is over.
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }
+    });
+    (gate, came, open)
+}
+
+#[tokio::test]
+async fn the_next_leader_finishes_what_one_began_that_is_killed_during_the_validation() {
+    let Some(mut pebble) = Pebble::start(Options::default()).await else { return };
+    pebble.stop();
+    let (mut cluster, addresses) = three(&pebble).await;
+    let leads = leader(&cluster).await;
+    // The authority comes when the leader has said that the challenge may be tried; and is kept waiting.
+    let at_the_gate = loopback_address();
+    let (_gate, came, open) = gate(at_the_gate, addresses[(leads + 1) % 3], pebble.tls_port).await;
+    pebble.name(NAME, at_the_gate).await;
+    pebble.begin().await;
+    within("the authority's validation", came.notified()).await;
+    assert_eq!(pebble.log().matches("POST /finalize-order/").count(), 0);
+    cluster.nodes[leads].kill9();
+    open.notify_one();
+    cluster.nodes.remove(leads);
+    all_show_the_same(&cluster, &pebble).await;
+    let carried_on = |node: &Relay| node.log.last("carrying on with an order").is_some();
+    assert!(cluster.nodes.iter().any(carried_on));
+    let log = pebble.log();
+    for (what, times) in [
+        ("POST /order-plz", 1),
+        ("POST /chalZ/", 1),
+        ("POST /finalize-order/", 1),
+        ("Issued certificate", 1),
+    ] {
+        assert_eq!(log.matches(what).count(), times, "{what} in {log}");
+    }
 }
 
 #[tokio::test]

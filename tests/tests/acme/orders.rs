@@ -72,7 +72,8 @@ impl Node {
     ) -> Self {
         let served = Arc::new(Served::default());
         let shelf: Arc<dyn Shelf> = Arc::new(shelf.clone());
-        let orders = Arc::new(Orders::new(settings, shelf, Arc::clone(&served), Arc::new(now)));
+        let orders = Orders::new(settings, shelf, Arc::clone(&served), Arc::new(now));
+        let orders = Arc::new(orders.expect("the authority's root can be read"));
         let mut tasks = JoinSet::new();
         let running = Arc::clone(&orders);
         tasks.spawn(async move {
@@ -175,7 +176,8 @@ async fn the_next_leader_carries_on_where_one_was_lost() {
     let lost = Arc::new(Notify::new());
     let failing: Arc<dyn Shelf> =
         Arc::new(LostBeforeTheChallenge(shelf.clone(), Arc::clone(&lost)));
-    let first = Orders::new(settings(&pebble), failing, Arc::default(), Arc::new(now));
+    let first = Orders::new(settings(&pebble), failing, Arc::default(), Arc::new(now))
+        .expect("the authority's root can be read");
     tokio::select! {
         _ = first.run() => {}
         () = lost.notified() => {}

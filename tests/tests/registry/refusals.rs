@@ -4,7 +4,7 @@ use serde_json::json;
 use tests::{
     Client, Cluster, Relay,
     cluster::{are_one, kept_by, loopback_address, new_secret, registry, voting},
-    eventually, http,
+    eventually, http, process,
 };
 
 fn node(name: &str, address: &str, seeds: &str, secret: &str) -> Relay {
@@ -90,6 +90,82 @@ async fn a_node_of_another_registry_is_kept_out_and_both_sides_say_so() {
     stray.set("SEEDS", "");
     stray.start_again();
     Client::connect(&stray, &token).await.leave().await;
+}
+
+/// `arc-relay WORDS…` in the node's folder, with its secret.
+async fn arc(node: &Relay, secret: &str, words: &[&str]) {
+    let mut command = Relay::command(node.folder());
+    command.args(words).env("CLUSTER_SECRET", secret);
+    process::run(command).await.expect_code(0);
+}
+
+#[tokio::test]
+async fn what_was_restored_from_one_registry_in_two_ways_stays_two() {
+    let secret = new_secret();
+    let mut nodes = [(); 2].map(|()| Relay::with(&[("CLUSTER_SECRET", &secret)]));
+    nodes[0].register("ann-1").await;
+    nodes[0].terminate();
+    nodes[0].wait_exit();
+    arc(&nodes[0], &secret, &["backup", "--offline", "data", "arc.backup"]).await;
+    let backup = nodes[0].folder().join("arc.backup").display().to_string();
+    nodes[1].terminate();
+    nodes[1].wait_exit();
+    let [a, b] = [(); 2].map(|()| loopback_address().to_string());
+    for (node, address) in nodes.iter_mut().zip([&a, &b]) {
+        node.wipe();
+        arc(node, &secret, &["restore", &backup, "--data-dir", "data"]).await;
+        node.set("SEEDS", &a);
+        node.set("MESH_HOST", address);
+        node.set("NODE_NAME", address);
+        node.start_again();
+    }
+    for node in &nodes {
+        eventually("it says why", || async { node.log.text().contains("two registries") }).await;
+    }
+    let metrics = nodes[1].metrics().await;
+    assert!(metrics.count("arc_link_refusals_total", &[("reason", "registry")]) > 0);
+    http::get(nodes[1].ops, "/ready").await.expect_status(503);
+}
+
+#[tokio::test]
+async fn a_former_registrys_voter_is_no_voter_of_the_restored_one() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.is_kept_by(3).await;
+    let secret = cluster.secret().to_owned();
+    let token = cluster.nodes[0].register("ann-1").await;
+    let former = registry(&cluster.nodes[0]).await["id"].clone();
+    cluster.nodes.iter_mut().for_each(Relay::kill9);
+    let [first, second, third] = &mut cluster.nodes[..] else { unreachable!("there are three") };
+    arc(first, &secret, &["backup", "--offline", "data", "arc.backup"]).await;
+    first.wipe();
+    arc(first, &secret, &["restore", "arc.backup", "--data-dir", "data"]).await;
+    // One has lost its disk, the other comes with the former registry's.
+    second.wipe();
+    for node in [&mut *first, &mut *second, &mut *third] {
+        node.start_again();
+    }
+    first.is_ready().await;
+    let restored = registry(first).await["id"].clone();
+    assert_ne!(restored, former);
+    for node in [&*first, second, third] {
+        let says = || async { node.log.text().contains("stop it, empty its DATA_DIR") };
+        eventually("it says what to do", says).await;
+    }
+    http::get(third.ops, "/ready").await.expect_status(503);
+    let status = registry(third).await;
+    assert_eq!((&status["available"], &status["id"]), (&false.into(), &former), "{status}");
+    let voters = voting(&registry(first).await);
+    let strays = tests::cluster::view(third).await["node"].to_string();
+    assert!(voters.iter().all(|id| !strays.contains(id.as_str())), "{voters:?}");
+    // As the operator is told.
+    third.kill9();
+    third.wipe();
+    third.start_again();
+    kept_by(first, 3).await;
+    for node in [&*first, second, third] {
+        node.is_ready().await;
+        assert_eq!(Client::connect(node, &token).await.id, "ann-1");
+    }
 }
 
 #[tokio::test]

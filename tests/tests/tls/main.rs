@@ -8,6 +8,7 @@
 mod abuse;
 mod agent;
 mod authority;
+mod check;
 mod clients;
 mod http;
 mod reload;

@@ -1,6 +1,6 @@
 //! How the authority is asked: one request, one connection, TLS by this project's own rules.
 
-use std::{error::Error as StdError, fs, pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fs, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -12,16 +12,15 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use parking_lot::Mutex;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use super::Settings;
-use crate::mesh::Wall;
+use crate::{
+    agents::{add_pem, web_roots},
+    mesh::Wall,
+};
 
 /// How long one request may take, from the look-up of the name to the last byte.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,42 +34,48 @@ const HTTPS_PORT: u16 = 443;
 #[derive(Clone)]
 pub(super) struct Client {
     tls: Arc<ClientConfig>,
+    root_pem: Option<Arc<str>>,
     asked_to_wait: Arc<Mutex<Option<Duration>>>,
     wall: Wall,
 }
 
-/// Why there is no client.
+/// Why an authority cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    #[error("ACME_CA_ROOT cannot be used ({path}): {why}")]
-    Root { path: String, why: String },
+pub enum ClientError {
+    /// What vouches for it cannot be read, or is of no use.
+    #[error("ACME_CA_ROOT cannot be used ({}): {why}", path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine's cryptography fails.
     #[error("cannot set up TLS for the authority: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl Client {
+    /// Reads what vouches for the authority, once: not for the runtime's threads while others wait.
     pub(super) fn new(settings: &Settings, wall: Wall) -> Result<Self, ClientError> {
-        let roots = match &settings.ca_root {
-            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() },
-            Some(path) => {
-                let why = |why: String| ClientError::Root { path: path.display().to_string(), why };
-                let pem = fs::read(path).map_err(|error| why(error.to_string()))?;
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(&pem) {
-                    let certificate = certificate.map_err(|_| why("it is no PEM".into()))?;
-                    roots.add(certificate).map_err(|error| why(error.to_string()))?;
-                }
-                if roots.is_empty() {
-                    return Err(why("there is no certificate in it".into()));
-                }
-                roots
-            }
-        };
+        let (mut roots, mut root_pem) = (web_roots(), None);
+        if let Some(path) = &settings.ca_root {
+            let why = |why: String| ClientError::Root { path: path.clone(), why };
+            let pem = fs::read_to_string(path).map_err(|error| why(error.to_string()))?;
+            roots = RootCertStore::empty();
+            add_pem(&mut roots, pem.as_bytes()).map_err(why)?;
+            root_pem = Some(pem.into());
+        }
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: Arc::new(tls), asked_to_wait: Arc::default(), wall })
+        Ok(Self { tls: Arc::new(tls), root_pem, asked_to_wait: Arc::default(), wall })
+    }
+
+    /// What `ACME_CA_ROOT` held when it was read, PEM.
+    pub(super) fn root_pem(&self) -> Option<&str> {
+        self.root_pem.as_deref()
     }
 
     /// How long the authority has asked to wait since this was asked last.
@@ -174,6 +179,31 @@ mod tests {
         assert_eq!(read_wait(date, now), Some(Duration::from_hours(1)));
         assert_eq!(read_wait(date, now * 2), Some(Duration::ZERO));
         assert_eq!(read_wait("soon", now), None);
+    }
+
+    #[test]
+    fn what_vouches_for_the_authority_is_read_at_the_start_and_must_be_of_use() {
+        let with = |ca_root: Option<PathBuf>| {
+            let (domains, directory) = (vec!["a.example".into()], "https://ca.example".into());
+            let challenge = super::super::Challenge::TlsAlpn01;
+            let (email, external_account) = (None, None);
+            let settings =
+                Settings { domains, email, directory, ca_root, external_account, challenge };
+            Client::new(&settings, Arc::new(|| Duration::ZERO))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let refused = |path: &PathBuf| with(Some(path.clone())).err().unwrap().to_string();
+        assert!(refused(&path).contains("ca.pem): No such file"), "{}", refused(&path));
+        fs::write(&path, "no certificate").unwrap();
+        assert!(refused(&path).ends_with("there is no PEM certificate in it"));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        fs::write(&path, &root).unwrap();
+        let client = with(Some(path.clone())).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(client.root_pem(), Some(root.as_str()), "the file is not needed any more");
+        assert_eq!(with(None).unwrap().root_pem(), None);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    Settings, Shelf, ShelfError, order,
+    Settings, Shelf, ShelfError,
+    http::{Client, ClientError},
+    order,
     plan::{self, due_ms},
     record::{self, Answers, Certificate, State, ms},
 };
@@ -25,6 +27,7 @@ const SHELF_PATIENCE: Duration = Duration::from_secs(1);
 /// A node's part in getting certificates.
 pub struct Orders {
     settings: Settings,
+    client: Client,
     shelf: Arc<dyn Shelf>,
     served: Arc<Served>,
     wall: Wall,
@@ -51,10 +54,30 @@ pub struct Status {
 }
 
 impl Orders {
-    /// A node's part; nothing happens before it [runs](Self::run).
-    pub fn new(settings: Settings, shelf: Arc<dyn Shelf>, served: Arc<Served>, wall: Wall) -> Self {
+    /// A node's part; nothing happens before it [runs](Self::run). Reads what vouches for the authority,
+    /// for once and all.
+    ///
+    /// # Errors
+    /// [`ClientError`], if the authority could never be asked.
+    pub fn new(
+        settings: Settings,
+        shelf: Arc<dyn Shelf>,
+        served: Arc<Served>,
+        wall: Wall,
+    ) -> Result<Self, ClientError> {
+        let client = Client::new(&settings, wall.clone())?;
         let (ordering, unserved) = (Mutex::default(), Mutex::default());
-        Self { settings, shelf, served, wall, ordering, unserved }
+        Ok(Self { settings, client, shelf, served, wall, ordering, unserved })
+    }
+
+    /// What an authority is asked for.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What `ACME_CA_ROOT` held at the start, PEM; none if it is not set.
+    pub fn ca_root_pem(&self) -> Option<&str> {
+        self.client.root_pem()
     }
 
     /// Serves what there is, and orders when it is this node's turn. Whoever drops this gives an order
@@ -169,7 +192,8 @@ impl Orders {
                 continue;
             }
             *self.ordering.lock() = true;
-            let obtained = order::obtain(&self.settings, &*self.shelf, &self.wall).await;
+            let obtained = order::obtain(&self.settings, &self.client, &*self.shelf, &self.wall);
+            let obtained = obtained.await;
             *self.ordering.lock() = false;
             self.remember(obtained.err()).await;
         }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Challenge, Settings, Shelf, ShelfError,
-    http::{Client, ClientError},
+    http::Client,
     plan::{Trouble, renew_at_ms},
     record::{self, Answers, Certificate, ms},
 };
@@ -48,8 +48,6 @@ pub(super) struct Failure {
 enum OrderError {
     #[error("{0}")]
     Acme(#[from] Error),
-    #[error(transparent)]
-    Client(#[from] ClientError),
     #[error("the cluster's registry cannot be written: {0}")]
     Shelf(#[from] ShelfError),
     #[error("not all nodes know how to answer the authority: {0}")]
@@ -83,12 +81,13 @@ macro_rules! with_any_nonce {
 /// one. On success the certificate is on the shelf.
 pub(super) async fn obtain(
     settings: &Settings,
+    client: &Client,
     shelf: &dyn Shelf,
     wall: &Wall,
 ) -> Result<(), Failure> {
-    let client =
-        Client::new(settings, wall.clone()).map_err(|error| failure(&error.into(), None))?;
-    let ordering = Ordering { settings, shelf, wall, client: &client };
+    // What it was asked to wait before has been waited.
+    client.take_wait();
+    let ordering = Ordering { settings, shelf, wall, client };
     let obtained = timeout(ORDER_DEADLINE, ordering.obtain()).await;
     let obtained = obtained.unwrap_or(Err(OrderError::Deadline));
     obtained.map_err(|error| failure(&error, client.take_wait()))
@@ -352,7 +351,6 @@ fn failure(error: &OrderError, retry_after: Option<Duration>) -> Failure {
         | OrderError::Invalid(_)
         | OrderError::NotOffered(..)
         | OrderError::Chain(_)
-        | OrderError::Client(_)
         | OrderError::Key(_) => Trouble::Refused,
         OrderError::Acme(_)
         | OrderError::Shelf(_)

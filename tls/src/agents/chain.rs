@@ -1,6 +1,6 @@
 //! A certificate, those between it and its authority, and its key, checked to fit each other.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::{
     SignatureScheme,
@@ -8,8 +8,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     sign::CertifiedKey,
 };
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
+
+use super::description::{Description, names, since_1970};
 
 /// What a PEM section of a key under a passphrase contains.
 const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
@@ -100,7 +102,6 @@ impl Chain {
         if names.is_empty() {
             return Err(ChainError::NoNames);
         }
-        let since_1970 = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let not_before = since_1970(own.validity().not_before.timestamp());
         let not_after = since_1970(own.validity().not_after.timestamp());
         drop(certificates);
@@ -126,6 +127,11 @@ impl Chain {
     /// The certificates, the relay's own first.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certified.cert
+    }
+
+    /// What the certificate says of itself; none only if what was read before cannot be read again.
+    pub fn description(&self) -> Option<Description> {
+        Description::of(self.certificates().first()?)
     }
 
     /// Whether the certificate is good at `now`, the time since 1970.
@@ -206,21 +212,6 @@ fn parse_all<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<
         Err(_) => Err(ChainError::BadCertificate(n + 1)),
     };
     chain.iter().enumerate().map(parse).collect()
-}
-
-/// Subject alternative names that a connection can be made to.
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(|address| address.to_string())
-        }
-        _ => None,
-    };
-    names.value.general_names.iter().filter_map(name).collect()
 }
 
 fn ago(over: Duration) -> String {

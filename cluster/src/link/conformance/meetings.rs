@@ -100,7 +100,9 @@ async fn the_wrong_secret_is_named_at_both_ends(bed: Bed) {
 
 async fn strangers_are_refused_with_a_reason(bed: Bed) {
     let registry = |id| Some(Allegiance::new(RegistryId(id), Vec::new()));
-    let a = Setup { allegiance: registry(7), ..Setup::of(1) }.start(&bed);
+    let kept = registry(7).map(|it| it.stored(true));
+    let restored = Some(Allegiance::new(RegistryId(9), vec![RegistryId(7)]));
+    let a = Setup { allegiance: kept, ..Setup::of(1) }.start(&bed);
     let now = Setup::of(1).wall;
     let clock = |apart_ms| UnixMillis(now.0 + apart_ms);
     let cases = [
@@ -109,6 +111,7 @@ async fn strangers_are_refused_with_a_reason(bed: Bed) {
         (Setup { wall: clock(30_001), ..Setup::of(4) }, Reason::Clock, "(NTP)"),
         (Setup { name: "node-1".to_owned(), ..Setup::of(5) }, Reason::Name, "\"node-1\""),
         (Setup { allegiance: registry(8), ..Setup::of(8) }, Reason::Registry, "two registries"),
+        (Setup { allegiance: restored, ..Setup::of(9) }, Reason::Registry, "empty its DATA_DIR"),
     ];
     for (stranger, reason, text) in cases {
         let stranger = stranger.start(&bed);

@@ -7,10 +7,13 @@ use axum::{
     extract::{Request, State},
 };
 
-use super::{BODY_BYTES_MAX, Desk, audit::Wanted};
+use cluster::registry::AdminError;
+
+use super::{BODY_BYTES_MAX, Desk, audit::Wanted, naming};
 use crate::{
     admin::{ErrorBody, Keys, RegistryReport, Rotated, Rotation, VoterChange},
     http::ApiError,
+    report,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -51,6 +54,10 @@ pub(in crate::http) async fn change_voters(
         VoterChange::Follow {} => "follow SEEDS".to_owned(),
         VoterChange::Replace { old, new } => format!("replace {old} by {new}"),
     });
+    let nodes = report::cluster(&desk.relay).nodes;
+    let known: RegistryReport = desk.relay.registry.status().into();
+    let change = naming::by_ids(change, &nodes, &known.voters);
+    let change = change.map_err(|error| AdminError::Refused(error.to_string()))?;
     desk.administration.change_voters(change.into()).await?;
     Ok(Json(desk.relay.registry.status().into()))
 }
