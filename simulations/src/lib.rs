@@ -4,8 +4,8 @@
 //! minutes; [`whole`] runs whole nodes, with QUIC, gossip and WebSocket. [`promises`] holds what was
 //! seen against PROTOCOL section 5, one file per promise. Nothing in the relay uses this crate.
 //!
-//! No seed is known to fail: of the engines 1 to 1000 of each kind of fault (`--core --faults KIND`) were
-//! run, of whole nodes 1 to 150 with all faults. CI draws some of both anew, with all kinds of faults.
+//! No seed is known to fail. Of the engines, 1 to 1000 of each kind of fault (`--core --faults KIND`) were
+//! run with the present rules; CI draws some anew, of whole nodes too, with all kinds of faults.
 
 pub mod core;
 pub mod entropy;

@@ -31,9 +31,9 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The records, and what is known of those who publish them.
 ///
-/// A record takes 120 to 160 bytes, its agent's name and all of the map included, and some 50 more once
-/// it is watched (measured): at most 2 MB for the 10,000 of an owner among 100 nodes with a million
-/// agents, 200 MB for a lone owner of all of them.
+/// A record takes 130 to 175 bytes, its agent's name and all of the map included, and some 50 more once
+/// it is watched: at most 2 MB for the 10,000 of an owner among 100 nodes with a million agents, 220 MB
+/// for a lone owner of all of them.
 #[derive(Debug)]
 pub struct Directory {
     me: NodeId,
