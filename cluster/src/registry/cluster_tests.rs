@@ -174,6 +174,41 @@ async fn without_a_quorum_nothing_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_is_not_said_to_lead() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader();
+    assert_eq!(cluster.node(leader).status().role, Role::Leader);
+    for node in cluster.running() {
+        assert_eq!(node.status().leader, Some(cluster.node(leader).identity().node));
+    }
+    cluster.part(&[leader, 3]);
+    until("the leader and the observer with it say so", || {
+        let told = [leader, 3].map(|number| cluster.node(number).status());
+        told.iter().all(|status| !status.available && status.leader.is_none())
+    })
+    .await;
+    let stale = cluster.node(leader);
+    assert!(stale.situation().leads, "it does not know that another may lead");
+    assert_eq!(stale.status().role, Role::Follower);
+    until("it waits for both others", || {
+        stale.status().waiting.is_some_and(|waiting| waiting.seeds.len() == 2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_does_not_answer_is_not_relied_on_though_it_is_linked() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader();
+    cluster.silence(&[leader]);
+    let status = cluster.node(3).status();
+    assert!(!status.available && status.leader.is_none(), "{status:?}");
+    assert!(cluster.node(leader).status().available, "it answers itself");
+    cluster.heal();
+    assert!(cluster.node(3).status().available);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_not_heard_is_replaced() {
     let cluster = Cluster::of(3, 1).await;
     let leader = cluster.leader();
