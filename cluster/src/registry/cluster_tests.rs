@@ -121,7 +121,9 @@ async fn a_leader_lost_in_the_midst_of_a_storm_leaves_no_name_without_its_token(
             (agent.clone(), node.register(Some(agent), Claim::random()).await)
         });
     }
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    let leader = cluster.node(cluster.leader()).clone();
+    until("some have their names", || leader.registered_agents() >= 50).await;
+    drop(leader);
     cluster.kill(cluster.leader()).await;
     let outcomes = storm.join_all().await;
     cluster.agree().await;
@@ -235,11 +237,11 @@ async fn an_observer_out_of_reach_of_all_voters_restarts_with_what_it_knew() {
     let mut cluster = Cluster::of(1, 1).await;
     let good = cluster.node(1).register(Some(id("good")), Claim::random()).await.unwrap();
     let bad = cluster.node(1).register(Some(id("bad")), Claim::random()).await.unwrap();
-    cluster.node(1).revoke(Revocation::Agent(id("bad"))).await.unwrap();
-    cluster.agree().await;
     let file = cluster.node(1).data_dir().join("registry.view");
     until("the view is saved", || file.exists()).await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await; // the round after the revocation
+    let before = std::fs::read(&file).unwrap();
+    cluster.node(1).revoke(Revocation::Agent(id("bad"))).await.unwrap();
+    until("the revocation is saved", || std::fs::read(&file).unwrap() != before).await;
     let saved = std::fs::read(&file).unwrap();
     assert!(!saved.windows(3).any(|part| part == b"bad"), "it is sealed");
     cluster.kill(0).await;

