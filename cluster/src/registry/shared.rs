@@ -5,7 +5,7 @@
 //! say to it, and what both need.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -374,6 +374,25 @@ impl SharedRegistry {
         situation.leader.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
     }
 
+    /// The same, if it answers: it may have crashed.
+    pub(super) fn heard_leader(&self) -> Option<NodeId> {
+        let answering = self.answering_nodes();
+        let answers = |leader: &NodeId| *leader == self.identity.node || answering.contains(leader);
+        self.leader().filter(answers)
+    }
+
+    /// What those of the other nodes have said last that answer.
+    pub(super) fn hellos(&self) -> BTreeMap<NodeId, Hello> {
+        let answering = self.answering_nodes();
+        let mut hellos = self.heard.all();
+        hellos.retain(|node, _| answering.contains(node));
+        hellos
+    }
+
+    fn answering_nodes(&self) -> Vec<NodeId> {
+        self.place().carry.as_ref().map(|carry| carry.heard()).unwrap_or_default()
+    }
+
     fn is_linked(&self, node: NodeId) -> bool {
         self.linked_nodes().contains(&node)
     }
@@ -400,7 +419,7 @@ impl SharedRegistry {
             part: Part::of(&place.seeds, place.slot.as_deref()),
             stored: self.is_stored(),
             voter: self.keeps_book(),
-            leader: self.situation().leader,
+            leader: self.situation().followed_leader(),
             applied: self.standing.index(),
         }
     }
