@@ -121,6 +121,11 @@ impl AddressLimits {
             .map(|held| ConnectionPermit { _held: held })
     }
 
+    /// Whether the two addresses count as one.
+    pub fn are_one(some: IpAddr, other: IpAddr) -> bool {
+        Network::of(some) == Network::of(other)
+    }
+
     /// Takes a permit for a handshake.
     pub fn handshake(&self, address: IpAddr) -> Result<HandshakePermit, TooMany> {
         hold(self.handshakes.as_ref(), address, TooMany::Handshakes)
