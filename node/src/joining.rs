@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use cluster::{
@@ -17,10 +18,10 @@ use cluster::{
     },
     membership::{Dns, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
-    registry::{Place, SharedRegistry},
+    registry::{Place, Registry as _, SharedRegistry},
 };
 use tls::mesh::{IdentityError, KeyExchange};
-use tokio::net::lookup_host;
+use tokio::{net::lookup_host, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +35,13 @@ use crate::{
 
 /// What nodes say that their cluster is. Certificates tell who is of it.
 pub const CLUSTER: &str = "arc-relay";
+
+/// How often the seeds' names are looked up, until it is known which of them is this node: a machine that
+/// has just started may have no DNS yet.
+const LOOK_UPS: u32 = 5;
+
+/// How long between two of these.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a node cannot be one of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +63,17 @@ pub enum JoinError {
     /// Nobody could reach it.
     #[error("cannot tell where other nodes reach this one ({0}): set ADVERTISE to host:port")]
     Advertise(String),
+    /// It may be one of the seeds, and does not know.
+    #[error(
+        "cannot tell whether this node is the seed {seed}, which is not found ({why}): mend the look-up \
+         of its name, or set ADVERTISE to this node's own entry in SEEDS"
+    )]
+    Seat {
+        /// The first seed that is not found.
+        seed: SeedAddress,
+        /// What the look-up said.
+        why: io::Error,
+    },
 }
 
 /// A node that is ready to join.
@@ -111,9 +130,17 @@ pub async fn prepare(
     let transport = Arc::new(QuicTransport::bind(bound, &settings)?);
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
+    let slot = match own_seed(&seeds, mesh.advertise.as_ref(), address, &Dns).await {
+        // It has been let in before: for a voter, the others remember which seed it is.
+        Err(error) if registry.status().id.is_some() => {
+            tracing::warn!(%error, "going on as a node that is no seed, until the next start");
+            None
+        }
+        slot => slot?,
+    };
     let seat = Seat {
         registry: Arc::clone(registry),
-        slot: own_seed(&seeds, mesh.advertise.as_ref(), address).await,
+        slot,
         seeds: seeds.iter().map(ToString::to_string).collect(),
     };
     say_who_votes(&seat);
@@ -230,28 +257,52 @@ async fn on_the_way_to(seed: &SeedAddress) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Which of the seeds is this node itself.
+/// Which of the seeds is this node itself, or none. What is not found is looked up again for a while: a
+/// seed that does not know that it is one is waited for in vain.
 async fn own_seed(
     seeds: &[SeedAddress],
     advertise: Option<&Advertise>,
     address: SocketAddr,
-) -> Option<String> {
-    for seed in seeds {
-        if is_own(seed, advertise, address).await {
-            return Some(seed.to_string());
+    resolver: &impl Resolve,
+) -> Result<Option<String>, JoinError> {
+    let named = |seed: &&SeedAddress| {
+        advertise.is_some_and(|Advertise { host, port }| {
+            *host == seed.host && port.unwrap_or(address.port()) == seed.port
+        })
+    };
+    if let Some(own) = seeds.iter().find(named) {
+        return Ok(Some(own.to_string()));
+    }
+    let mut left = LOOK_UPS;
+    loop {
+        left -= 1;
+        match seed_at(address, seeds, resolver).await {
+            Err(error) if left > 0 => {
+                tracing::warn!(%error, "looking again");
+                sleep(LOOK_UP_PAUSE).await;
+            }
+            found => return found,
         }
     }
-    None
 }
 
-/// Whether a seed is this node itself.
-async fn is_own(seed: &SeedAddress, advertise: Option<&Advertise>, address: SocketAddr) -> bool {
-    let port = |advertise: &Advertise| advertise.port.unwrap_or(address.port());
-    if advertise.is_some_and(|own| own.host == seed.host && port(own) == seed.port) {
-        return true;
+/// Which of the seeds has this address; an error if none has, but not all are found.
+async fn seed_at(
+    address: SocketAddr,
+    seeds: &[SeedAddress],
+    resolver: &impl Resolve,
+) -> Result<Option<String>, JoinError> {
+    let mut not_found = None;
+    for seed in seeds {
+        match resolver.resolve(seed).await {
+            Ok(found) if found.contains(&address) => return Ok(Some(seed.to_string())),
+            Ok(_) => {}
+            Err(why) => {
+                not_found.get_or_insert(JoinError::Seat { seed: seed.clone(), why });
+            }
+        }
     }
-    let found = lookup_host((seed.host.as_str(), seed.port)).await;
-    found.is_ok_and(|mut found| found.any(|found| found == address))
+    not_found.map_or(Ok(None), Err)
 }
 
 fn say_who_votes(seat: &Seat) {
@@ -270,12 +321,72 @@ fn say_who_votes(seat: &Seat) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use cluster::{Generation, Incarnation, link::memory::MemoryNetwork};
     use tokio::task::yield_now;
 
     use super::*;
     use crate::{deliver::Sink, relay::testing::relay};
+
+    /// Seeds `a`, `b` and so on are at 10.0.0.1, 10.0.0.2 and so on; `gone` is not found, and nobody is
+    /// by the first so many look-ups.
+    struct Names {
+        fails: usize,
+        asked: AtomicUsize,
+    }
+
+    impl Names {
+        fn failing(fails: usize) -> Self {
+            Self { fails, asked: AtomicUsize::new(0) }
+        }
+    }
+
+    impl Resolve for Names {
+        async fn resolve(&self, seed: &SeedAddress) -> io::Result<Vec<SocketAddr>> {
+            let is_early = self.asked.fetch_add(1, Ordering::Relaxed) < self.fails;
+            match seed.host.as_bytes() {
+                [letter] if !is_early => {
+                    Ok(vec![SocketAddr::from(([10, 0, 0, letter - b'a' + 1], seed.port))])
+                }
+                _ => Err(io::Error::other("no such name")),
+            }
+        }
+    }
+
+    /// Which of the seeds a node at 10.0.0.`last` is.
+    async fn own(seeds: &[&str], last: u8, names: &Names) -> Result<Option<String>, String> {
+        let seed = |host: &&str| SeedAddress { host: (*host).to_owned(), port: 7_946 };
+        let seeds: Vec<_> = seeds.iter().map(seed).collect();
+        let address = SocketAddr::from(([10, 0, 0, last], 7_946));
+        own_seed(&seeds, None, address, names).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_finds_its_seat_when_its_dns_comes_late() {
+        let found = own(&["a", "b"], 2, &Names::failing(3)).await;
+        assert_eq!(found, Ok(Some("b:7946".to_owned())));
+        assert_eq!(own(&["a", "b"], 9, &Names::failing(3)).await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seed_that_is_not_found_matters_only_if_it_may_be_this_node() {
+        let found = own(&["gone", "b"], 2, &Names::failing(0)).await;
+        assert_eq!(found, Ok(Some("b:7946".to_owned())));
+        let error = own(&["a", "gone"], 2, &Names::failing(0)).await.unwrap_err();
+        assert!(error.contains("the seed gone:7946") && error.contains("no such name"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_is_advertised_is_not_looked_up() {
+        let seeds = [SeedAddress { host: "gone".into(), port: 7_946 }];
+        let advertise = Advertise { host: "gone".into(), port: None };
+        let address = SocketAddr::from(([10, 0, 0, 1], 7_946));
+        let found = own_seed(&seeds, Some(&advertise), address, &Names::failing(0)).await;
+        assert_eq!(found.unwrap().as_deref(), Some("gone:7946"));
+    }
 
     #[tokio::test]
     async fn a_node_whose_end_comes_early_leaves_its_network_all_the_same() {
