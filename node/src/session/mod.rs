@@ -408,8 +408,9 @@ impl Session {
         self.socket.poll_write_ready(cx)
     }
 
-    fn shut_down_writing(&self) {
-        self.socket.shut_down_writing();
+    /// Whether the agent was told that nothing more comes; see [`WriteHalf::shut_down_writing`].
+    fn shut_down_writing(&self) -> bool {
+        self.socket.shut_down_writing()
     }
 
     fn note_end(&self, end: End) {
