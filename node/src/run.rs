@@ -129,7 +129,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         registry: Arc::clone(&registry) as _,
         administration: registry,
         metrics,
-        admin: AdminToken::new(&admin_token),
+        admin: AdminToken::new(admin_token),
         public: Door { listener: Box::new(public), places },
         ops: Door { listener: Box::new(ops), places: ops_places },
         join,
