@@ -140,7 +140,8 @@ impl AddressLimits {
     }
 
     /// How many entries are remembered, over all limits.
-    pub fn entries(&self) -> usize {
+    #[cfg(test)]
+    fn entries(&self) -> usize {
         let registrations = self.registrations.as_ref().map_or(0, |it| it.buckets.lock().len());
         let holdings = self.connections.iter().chain(&self.handshakes);
         registrations + holdings.map(|it| it.counts.lock().len()).sum::<usize>()
