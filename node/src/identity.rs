@@ -1,10 +1,7 @@
 //! This node's certificate in the mesh: made at the start, and followed by another long before it ends,
 //! or when the operator has replaced its files. No link is touched by that.
 
-use std::{
-    convert::Infallible, fs, future::pending, os::unix::fs::MetadataExt, panic::resume_unwind,
-    sync::Arc, time::Duration,
-};
+use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use cluster::{
     NodeId,
@@ -31,11 +28,15 @@ pub struct Identity {
     credentials: Credentials,
     wall: Wall,
     present: MeshIdentity,
-    seen: Option<Seen>,
+    /// The files that the present certificate was made of.
+    seen: Seen,
+    /// The files that could not be used, as was told.
+    refused: Option<Seen>,
 }
 
-/// What tells a replaced file from the one before: modification (s, ns), length and inode of each.
-type Seen = [(i64, i64, u64, u64); 3];
+/// What tells replaced files from those before: modification (s, ns), length and inode of each. None
+/// while one is missing, and for a secret.
+type Seen = Option<[(i64, i64, u64, u64); 3]>;
 
 /// Why there is no other certificate.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ impl Identity {
         let wall: Wall = Arc::new(move || Duration::from_millis(clock.wall().0));
         let seen = seen(&credentials);
         let present = make(&credentials, node, &wall)?;
-        Ok(Self { node, credentials, wall, present, seen })
+        Ok(Self { node, credentials, wall, present, seen, refused: None })
     }
 
     /// The present certificate.
@@ -72,63 +73,71 @@ impl Identity {
             let driver = Box::pin(async move {
                 tokio::select! {
                     () = driver => {}
-                    never = self.keep(transport) => match never {},
+                    died = self.keep(transport) => {
+                        tracing::error!(error = %died, "nobody looks after this node's certificate");
+                    }
                 }
             });
             Joined { mesh, peers, driver, keeper }
         })
     }
 
-    /// Gives `transport` the next certificate whenever it is time. What cannot be used is told, and the
-    /// present one stays.
-    async fn keep(mut self, transport: Arc<QuicTransport>) -> Infallible {
+    /// Gives `transport` the next certificate whenever it is time; returns only if that has panicked.
+    /// Files are read and keys are made beside the runtime's threads, which carry the mesh.
+    async fn keep(mut self, transport: Arc<QuicTransport>) -> JoinError {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            let renewed;
-            (self, renewed) = self.look(Arc::clone(&transport)).await;
-            let Some(renewed) = renewed else { continue };
-            match renewed {
-                Ok(()) => tracing::info!("this node shows its peers a new certificate"),
-                Err(error) => tracing::error!(
-                    %error, "cannot use the new certificate for the mesh; the one before stays"
-                ),
+            let transport = Arc::clone(&transport);
+            let looked = spawn_blocking(move || {
+                self.look(|next| transport.renew(next));
+                self
+            });
+            match looked.await {
+                Ok(identity) => self = identity,
+                Err(died) => return died,
             }
         }
     }
 
-    /// Lets another certificate follow if one has to, and says how that went. Files are read and a key is
-    /// made for it, which is not for the runtime's threads.
-    async fn look(
-        mut self,
-        transport: Arc<QuicTransport>,
-    ) -> (Self, Option<Result<(), RenewError>>) {
-        let looked = spawn_blocking(move || {
-            let renewed = self.is_due().then(|| self.renew(&transport));
-            (self, renewed)
-        });
-        match looked.await.map_err(JoinError::try_into_panic) {
-            Ok(looked) => looked,
-            Err(Ok(panic)) => resume_unwind(panic),
-            Err(Err(_)) => pending().await, // the runtime ends, and this with it
+    /// Has `show` show the next certificate if one has to follow. What cannot be used is told once, and
+    /// the present one stays; it is judged again each time, for its hour may come.
+    fn look(&mut self, show: impl FnOnce(&MeshIdentity) -> Result<(), QuicError>) {
+        let seen = seen(&self.credentials);
+        if !self.is_due(seen) {
+            self.refused = None;
+            return;
+        }
+        match self.renew(show) {
+            Ok(()) => {
+                (self.seen, self.refused) = (seen, None);
+                tracing::info!("this node shows its peers a new certificate");
+            }
+            Err(error) => {
+                if self.refused.replace(seen) != Some(seen) {
+                    tracing::error!(
+                        %error, "cannot use the new certificate for the mesh; the one before stays"
+                    );
+                }
+            }
         }
     }
 
-    /// Whether a certificate has to follow; of a change of files this is true once.
-    fn is_due(&mut self) -> bool {
+    /// Whether a certificate has to follow, if `seen` is what the files are now.
+    fn is_due(&self, seen: Seen) -> bool {
         match &self.credentials {
             Credentials::Secret(..) => (self.wall)() >= self.present.renew_at(),
-            Credentials::Files(_) => {
-                let seen = seen(&self.credentials);
-                std::mem::replace(&mut self.seen, seen) != seen
-            }
+            Credentials::Files(_) => self.seen != seen,
         }
     }
 
-    fn renew(&mut self, transport: &QuicTransport) -> Result<(), RenewError> {
+    fn renew(
+        &mut self,
+        show: impl FnOnce(&MeshIdentity) -> Result<(), QuicError>,
+    ) -> Result<(), RenewError> {
         let next = make(&self.credentials, self.node, &self.wall)?;
-        transport.renew(&next)?;
+        show(&next)?;
         self.present = next;
         Ok(())
     }
@@ -147,12 +156,82 @@ fn make(
     }
 }
 
-/// None while a file is missing, and for a secret.
-fn seen(credentials: &Credentials) -> Option<Seen> {
+fn seen(credentials: &Credentials) -> Seen {
     let Credentials::Files(MeshFiles { ca, cert, key }) = credentials else { return None };
     let look = |path| {
         let file = fs::metadata(path).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.len(), file.ino()))
     };
     Some([look(ca)?, look(cert)?, look(key)?])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::path::Path;
+
+    use cluster::UnixMillis;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+    };
+    use tls::mesh::{SERVER_NAME, node_name};
+
+    use super::*;
+
+    /// The time in November 2026.
+    const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
+
+    const YEAR: Duration = Duration::from_hours(8_760);
+
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// Puts the files of node 1 into `dir`, whose certificate is good from the year `from`.
+    fn hand_out(authority: &Authority, dir: &Path, from: i32) -> Credentials {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned(), node_name(1)]).unwrap();
+        params.not_before = date_time_ymd(from, 1, 1);
+        let certificate = params.signed_by(&key, authority).unwrap();
+        let write = |name: &str, text: &str| {
+            // Another file under the same name: as operators do, and never the same inode.
+            fs::write(dir.join("new"), text).unwrap();
+            fs::rename(dir.join("new"), dir.join(name)).unwrap();
+            dir.join(name)
+        };
+        Credentials::Files(MeshFiles {
+            ca: write("ca.pem", &authority.pem()),
+            cert: write("node.pem", &certificate.pem()),
+            key: write("node.key", &key.serialize_pem()),
+        })
+    }
+
+    /// How many certificates are shown by a look.
+    fn shown(identity: &mut Identity) -> usize {
+        let mut shown = 0;
+        identity.look(|_| {
+            shown += 1;
+            Ok(())
+        });
+        shown
+    }
+
+    #[test]
+    fn a_certificate_whose_time_has_not_come_is_shown_when_it_has() {
+        let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+        let clock = Clock::manual(NOW);
+        let credentials = hand_out(&authority, dir.path(), 2020);
+        let mut identity = Identity::new(credentials, NodeId(1), &clock).unwrap();
+        assert_eq!(shown(&mut identity), 0, "nothing has changed");
+        hand_out(&authority, dir.path(), 2027);
+        assert_eq!(shown(&mut identity), 0, "it is for next year");
+        assert_eq!(identity.refused, Some(seen(&identity.credentials)), "and was told");
+        clock.advance(YEAR);
+        assert_eq!((shown(&mut identity), shown(&mut identity)), (1, 0), "once");
+        assert_eq!(identity.refused, None);
+    }
 }

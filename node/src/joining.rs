@@ -19,11 +19,14 @@ use cluster::{
     },
     membership::{Dns, Resolve, SeedAddress},
     peering::{Application, Parts, Peering, Tasks},
-    registry::{Place, SharedRegistry},
+    registry::{Place, Registry as _, SharedRegistry},
 };
 use futures_util::future::join_all;
 use tls::mesh::{IdentityError, KeyExchange};
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{
+    net::lookup_host,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +43,12 @@ pub const CLUSTER: &str = "arc-relay";
 
 /// How long it is looked whether this node stands among the seeds once more.
 const AGAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How often the seeds' names are looked up, until it is known which of them is this node: a machine that
+/// has just started may have no DNS yet.
+const LOOK_UPS: u32 = 5;
+
+/// How long between two of these.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a node cannot be one of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +75,17 @@ pub enum JoinError {
         "SEEDS names this node twice, as {0} and as {1}: name each node once, in the same way on all nodes"
     )]
     TwoSeeds(String, String),
+    /// It may be one of the seeds, and does not know.
+    #[error(
+        "cannot tell whether this node is the seed {seed}, which is not found ({why}): mend the look-up \
+         of its name, or set ADVERTISE to this node's own entry in SEEDS"
+    )]
+    Seat {
+        /// The first seed that is not found.
+        seed: SeedAddress,
+        /// What the look-up said.
+        why: io::Error,
+    },
 }
 
 /// A node that is ready to join.
@@ -122,9 +142,17 @@ pub async fn prepare(
     let transport = Arc::new(QuicTransport::bind(bound, &settings)?);
     let seeds = mesh.seeds.clone();
     let address = own_address(&transport, mesh.advertise.as_ref(), &seeds).await?;
+    let slot = match own_seed(&seeds, mesh.advertise.as_ref(), address, &Dns).await {
+        // It has been let in before: for a voter, the others remember which seed it is.
+        Err(error) if registry.status().id.is_some() => {
+            tracing::warn!(%error, "going on as a node that is no seed, until the next start");
+            None
+        }
+        slot => slot?,
+    };
     let seat = Seat {
         registry: Arc::clone(registry),
-        slot: own_seed(&seeds, mesh.advertise.as_ref(), address).await?,
+        slot,
         seeds: seeds.iter().map(ToString::to_string).collect(),
     };
     say_who_votes(&seat);
@@ -250,27 +278,31 @@ enum Own {
     AmongOthers,
 }
 
-/// Which of the seeds is this node itself.
+/// Which of the seeds is this node itself, or none.
 ///
 /// A node that is two of the seeds would be waited for twice, or have two votes: then the list is wrong.
 async fn own_seed(
     seeds: &[SeedAddress],
     advertise: Option<&Advertise>,
     address: SocketAddr,
+    resolver: &impl Resolve,
 ) -> Result<Option<String>, JoinError> {
-    let mut rest = seeds.iter();
-    let (seed, own) = loop {
-        let Some(seed) = rest.next() else { return Ok(None) };
-        if let Some(own) = is_own(seed, advertise, address).await {
-            break (seed, own);
-        }
+    let is_named = |seed: &&SeedAddress| {
+        advertise.is_some_and(|Advertise { host, port }| {
+            *host == seed.host && port.unwrap_or(address.port()) == seed.port
+        })
     };
-    let again = rest.map(async |other| {
+    let found = match seeds.iter().find(is_named) {
+        Some(seed) => Some((seed, Own::Surely)),
+        None => found_in_time(address, seeds, resolver).await?,
+    };
+    let Some((seed, own)) = found else { return Ok(None) };
+    let others = seeds.iter().filter(|other| *other != seed).map(async |other| {
         // One that is not found now is another's, which does not run yet.
-        let own = timeout(AGAIN_PATIENCE, is_own(other, advertise, address)).await;
-        (other, own.ok().flatten())
+        let own = timeout(AGAIN_PATIENCE, is_own(other, address, resolver)).await;
+        (other, own.ok().and_then(Result::ok).flatten())
     });
-    for (other, is_own) in join_all(again).await {
+    for (other, is_own) in join_all(others).await {
         if (own, is_own) == (Own::Surely, Some(Own::Surely)) {
             return Err(JoinError::TwoSeeds(seed.to_string(), other.to_string()));
         }
@@ -278,20 +310,54 @@ async fn own_seed(
     Ok(Some(seed.to_string()))
 }
 
-/// Whether a seed is this node itself.
+/// The seed that has this address. What is not found is looked up again for a while: a seed that does
+/// not know that it is one is waited for in vain.
+async fn found_in_time<'a>(
+    address: SocketAddr,
+    seeds: &'a [SeedAddress],
+    resolver: &impl Resolve,
+) -> Result<Option<(&'a SeedAddress, Own)>, JoinError> {
+    let mut left = LOOK_UPS;
+    loop {
+        left -= 1;
+        match seed_at(address, seeds, resolver).await {
+            Err(error) if left > 0 => {
+                tracing::warn!(%error, "looking again");
+                sleep(LOOK_UP_PAUSE).await;
+            }
+            found => return found,
+        }
+    }
+}
+
+/// The seed that has this address; an error if none has, but not all are found.
+async fn seed_at<'a>(
+    address: SocketAddr,
+    seeds: &'a [SeedAddress],
+    resolver: &impl Resolve,
+) -> Result<Option<(&'a SeedAddress, Own)>, JoinError> {
+    let mut not_found = None;
+    for seed in seeds {
+        match is_own(seed, address, resolver).await {
+            Ok(Some(own)) => return Ok(Some((seed, own))),
+            Ok(None) => {}
+            Err(why) => {
+                not_found.get_or_insert(JoinError::Seat { seed: seed.clone(), why });
+            }
+        }
+    }
+    not_found.map_or(Ok(None), Err)
+}
+
+/// Whether a seed has this address.
 async fn is_own(
     seed: &SeedAddress,
-    advertise: Option<&Advertise>,
     address: SocketAddr,
-) -> Option<Own> {
-    let port = |advertise: &Advertise| advertise.port.unwrap_or(address.port());
-    if advertise.is_some_and(|own| own.host == seed.host && port(own) == seed.port) {
-        return Some(Own::Surely);
-    }
-    let found = lookup_host((seed.host.as_str(), seed.port)).await.ok()?;
-    let found: BTreeSet<_> = found.collect();
+    resolver: &impl Resolve,
+) -> io::Result<Option<Own>> {
+    let found: BTreeSet<_> = resolver.resolve(seed).await?.into_iter().collect();
     let own = if found.len() == 1 { Own::Surely } else { Own::AmongOthers };
-    found.contains(&address).then_some(own)
+    Ok(found.contains(&address).then_some(own))
 }
 
 fn say_who_votes(seat: &Seat) {
@@ -312,11 +378,70 @@ fn say_who_votes(seat: &Seat) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use cluster::{Generation, Incarnation, link::memory::MemoryNetwork};
     use tokio::task::yield_now;
 
     use super::*;
     use crate::{deliver::Sink, relay::testing::relay};
+
+    /// Seeds `a`, `b` and so on are at 10.0.0.1, 10.0.0.2 and so on; `gone` is not found, and nobody is
+    /// by the first so many look-ups.
+    struct Names {
+        fails: usize,
+        asked: AtomicUsize,
+    }
+
+    impl Names {
+        fn failing(fails: usize) -> Self {
+            Self { fails, asked: AtomicUsize::new(0) }
+        }
+    }
+
+    impl Resolve for Names {
+        async fn resolve(&self, seed: &SeedAddress) -> io::Result<Vec<SocketAddr>> {
+            let is_early = self.asked.fetch_add(1, Ordering::Relaxed) < self.fails;
+            match seed.host.as_bytes() {
+                [letter] if !is_early => {
+                    Ok(vec![SocketAddr::from(([10, 0, 0, letter - b'a' + 1], seed.port))])
+                }
+                _ => Err(io::Error::other("no such name")),
+            }
+        }
+    }
+
+    /// Which of the seeds a node at 10.0.0.`last` is.
+    async fn own(seeds: &[&str], last: u8, names: &Names) -> Result<Option<String>, String> {
+        let seed = |host: &&str| SeedAddress { host: (*host).to_owned(), port: 7_946 };
+        let seeds: Vec<_> = seeds.iter().map(seed).collect();
+        let address = SocketAddr::from(([10, 0, 0, last], 7_946));
+        own_seed(&seeds, None, address, names).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_finds_its_seat_when_its_dns_comes_late() {
+        let found = own(&["a", "b"], 2, &Names::failing(3)).await;
+        assert_eq!(found, Ok(Some("b:7946".to_owned())));
+        assert_eq!(own(&["a", "b"], 9, &Names::failing(3)).await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seed_that_is_not_found_matters_only_if_it_may_be_this_node() {
+        let found = own(&["gone", "b"], 2, &Names::failing(0)).await;
+        assert_eq!(found, Ok(Some("b:7946".to_owned())));
+        let error = own(&["a", "gone"], 2, &Names::failing(0)).await.unwrap_err();
+        assert!(error.contains("the seed gone:7946") && error.contains("no such name"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_is_advertised_is_not_looked_up() {
+        let seeds = [SeedAddress { host: "gone".into(), port: 7_946 }];
+        let advertise = Advertise { host: "gone".into(), port: None };
+        let address = SocketAddr::from(([10, 0, 0, 1], 7_946));
+        let found = own_seed(&seeds, Some(&advertise), address, &Names::failing(0)).await;
+        assert_eq!(found.unwrap().as_deref(), Some("gone:7946"));
+    }
 
     #[tokio::test]
     async fn a_node_is_one_of_its_seeds_and_not_two() {
@@ -325,7 +450,7 @@ mod tests {
             let seed = |&(host, port): &(&str, u16)| SeedAddress { host: host.into(), port };
             let seeds: Vec<_> = seeds.iter().map(seed).collect();
             let host = |host: &str| Advertise { host: host.into(), port: None };
-            own_seed(&seeds, advertise.map(host).as_ref(), address).await
+            own_seed(&seeds, advertise.map(host).as_ref(), address, &Dns).await
         };
         let here = ("127.0.0.1", 7_946);
         for (seeds, expected) in [

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -29,6 +30,9 @@ use tracing::{info, warn};
 /// Exit code for what an operator must mend, so that starting again is no use: a configuration that may
 /// not be used, or a data directory that runs twice. clap uses it for bad flags too.
 const BAD_CONFIGURATION: u8 = 2;
+
+/// How long threads that block may hold up the end of the process: what they have to save, they have.
+const LAST_THREADS: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -130,7 +134,10 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    Ok(runtime.block_on(node::run::run(config))?)
+    let ended = runtime.block_on(node::run::run(config));
+    // The look-up of a name cannot be given up, and nobody waits for it any more.
+    runtime.shutdown_timeout(LAST_THREADS);
+    Ok(ended?)
 }
 
 /// Runs a command that needs no more than one thread.

@@ -414,6 +414,7 @@ mod tests {
         let opening = Opening {
             id: relay.next_session_id(relay.clock.wall()),
             grant: relay.registry.verify(&token, relay.clock.wall()).unwrap(),
+            from: [127, 0, 0, 1].into(),
             socket: Box::new(Written::default()),
             limits: OutboxLimits { bytes: 1_000, messages: 10 },
             held: false,

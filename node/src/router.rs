@@ -95,11 +95,16 @@ impl<'r> Outgoing<'r> {
         }
     }
 
-    /// Sends one of the relay's own messages, or a control frame, to one session.
+    /// Sends one of the relay's own messages to one session.
     pub fn answer(&mut self, to: &Arc<Session>, frame: &Finished<'_>) {
-        let delivery = to.post(&frame.0, self.deliveries.now);
-        let delivered = self.deliveries.conclude(to, delivery);
+        let delivered = self.control(to, frame);
         self.deliveries.counts.relay += u64::from(delivered);
+    }
+
+    /// Sends a control frame, which is no message, to one session; whether it waits there.
+    pub fn control(&mut self, to: &Arc<Session>, frame: &Finished<'_>) -> bool {
+        let delivery = to.post(&frame.0, self.deliveries.now);
+        self.deliveries.conclude(to, delivery)
     }
 
     /// Counts a command.

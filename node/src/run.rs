@@ -30,9 +30,10 @@ use crate::{
     config::Config,
     files,
     http::AdminToken,
-    joining::{self, JoinError},
+    joining::{self, JoinError, Ready},
     life::{Door, Encryption, LifeError, Node, Parts, Stop},
     metrics::Metrics,
+    peers::Join,
     relay::{Relay, TlsDoors, VERSION},
     shelf::VaultShelf,
     supervisor::Supervisor,
@@ -102,17 +103,20 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let supervisor = Supervisor::from_environment().map_err(RunError::Supervisor)?;
     // Who is told to reload must not end for having nothing to look at.
     let can_reload = config.tls.source().is_some() || supervisor.is_some();
-    let signals = Signals::new(can_reload).map_err(RunError::Signals)?;
+    let mut signals = Signals::new(can_reload).map_err(RunError::Signals)?;
+    let reload = Arc::new(Notify::new());
     let registry = open_registry(&config, &clock)?;
     let certificates = {
         let shelf = VaultShelf::new(Arc::clone(&registry));
         Certificates::open(&config, &clock, Arc::new(shelf))?
     };
-    let ready = joining::prepare(&config, &clock, &registry).await?;
-    let address = ready.as_ref().map(|ready| ready.address);
-    let (join, keeper) = match ready {
-        Some(ready) => (Some(ready.join), None),
-        None => (None, Some(found_alone(&registry).await)),
+    let (join, keeper, address) = tokio::select! {
+        biased;
+        signal = signals.next(&reload) => {
+            tracing::info!(signal, "stopped before it listened");
+            return Ok(());
+        }
+        prepared = prepare(&config, &clock, &registry) => prepared?,
     };
     let (token_file, admin_token) = cluster::admin::admin_token(&config.data_dir)
         .map_err(|source| RunError::AdminToken { dir: config.data_dir.clone(), source })?;
@@ -124,7 +128,6 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let ops = listen((config.stats_host, config.stats_port).into(), "STATS_PORT")?;
     let addresses = (public.local_addr(), ops.local_addr());
     let (mut places, ops_places) = files::http_places(files::raise_file_limit());
-    let reload = Arc::new(Notify::new());
     let encrypt = |certificates| encryption(&config, certificates, &public, &mut places, &reload);
     let encryption = certificates.map(encrypt).transpose()?;
     // No single address gets more than half of the places.
@@ -138,7 +141,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         registry: Arc::clone(&registry) as _,
         administration: Arc::clone(&registry) as _,
         metrics,
-        admin: AdminToken::new(&admin_token),
+        admin: AdminToken::new(admin_token),
         public: Door { listener: Box::new(public), places },
         ops: Door { listener: Box::new(ops), places: ops_places },
         join,
@@ -223,6 +226,19 @@ fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, 
         .map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
     let now = Arc::new(move || clock.wall());
     SharedRegistry::open(dir, Settings { token_ttl: config.token_ttl, now, at_rest })
+}
+
+/// What joins the node to others, or what its registry does by itself if it is alone; and where others
+/// reach it. Looks up names and waits for the disk.
+async fn prepare(
+    config: &Config,
+    clock: &Clock,
+    registry: &Arc<SharedRegistry>,
+) -> Result<(Option<Join>, Option<Keeper>, Option<SocketAddr>), RunError> {
+    match joining::prepare(config, clock, registry).await? {
+        Some(Ready { join, address }) => Ok((Some(join), None, Some(address))),
+        None => Ok((None, Some(found_alone(registry).await), None)),
+    }
 }
 
 /// Begins what the registry of a node that is alone does by itself, and returns it when it has founded

@@ -4,8 +4,12 @@ use std::{
     convert::Infallible,
     io::{self, ErrorKind},
     net::IpAddr,
-    pin::pin,
-    sync::Arc,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,7 +22,12 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request,
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
@@ -60,7 +69,8 @@ pub const OPS_CONNECTIONS_MAX: usize = 64;
 const REFUSALS_MAX: usize = 64;
 
 /// How many handshake deadlines a connection may speak HTTP, however busy it is: so long can a
-/// stranger hold a place that others need.
+/// stranger hold a place that others need. An operator's connection goes on for as long as its answer
+/// is taken, for a backup takes its time; it ends when nothing was taken for so long.
 const LIFETIME_DEADLINES: u32 = 3;
 
 /// A lack of room is spoken of at most this often.
@@ -97,6 +107,13 @@ struct Visit {
     _handshake: Option<HandshakePermit>,
     /// Held by connections that only get to hear that their address has too many.
     refusal: Option<OwnedSemaphorePermit>,
+}
+
+/// An answer's body. HTTP takes its next part when the socket has taken most of those before.
+struct Watched {
+    body: Body,
+    /// How often it did.
+    taken: Arc<AtomicUsize>,
 }
 
 /// A visit's place among all of them.
@@ -299,8 +316,13 @@ impl Visit {
         let deadline = relay.config.timing.handshake_deadline;
         let time_left = deadline.saturating_sub(self.spent());
         let (peer, refused) = (self.peer, self.refusal.is_some());
+        let taken = Arc::new(AtomicUsize::new(0));
         let service = service_fn(|request: Request<Incoming>| {
-            answer(Arc::clone(relay), router.clone(), request, peer, refused)
+            let (relay, router, taken) = (Arc::clone(relay), router.clone(), Arc::clone(&taken));
+            async move {
+                let answer = answer(relay, router, request, peer, refused).await;
+                Ok::<_, Infallible>(answer.map(|body| Watched { body, taken }))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -314,12 +336,25 @@ impl Visit {
         tokio::select! {
             _ = &mut connection => return drop(place),
             () = stop.cancelled() => {}
-            () = sleep(deadline * LIFETIME_DEADLINES) => {}
+            () = self.time_is_over(&taken) => {}
         }
         // What was asked already is answered.
         connection.as_mut().graceful_shutdown();
         let _ = timeout(deadline, connection).await;
         drop(place);
+    }
+
+    /// Returns when the connection has spoken HTTP for long enough. `taken` counts the parts of its
+    /// answers that were taken.
+    async fn time_is_over(&self, taken: &AtomicUsize) {
+        let Server { relay, limited, .. } = &*self.server;
+        loop {
+            let before = taken.load(Ordering::Relaxed);
+            sleep(relay.config.timing.handshake_deadline * LIFETIME_DEADLINES).await;
+            if *limited || taken.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
     }
 
     /// How long ago the connection was accepted.
@@ -353,27 +388,52 @@ async fn answer(
     request: Request<Incoming>,
     peer: IpAddr,
     refused: bool,
-) -> Result<Response, Infallible> {
+) -> Response {
     let mut request = request.map(Body::new);
     let client = client_address(peer, request.headers(), &relay.config.trusted_proxies);
     if refused {
-        return Ok(too_many_handshakes());
+        return too_many_handshakes();
     }
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
     {
         // RFC 9112 section 3.2.
         let message = "a request has one host header";
         let refusal = ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message);
-        return Ok(refusal.into_response());
+        return refusal.into_response();
     }
     let permit =
         if client.forwarded { relay.addresses.handshake(client.ip).map(Some) } else { Ok(None) };
     let Ok(_permit) = permit else {
         relay.metrics.limited.handshakes.increment(1);
-        return Ok(too_many_handshakes());
+        return too_many_handshakes();
     };
     request.extensions_mut().insert::<ClientAddress>(client);
-    router.call(request).await
+    let Ok(answer) = router.call(request).await;
+    answer
+}
+
+impl hyper::body::Body for Watched {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let part = Pin::new(&mut self.body).poll_frame(cx);
+        if part.is_ready() {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        part
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn too_many_handshakes() -> Response {
@@ -387,4 +447,84 @@ fn too_many_handshakes() -> Response {
 fn is_the_peers(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use axum::routing::get;
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tokio::{
+        io::{AsyncReadExt as _, DuplexStream, duplex},
+        join,
+    };
+
+    use super::*;
+    use crate::relay::testing::relay;
+
+    /// Bytes of one part of the answer.
+    const PART: usize = 64 * 1_024;
+
+    /// How many there are of them.
+    const PARTS: usize = 20;
+
+    /// A client of a server made by `server`, whose answer comes in parts, each when the client takes it;
+    /// and what the server does for it.
+    fn connect(
+        server: impl FnOnce(Arc<Relay>, Router, CancellationToken) -> Server,
+    ) -> (DuplexStream, impl Future<Output = ()>) {
+        let parts =
+            || stream::iter((0..PARTS).map(|_| Ok::<_, Infallible>(Bytes::from(vec![7; PART]))));
+        let router =
+            Router::new().route("/", get(move || async move { Body::from_stream(parts()) }));
+        let server = Arc::new(server(relay().0, router, CancellationToken::new()));
+        let place = Arc::clone(&server.connections).try_acquire_owned().ok();
+        let (visit, place) = server.visit([127, 0, 0, 1].into(), place).unwrap();
+        let (client, stream) = duplex(1_024);
+        (client, visit.go_on(Connection::of(stream), place))
+    }
+
+    /// Asks, and takes a part of the answer each `pause`, so many times; how many bytes came.
+    async fn take_slowly(client: &mut DuplexStream, pause: Duration, parts: usize) -> usize {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..parts {
+            sleep(pause).await;
+            let mut part = client.take(PART as u64);
+            if part.read_to_end(&mut all).await.is_err() {
+                break;
+            }
+        }
+        all.len()
+    }
+
+    fn ops(relay: Arc<Relay>, router: Router, stop: CancellationToken) -> Server {
+        Server::ops(relay, router, 1, stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_may_take_a_long_answer_slowly() {
+        let (mut client, connection) = connect(ops);
+        let taken = take_slowly(&mut client, Duration::from_secs(20), PARTS + 1);
+        let ((), came) = join!(connection, taken);
+        assert!(came > PART * PARTS, "in almost seven minutes came {came} bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_any_more_gives_its_place_back() {
+        let (mut client, connection) = connect(ops);
+        let taken = take_slowly(&mut client, Duration::from_secs(20), 2);
+        let (ended, _) = join!(timeout(Duration::from_mins(3), connection), taken);
+        ended.expect("the connection ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_strangers_time_is_over_however_busy_it_is() {
+        let public = |relay, router, stop| Server::public(relay, router, 1, stop);
+        let (mut client, connection) = connect(public);
+        let taken = take_slowly(&mut client, Duration::from_secs(5), PARTS);
+        let ((), came) = join!(connection, taken);
+        assert!(came < PART * PARTS, "all {came} bytes came");
+    }
 }

@@ -1,6 +1,6 @@
 //! Secrets on their way from the user to a header, and from the relay to a file.
 //!
-//! Never shows one: `Debug` is redacted, and the header is marked sensitive.
+//! Never shows one: `Debug` is redacted, the header is marked sensitive, and memory is cleared.
 
 use std::{
     convert::Infallible,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use hyper::header::HeaderValue;
+use zeroize::Zeroizing;
 
 use super::failure::Failure;
 
@@ -20,13 +21,13 @@ const SECRET_BYTES_MAX: u64 = 16 * 1024;
 
 /// A token or key; white space around it is not part of it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
+pub(super) struct Secret(Zeroizing<String>);
 
 impl FromStr for Secret {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.trim().to_owned()))
+        Ok(Self(Zeroizing::new(text.trim().to_owned())))
     }
 }
 
@@ -40,10 +41,10 @@ impl Secret {
     /// The secret that a file holds.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let failed = |source| Failure::Read { path: path.to_owned(), source };
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::new());
         let file = File::open(path).map_err(failed)?;
         file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        Ok(Self(text.trim().to_owned()))
+        Ok(Self(Zeroizing::new(text.trim().to_owned())))
     }
 
     /// Whether there is any text in it.
@@ -57,8 +58,8 @@ impl Secret {
         if self.is_empty() || !self.0.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(unusable());
         }
-        let mut value =
-            HeaderValue::from_str(&format!("Bearer {}", self.0)).map_err(|_| unusable())?;
+        let text = Zeroizing::new(format!("Bearer {}", *self.0));
+        let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -127,7 +128,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         SecretFile::create(&path).unwrap().store("tok_abc").unwrap();
-        assert_eq!(Secret::read(&path).unwrap(), Secret("tok_abc".to_owned()));
+        assert_eq!(Secret::read(&path).unwrap(), "tok_abc".parse().unwrap());
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

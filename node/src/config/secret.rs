@@ -2,19 +2,21 @@
 
 use std::{fmt, ops::Deref};
 
-/// A secret from the configuration. Its `Debug` hides it, and it has no `Display`.
+use zeroize::Zeroizing;
+
+/// A secret from the configuration. Its `Debug` hides it, it has no `Display`, and its memory is cleared.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
-        Self(text)
+        Self(Zeroizing::new(text))
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        text.to_owned().into()
     }
 }
 

@@ -27,6 +27,7 @@ use cluster::{
     registry::{AdminError, Administration},
 };
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::{
     ApiError, body,
@@ -37,14 +38,14 @@ use crate::relay::Relay;
 /// Bytes of a body that is no list of names.
 const BODY_BYTES_MAX: usize = 16 << 10;
 
-/// The secret that the admin API asks for.
+/// The secret that the admin API asks for; its memory is cleared.
 #[derive(Clone)]
-pub struct AdminToken(Arc<str>);
+pub struct AdminToken(Arc<Zeroizing<String>>);
 
 impl AdminToken {
     /// Guards with this secret.
-    pub fn new(secret: &str) -> Self {
-        Self(secret.into())
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(secret.into())))
     }
 }
 

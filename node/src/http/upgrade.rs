@@ -23,7 +23,7 @@ use tracing::Instrument;
 use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
 use crate::{
     admin::ErrorBody,
-    limits::{ConnectionPermit, TooMany},
+    limits::{AddressLimits, ConnectionPermit, TooMany},
     net::Connection,
     relay::{Phase, Relay},
     session::{
@@ -57,7 +57,7 @@ struct Permits {
 /// Which limit leaves no room for one more session.
 #[derive(Clone, Copy, Debug)]
 enum NoRoom {
-    /// `MAX_CONNECTIONS`.
+    /// `MAX_CONNECTIONS`; the client's address has room.
     OnNode,
     /// That of the client's address.
     ForAddress(TooMany),
@@ -154,7 +154,7 @@ fn token_in_query(uri: &Uri) -> Option<Cow<'_, str>> {
 }
 
 /// Takes permits; where there are none, those of the agent's older session, which this one replaces
-/// anyway.
+/// anyway. That one is left alone if its permits are of no use.
 async fn take_permits_from_older(
     relay: &Relay,
     grant: &Grant,
@@ -164,7 +164,10 @@ async fn take_permits_from_older(
         Err(no_room) => no_room,
         taken => return taken,
     };
-    let Some(older) = relay.sessions.get(grant.agent().as_str()) else { return Err(no_room) };
+    let older = relay.sessions.get(grant.agent().as_str());
+    let Some(older) = older.filter(|older| no_room.ends_with(older, address)) else {
+        return Err(no_room);
+    };
     older.close(CloseCode::Replaced, REPLACED);
     drop(older);
     let retry = async {
@@ -179,12 +182,20 @@ async fn take_permits_from_older(
 }
 
 fn take_permits(relay: &Relay, address: ClientAddress) -> Result<Permits, NoRoom> {
-    let session = Arc::clone(&relay.permits).try_acquire_owned().map_err(|_| NoRoom::OnNode)?;
     let address = relay.addresses.connect(address.ip).map_err(NoRoom::ForAddress)?;
+    let session = Arc::clone(&relay.permits).try_acquire_owned().map_err(|_| NoRoom::OnNode)?;
     Ok(Permits { _session: session, _address: address })
 }
 
 impl NoRoom {
+    /// Whether there is room for a client from `address` once the session has ended.
+    fn ends_with(self, session: &Session, address: ClientAddress) -> bool {
+        match self {
+            Self::OnNode => true,
+            Self::ForAddress(_) => AddressLimits::are_one(session.from(), address.ip),
+        }
+    }
+
     /// Counts and words the refusal.
     fn refusal(self, relay: &Relay) -> ApiError {
         relay.metrics.handshakes.limited.increment(1);
@@ -244,7 +255,8 @@ async fn become_session(
         messages: relay.config.limits.outbox_messages_max,
     };
     let id = relay.next_session_id(wall);
-    let opening = Opening { id, grant, socket, limits, held: relay.mesh().is_some() };
+    let (from, held) = (address.ip, relay.mesh().is_some());
+    let opening = Opening { id, grant, from, socket, limits, held };
     let session = Arc::new(Session::new(opening, now, wall));
     let span = tracing::debug_span!("session", %id, agent = %session.agent(), from = %address.ip);
     let actor = span.in_scope(|| Actor::start(&relay, session, reads, &parts.read_buf, now, wall));

@@ -121,6 +121,11 @@ impl AddressLimits {
             .map(|held| ConnectionPermit { _held: held })
     }
 
+    /// Whether the two addresses count as one.
+    pub fn are_one(some: IpAddr, other: IpAddr) -> bool {
+        Network::of(some) == Network::of(other)
+    }
+
     /// Takes a permit for a handshake.
     pub fn handshake(&self, address: IpAddr) -> Result<HandshakePermit, TooMany> {
         hold(self.handshakes.as_ref(), address, TooMany::Handshakes)
@@ -135,7 +140,8 @@ impl AddressLimits {
     }
 
     /// How many entries are remembered, over all limits.
-    pub fn entries(&self) -> usize {
+    #[cfg(test)]
+    fn entries(&self) -> usize {
         let registrations = self.registrations.as_ref().map_or(0, |it| it.buckets.lock().len());
         let holdings = self.connections.iter().chain(&self.handshakes);
         registrations + holdings.map(|it| it.counts.lock().len()).sum::<usize>()

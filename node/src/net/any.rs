@@ -122,13 +122,14 @@ impl<S: AsyncWrite + Send + Unpin + 'static> WriteHalf for Writes<S> {
         if happened.is_new.load(Ordering::Acquire) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn shut_down_writing(&self) {
+    fn shut_down_writing(&self) -> bool {
         let mut state = self.0.state.lock();
         if !state.is_shut_down {
             let cx = &mut Context::from_waker(&self.0.waker);
             // An error means that the connection is gone already, which is as good.
             state.is_shut_down = Pin::new(&mut state.stream).poll_shutdown(cx).is_ready();
         }
+        state.is_shut_down
     }
 }
 
@@ -203,10 +204,29 @@ mod tests {
         let (stream, mut peer) = duplex(16);
         let (_reads, writes) = split(stream);
         write_all(&*writes, b"bye").await;
-        writes.shut_down_writing();
-        writes.shut_down_writing();
+        assert!(writes.shut_down_writing() && writes.shut_down_writing());
         let mut all = Vec::new();
         peer.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"bye");
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_what_the_stream_keeps() {
+        let (stream, mut peer) = duplex(8);
+        let (mut reads, writes) = split(BufWriter::with_capacity(1_024, stream));
+        write_all(&*writes, &[7; 100]).await;
+        assert!(!writes.shut_down_writing(), "it is not sent yet");
+        let mut buf = [0; 1];
+        let session = poll_fn(|cx| {
+            if writes.shut_down_writing() {
+                return Poll::Ready(());
+            }
+            let _ = Pin::new(&mut reads).poll_read(cx, &mut ReadBuf::new(&mut buf));
+            Poll::Pending
+        });
+        let mut all = Vec::new();
+        let both = async { tokio::join!(session, peer.read_to_end(&mut all)).1 };
+        timeout(HANGS, both).await.expect("it goes on while its session reads").unwrap();
+        assert_eq!(all, [7; 100]);
     }
 }

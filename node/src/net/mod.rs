@@ -48,8 +48,10 @@ pub trait WriteHalf: Send + Sync + 'static {
     /// Ready if a write is worth a try. Only the session's own task asks.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Tells the other end that nothing more comes. May be called again.
-    fn shut_down_writing(&self);
+    /// Tells the other end that nothing more comes, and whether it was told: what was written before may
+    /// have to be sent first, which goes on when the session's task reads. To be called again until then;
+    /// once more does no harm.
+    fn shut_down_writing(&self) -> bool;
 }
 
 /// A connection of any kind.
@@ -101,9 +103,10 @@ impl WriteHalf for OwnedWriteHalf {
         self.as_ref().poll_write_ready(cx)
     }
 
-    fn shut_down_writing(&self) {
-        // The connection may be gone already, which is as good.
+    fn shut_down_writing(&self) -> bool {
+        // The connection may be gone already, which is as good. Else the system sends the rest.
         let _ = SockRef::from(self.as_ref()).shutdown(Shutdown::Write);
+        true
     }
 }
 
@@ -196,6 +199,8 @@ pub(crate) mod testing {
             Poll::Ready(Ok(()))
         }
 
-        fn shut_down_writing(&self) {}
+        fn shut_down_writing(&self) -> bool {
+            true
+        }
     }
 }

@@ -215,7 +215,8 @@ impl Actor {
                 self.session.shut_down_writing();
                 false
             }
-            Life::Closed => self.listening == Listening::Over,
+            // What TLS keeps is sent while this reads on; the deadline of closing bounds that.
+            Life::Closed => self.listening == Listening::Over && self.session.shut_down_writing(),
         }
     }
 
@@ -369,3 +370,74 @@ impl Drop for Actor {
 
 /// Why an older session ends, as its close frame says.
 pub const REPLACED: &str = "replaced by a newer session of this agent";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use cluster::registry::Claim;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, duplex},
+        join,
+    };
+
+    use super::*;
+    use crate::{
+        net::Connection,
+        relay::{Phase, testing::relay},
+        session::{Opening, outbox::OutboxLimits},
+    };
+
+    /// The agent's goodbye, with the code 1000.
+    const GOODBYE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+
+    /// What an agent gets that says this, and says goodbye, on a connection that takes all at once and
+    /// sends it later, as TLS does.
+    async fn got(relay: &Arc<Relay>, says: &[u8]) -> (Vec<u8>, Option<End>) {
+        relay.enter_phase(Phase::Serving);
+        let (mut agent, stream) = duplex(16);
+        let (reads, socket) = Connection::of(BufWriter::with_capacity(1 << 16, stream)).split();
+        let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
+        let (now, wall) = (relay.clock.elapsed(), relay.clock.wall());
+        let opening = Opening {
+            id: relay.next_session_id(wall),
+            grant: relay.registry.verify(&token, wall).unwrap(),
+            from: [127, 0, 0, 1].into(),
+            socket,
+            limits: OutboxLimits { bytes: 10_000, messages: 10 },
+            held: false,
+        };
+        let session = Arc::new(Session::new(opening, now, wall));
+        let actor = Actor::start(relay, Arc::clone(&session), reads, &[], now, wall);
+        let life = async move {
+            actor.run().await;
+            session.end()
+        };
+        let mut got = Vec::new();
+        let client = async {
+            agent.write_all(&[says, &GOODBYE].concat()).await.unwrap();
+            agent.read_to_end(&mut got).await.unwrap();
+        };
+        let (end, ()) = join!(life, client);
+        (got, end)
+    }
+
+    #[tokio::test]
+    async fn who_says_goodbye_gets_what_the_connection_keeps_and_the_answer() {
+        let (relay, _, _) = relay();
+        let ping = br#"{"to":["relay"],"type":"ping"}"#;
+        let header = [0x81, 0x80 | u8::try_from(ping.len()).unwrap(), 0, 0, 0, 0];
+        let (got, end) = got(&relay, &[&header[..], ping].concat()).await;
+        assert!(String::from_utf8_lossy(&got).contains(r#""type":"pong""#), "{got:?}");
+        assert!(got.ends_with(&[0x88, 0x02, 0x03, 0xe8]), "the answer is the last: {got:?}");
+        assert_eq!(end, Some(End::Client));
+    }
+
+    #[tokio::test]
+    async fn a_pong_is_no_message() {
+        let (relay, _, _) = relay();
+        let (got, _) = got(&relay, &[0x89, 0x80, 0, 0, 0, 0]).await;
+        assert!(got.ends_with(&[0x8a, 0x00, 0x88, 0x02, 0x03, 0xe8]), "{got:?}");
+        let none = "arc_messages_delivered_total{kind=\"relay\"} 0";
+        assert!(relay.metrics.render().lines().any(|line| line == none));
+    }
+}

@@ -65,6 +65,7 @@ async fn arrive(early: &[u8]) -> Arrival {
     let opening = Opening {
         id: relay.next_session_id(clock.wall()),
         grant: relay.registry.verify(&token, clock.wall()).unwrap(),
+        from: [127, 0, 0, 1].into(),
         socket: Box::new(written.clone()),
         limits: OutboxLimits { bytes: 10_000, messages: 10 },
         held: true,

@@ -92,7 +92,7 @@ impl Inbound {
             Event::Binary(bytes) => self.message(&bytes, false, turn),
             Event::Ping(payload) => {
                 let write = |out: &mut Vec<u8>| frame::pong_frame(payload, out);
-                turn.outgoing.answer(&self.session, &Finished::write(turn.frame, 0, write));
+                turn.outgoing.control(&self.session, &Finished::write(turn.frame, 0, write));
                 Ok(())
             }
             Event::Pong => Ok(()),

@@ -17,6 +17,7 @@ pub(crate) mod testing;
 use std::{
     fmt,
     io::{self, IoSlice},
+    net::IpAddr,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -54,6 +55,7 @@ const WRITES_MAX: usize = 8;
 pub struct Session {
     id: SessionId,
     agent: AgentId,
+    from: IpAddr,
     grant: Grant,
     opened: Duration,
     socket: Box<dyn WriteHalf>,
@@ -82,6 +84,8 @@ pub struct Opening {
     pub id: SessionId,
     /// What its token allows, and for whom.
     pub grant: Grant,
+    /// The client's address.
+    pub from: IpAddr,
     /// The connection's writing half.
     pub socket: Box<dyn WriteHalf>,
     /// What may wait for it.
@@ -146,10 +150,11 @@ pub enum Due {
 impl Session {
     /// A session with an empty outbox, heard of `now`.
     pub fn new(opening: Opening, now: Duration, wall: UnixMillis) -> Self {
-        let Opening { id, grant, socket, limits, held } = opening;
+        let Opening { id, grant, from, socket, limits, held } = opening;
         let session = Self {
             id,
             agent: grant.agent().clone(),
+            from,
             opened: now,
             socket,
             outbox: Mutex::new(if held { Outbox::held() } else { Outbox::default() }),
@@ -177,6 +182,11 @@ impl Session {
     /// Whose session it is.
     pub fn agent(&self) -> &AgentId {
         &self.agent
+    }
+
+    /// Its client's address.
+    pub fn from(&self) -> IpAddr {
+        self.from
     }
 
     /// The data lane of its messages to other nodes.
@@ -398,8 +408,9 @@ impl Session {
         self.socket.poll_write_ready(cx)
     }
 
-    fn shut_down_writing(&self) {
-        self.socket.shut_down_writing();
+    /// Whether the agent was told that nothing more comes; see [`WriteHalf::shut_down_writing`].
+    fn shut_down_writing(&self) -> bool {
+        self.socket.shut_down_writing()
     }
 
     fn note_end(&self, end: End) {

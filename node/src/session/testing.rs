@@ -29,6 +29,7 @@ fn opened(agent: &str, time: u64, held: bool) -> (Arc<Session>, Written) {
     let opening = Opening {
         id: SessionId { time, node: NodeId(1) },
         grant: signer.verifier().verify(&token, wall).unwrap(),
+        from: [127, 0, 0, 1].into(),
         socket: Box::new(written.clone()),
         limits: OutboxLimits { bytes: 1_000, messages: 10 },
         held,

@@ -52,7 +52,7 @@ fn now() -> Duration {
 
 impl Node {
     /// A node that the name leads to.
-    async fn named(pebble: &Pebble, settings: Settings, shelf: &MemoryShelf) -> Self {
+    async fn named(pebble: &Pebble, settings: Settings, shelf: &(impl Shelf + Clone)) -> Self {
         let address = loopback_address();
         pebble.name(NAME, address).await;
         Self::at(address, pebble, settings, shelf).await
@@ -68,7 +68,7 @@ impl Node {
         address: Ipv4Addr,
         pebble: &Pebble,
         settings: Settings,
-        shelf: &MemoryShelf,
+        shelf: &(impl Shelf + Clone),
     ) -> Self {
         let served = Arc::new(Served::default());
         let shelf: Arc<dyn Shelf> = Arc::new(shelf.clone());
@@ -256,4 +256,112 @@ async fn a_short_lived_certificate_is_renewed_in_time() {
     let (first, end) = (node.serial(), node.served.chains()[0].not_after());
     eventually("it is renewed", || async { node.serial() != first }).await;
     assert!(now() < end, "the one before is still good");
+}
+
+/// A shelf from which nothing is removed.
+#[derive(Clone)]
+struct Keeping(MemoryShelf);
+
+#[async_trait]
+impl Shelf for Keeping {
+    fn get(&self, key: &str) -> Option<Value> {
+        self.0.get(key)
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        expected: u64,
+        value: Option<Zeroizing<Vec<u8>>>,
+        for_all: bool,
+    ) -> Result<u64, ShelfError> {
+        match value {
+            Some(_) => self.0.put(key, expected, value, for_all).await,
+            None => Err(ShelfError::Unavailable("out of order".into())),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+
+    async fn spread(&self, deadline: Duration) -> Result<(), String> {
+        self.0.spread(deadline).await
+    }
+
+    fn leads(&self) -> watch::Receiver<bool> {
+        self.0.leads()
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_removed_is_no_failure_and_not_carried_on() {
+    let options = Options { validity_s: 12, ..Options::default() };
+    let Some(pebble) = Pebble::start(options).await else { return };
+    let shelf = Keeping(MemoryShelf::new());
+    let node = Node::named(&pebble, settings(&pebble), &shelf).await;
+    node.has_certificate().await;
+    let first = node.serial();
+    eventually("it is renewed", || async { node.serial() != first }).await;
+    let status = node.orders.status();
+    assert_eq!((status.failures, status.last_error), (0, None));
+    assert!(shelf.get("acme/order").is_some(), "it lies there still");
+}
+
+/// What the account's record says of `key`.
+fn in_account(shelf: &MemoryShelf, key: &str) -> Option<String> {
+    let bytes = shelf.get("acme/account")?.bytes;
+    let record: serde_json::Value = serde_json::from_slice(&bytes).expect("it is JSON");
+    record[key].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn an_authority_that_has_lost_its_accounts_is_given_another() {
+    let Some(mut pebble) = Pebble::start(Options::default()).await else { return };
+    let shelf = MemoryShelf::new();
+    let node = Node::named(&pebble, settings(&pebble), &shelf).await;
+    node.has_certificate().await;
+    drop(node);
+    pebble.stop();
+    pebble.begin().await;
+    let (other, address) = ("www.relay.test", loopback_address());
+    pebble.name(NAME, address).await;
+    pebble.name(other, address).await;
+    let domains = vec![NAME.to_owned(), other.to_owned()];
+    let settings = Settings { domains, ..settings(&pebble) };
+    let node = Node::at(address, &pebble, settings, &shelf).await;
+    let is_for_both =
+        || async { node.served.chains().first().is_some_and(|chain| chain.names().len() == 2) };
+    eventually("there is a certificate for both names", is_for_both).await;
+}
+
+#[tokio::test]
+async fn a_new_address_of_the_operators_is_told_and_a_new_kid_is_another_account() {
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let account = Some(("kid-1".to_owned(), key.to_owned()));
+    let options = Options { external_account: account, ..Options::default() };
+    let Some(pebble) = Pebble::start(options).await else { return };
+    let hmac = data_encoding::BASE64URL_NOPAD.decode(key.as_bytes()).expect("base64url");
+    let known = |kid: &str| {
+        let hmac = Zeroizing::new(hmac.clone());
+        Some(ExternalAccount { kid: kid.into(), hmac })
+    };
+    let shelf = MemoryShelf::new();
+    let first = Settings { external_account: known("kid-1"), ..settings(&pebble) };
+    let node = Node::named(&pebble, first.clone(), &shelf).await;
+    node.has_certificate().await;
+    assert_eq!(in_account(&shelf, "email").as_deref(), Some("ops@example.org"));
+    drop(node);
+    let email = Some("night@example.org".to_owned());
+    let domains = vec!["www.relay.test".to_owned()];
+    let second = Settings { email: email.clone(), domains, ..first };
+    let node = Node::elsewhere(&pebble, second.clone(), &shelf).await;
+    eventually("the authority is told", || async { in_account(&shelf, "email") == email }).await;
+    drop(node);
+    let third = Settings { external_account: known("kid-2"), ..second };
+    let third = Settings { domains: vec!["ftp.relay.test".to_owned()], ..third };
+    let node = Node::elsewhere(&pebble, third, &shelf).await;
+    eventually("it has failed", || async { node.orders.status().failures > 0 }).await;
+    let error = node.orders.status().last_error.expect("it says why");
+    assert!(error.contains("'kid'"), "another account is asked for: {error}");
 }

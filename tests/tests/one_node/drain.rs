@@ -7,7 +7,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tests::{Client, PATIENCE, Relay, cluster::loopback_address, eventually, http};
+use tests::{
+    Client, PATIENCE, Relay, cluster::loopback_address, eventually, http, process::Running,
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// The `retry_ms` in the reason text of a 1001.
@@ -15,6 +17,20 @@ fn retry_ms(reason: &str) -> u64 {
     let (_, rest) = reason.split_once("retry_ms=").unwrap_or_else(|| panic!("{reason:?}"));
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("{reason:?}"))
+}
+
+#[tokio::test]
+async fn a_relay_that_still_waits_for_its_dns_stops_too() {
+    let (folder, own) =
+        (tempfile::tempdir().expect("a folder can be made"), loopback_address().to_string());
+    let mut command = Relay::command(folder.path());
+    command.env("CLUSTER_SECRET", "arcs_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcUbF2o");
+    command.env("SEEDS", "nowhere.invalid").env("MESH_HOST", &own).env("ADVERTISE", &own);
+    let mut relay = Running::start(command);
+    while !relay.line().await.expect("it runs").contains("looking again") {}
+    let pid = i32::try_from(relay.pid()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("it runs"), Signal::TERM).expect("it can be signalled");
+    assert_eq!(relay.code().await, Some(0), "it is an orderly stop");
 }
 
 #[tokio::test]

@@ -188,6 +188,25 @@ async fn connections_per_address_are_limited() {
 }
 
 #[tokio::test]
+async fn a_session_is_not_given_up_for_a_successor_that_is_refused() {
+    let limits = [("CONNECTIONS_PER_ADDRESS", "1"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+    let relay = Relay::with(&limits);
+    let from = |address: &str, token: &str| {
+        let request = http::upgrade("/arc").header("x-forwarded-for", address);
+        request.header("authorization", format!("Bearer {token}"))
+    };
+    let (ann, bob) = (relay.register("ann-1").await, relay.register("bob-1").await);
+    let mut ann_at_home = Client::connect_by(&relay, from("192.0.2.1", &ann), &ann).await;
+    let _bob = Client::connect_by(&relay, from("192.0.2.2", &bob), &bob).await;
+    let refused = http::send(relay.public, from("192.0.2.2", &ann), "").await;
+    refused.expect_error(429, "rate_limit").expect_retry_after();
+    ann_at_home.fence().await;
+    let again = Client::connect_by(&relay, from("192.0.2.1", &ann), &ann);
+    let (_, closed) = tokio::join!(again, ann_at_home.expect_close(4009));
+    assert!(closed.before.is_empty(), "{closed:?}");
+}
+
+#[tokio::test]
 async fn handshakes_in_flight_per_address_are_limited() {
     let relay = Relay::with(&[("HANDSHAKES_PER_ADDRESS", "2"), ("HANDSHAKE_DEADLINE", "25s")]);
     // The ops listener's connections take no place.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::{Relay, eventually, http};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::api::REQUESTS;
 
@@ -59,10 +60,40 @@ async fn refusals_are_lines_too_and_looking_is_none() {
     };
     http::send(relay.ops, stranger("POST", "/agents/ann-1/ban"), "").await.expect_status(401);
     http::send(relay.ops, stranger("GET", "/agents"), "").await.expect_status(401);
-    let lines = lines(&relay, 4).await;
+    relay.admin("POST", "/agents/%FF/ban").await.expect_error(400, "invalid_agent_id");
+    let lines = lines(&relay, 5).await;
     let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].clone()).collect();
-    let expected = ["unknown_agent", "invalid_agent_id", "unauthorized", "unauthorized"];
+    let expected =
+        ["unknown_agent", "invalid_agent_id", "unauthorized", "unauthorized", "invalid_agent_id"];
     assert_eq!(outcomes, expected.map(|outcome| json!(outcome)));
     assert!(lines.iter().all(|line| line["level"] == "WARN" && line["reason"].is_string()));
     assert!(!relay.log.text().contains("tok_"), "a token is in the log");
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_the_answer_leaves_a_line_all_the_same() {
+    let relay = Relay::start();
+    relay.register("ann-1").await;
+    let token = std::fs::read_to_string(relay.data_dir().join("admin.token"));
+    let token = token.expect("the relay writes the administrator's token");
+    let ban = format!(
+        "POST /agents/ann-1/ban HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        token.trim()
+    );
+    let unseen = || {
+        let lines = relay.log.of_target("audit");
+        lines.into_iter().find(|line| line["outcome"] == "unknown")
+    };
+    // The relay may be done before it sees that nobody waits, or not have begun.
+    eventually("an attempt has no outcome", || async {
+        let mut stream = TcpStream::connect(relay.ops).await.expect("the relay accepts");
+        stream.write_all(ban.as_bytes()).await.expect("the relay reads");
+        drop(stream);
+        unseen().is_some()
+    })
+    .await;
+    let line = unseen().expect("it is there");
+    let (action, what, _) = told(&line);
+    assert_eq!((action.as_str(), what.as_deref()), ("ban an agent", Some("ann-1")));
+    assert!(line["level"] == "WARN" && line["reason"].is_string(), "{line}");
 }

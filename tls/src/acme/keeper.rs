@@ -1,7 +1,15 @@
 //! What each node does about its certificate: it serves what lies on the shelf, and the leader sees to it
 //! that there is something.
 
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
@@ -10,7 +18,7 @@ use super::{
     Settings, Shelf, ShelfError,
     http::{Client, ClientError},
     order,
-    plan::{self, due_ms},
+    plan::{self, Step, due_ms},
     record::{self, Answers, Certificate, State, ms},
 };
 use crate::{
@@ -31,10 +39,13 @@ pub struct Orders {
     shelf: Arc<dyn Shelf>,
     served: Arc<Served>,
     wall: Wall,
-    ordering: Mutex<bool>,
+    ordering: AtomicBool,
     /// Why what lies on the shelf is not served.
     unserved: Mutex<Option<String>>,
 }
+
+/// Says that this node orders, for as long as it does, however that ends.
+struct Busy<'a>(&'a AtomicBool);
 
 /// How it is with the certificate, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +77,7 @@ impl Orders {
         wall: Wall,
     ) -> Result<Self, ClientError> {
         let client = Client::new(&settings, wall.clone())?;
-        let (ordering, unserved) = (Mutex::default(), Mutex::default());
+        let (ordering, unserved) = (AtomicBool::new(false), Mutex::default());
         Ok(Self { settings, client, shelf, served, wall, ordering, unserved })
     }
 
@@ -103,8 +114,10 @@ impl Orders {
     /// How it is.
     pub fn status(&self) -> Status {
         let certificate = record::find::<Certificate>(&*self.shelf).record;
-        let state = record::find::<State>(&*self.shelf).record.unwrap_or_default();
         let Settings { directory, domains, .. } = &self.settings;
+        let state = record::find::<State>(&*self.shelf).record;
+        let state = state.filter(|state| plan::is_about(state, directory, domains));
+        let state = state.unwrap_or_default();
         let next_at = due_ms(certificate.as_ref(), directory, domains, &state);
         Status {
             domains: domains.clone(),
@@ -112,7 +125,7 @@ impl Orders {
             next_at: Duration::from_millis(next_at),
             failures: state.failures,
             last_error: state.last_error.or_else(|| self.unserved.lock().clone()),
-            ordering: *self.ordering.lock(),
+            ordering: self.ordering.load(Ordering::Relaxed),
         }
     }
 
@@ -169,7 +182,7 @@ impl Orders {
                 let _ = leads.wait_for(|leads| !*leads).await;
             };
             tokio::select! {
-                () = deposed => *self.ordering.lock() = false,
+                () = deposed => {}
                 never = self.order_when_due() => match never {},
             }
         }
@@ -178,42 +191,84 @@ impl Orders {
     async fn order_when_due(&self) -> Infallible {
         let mut changes = self.shelf.changes();
         let Settings { directory, domains, .. } = &self.settings;
+        let mut told = 0;
         loop {
             changes.borrow_and_update();
             let certificate = record::find::<Certificate>(&*self.shelf).record;
             let state = record::find::<State>(&*self.shelf).record.unwrap_or_default();
-            let (due, now) =
-                (due_ms(certificate.as_ref(), directory, domains, &state), self.now_ms());
-            if let Some(wait) = due.checked_sub(now).filter(|wait| *wait > 0) {
-                tokio::select! {
-                    () = sleep(Duration::from_millis(wait).min(LOOK_EVERY)) => {}
-                    () = ended_never(&mut changes) => {}
+            let now = self.now_ms();
+            match plan::next(certificate.as_ref(), directory, domains, &state, now) {
+                Step::Order => told = self.order_once().await,
+                Step::Forget => {
+                    self.remember(|_| State::default()).await;
                 }
-                continue;
+                Step::Wait { until_ms, is_due } => {
+                    let wait = Duration::from_millis(until_ms.saturating_sub(now));
+                    if is_due && told != until_ms {
+                        told = until_ms;
+                        tracing::warn!(
+                            wait_s = wait.as_secs(),
+                            last_error = state.last_error,
+                            "a certificate is to be ordered, but not yet: SIGHUP does not wait"
+                        );
+                    }
+                    tokio::select! {
+                        () = sleep(wait.min(LOOK_EVERY)) => {}
+                        () = ended_never(&mut changes) => {}
+                    }
+                }
             }
-            *self.ordering.lock() = true;
-            let obtained = order::obtain(&self.settings, &self.client, &*self.shelf, &self.wall);
-            let obtained = obtained.await;
-            *self.ordering.lock() = false;
-            self.remember(obtained.err()).await;
         }
     }
 
-    /// Writes down how it went, so that no other leader and no later life asks too early.
-    async fn remember(&self, failure: Option<order::Failure>) {
+    /// Orders, and writes down how it went, so that no other leader and no later life asks too early.
+    /// When the next order may be tried, ms since 1970.
+    async fn order_once(&self) -> u64 {
+        let obtained = {
+            let _busy = Busy::new(&self.ordering);
+            order::obtain(&self.settings, &self.client, &*self.shelf, &self.wall).await
+        };
+        let state = match &obtained {
+            Ok(()) => self.remember(|_| self.after_success()).await,
+            Err(failure) => self.remember(|before| self.after_failure(before, failure)).await,
+        };
+        self.tell(obtained.err().as_ref(), &state);
+        state.next_at_ms
+    }
+
+    fn after_success(&self) -> State {
+        let certificate = record::find::<Certificate>(&*self.shelf).record;
+        let left = certificate.map_or(0, |it| it.not_after_ms.saturating_sub(self.now_ms()));
+        self.state_in(plan::pause_after_success(Duration::from_millis(left)))
+    }
+
+    fn after_failure(&self, before: &State, failure: &order::Failure) -> State {
+        let Settings { directory, domains, .. } = &self.settings;
+        let is_first = !plan::is_about(before, directory, domains);
+        let failures = if is_first { 1 } else { before.failures.saturating_add(1) };
+        let order::Failure { trouble, text, retry_after } = failure;
+        let state = self.state_in(plan::pause_after_failure(*trouble, failures, *retry_after));
+        State { failures, last_error: Some(text.clone()), ..state }
+    }
+
+    /// Nothing is tried again before `pause` is over.
+    fn state_in(&self, pause: Duration) -> State {
+        let Settings { directory, domains, .. } = &self.settings;
+        State {
+            next_at_ms: self.now_ms().saturating_add(ms(pause)),
+            directory: directory.clone(),
+            domains: domains.clone(),
+            ..State::default()
+        }
+    }
+
+    /// Writes down what follows from what was remembered before.
+    async fn remember(&self, next: impl Fn(&State) -> State) -> State {
         loop {
             let found = record::find::<State>(&*self.shelf);
-            let before = found.record.unwrap_or_default();
-            let state = match &failure {
-                None => State::default(),
-                Some(order::Failure { trouble, text, retry_after }) => {
-                    let (text, wait) = (text.clone(), *retry_after);
-                    plan::after_failure(&before, *trouble, text, wait, self.now_ms())
-                }
-            };
-            let put = record::put(&*self.shelf, found.version, &state).await;
-            match put {
-                Ok(_) => break self.tell(failure.as_ref(), &state),
+            let state = next(&found.record.unwrap_or_default());
+            match record::put(&*self.shelf, found.version, &state).await {
+                Ok(_) => return state,
                 Err(ShelfError::Conflict) => {}
                 Err(ShelfError::Unavailable(_)) => sleep(SHELF_PATIENCE).await,
             }
@@ -234,6 +289,19 @@ impl Orders {
 
     fn now_ms(&self) -> u64 {
         ms((self.wall)())
+    }
+}
+
+impl<'a> Busy<'a> {
+    fn new(ordering: &'a AtomicBool) -> Self {
+        ordering.store(true, Ordering::Relaxed);
+        Self(ordering)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     Challenge, Settings, Shelf, ShelfError,
     http::Client,
-    plan::{Trouble, renew_at_ms},
+    plan::{Trouble, is_same, renew_at_ms},
     record::{self, Answers, Certificate, ms},
 };
 use crate::{
@@ -35,6 +35,9 @@ const POLL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 /// How often a request is repeated with another nonce, beside what the library does: half of all may be
 /// refused, and still one request in a million fails.
 const NONCE_TRIES: u32 = 7;
+
+/// What an authority says of an account that it does not know (RFC 8555, section 6.7).
+const ACCOUNT_GONE: &str = "accountDoesNotExist";
 
 /// Why there is no certificate.
 #[derive(Debug)]
@@ -60,6 +63,11 @@ enum OrderError {
     Chain(#[from] ChainError),
     #[error("cannot make the certificate's key: {0}")]
     Key(#[from] rcgen::Error),
+    #[error(
+        "the authority lets its account order nothing ({0}): ask the authority's operator, or have \
+         another account made by another ACME_EAB_KID, with its ACME_EAB_HMAC, or ACME_DIRECTORY"
+    )]
+    NotAllowed(Problem),
     #[error("the order took longer than {ORDER_DEADLINE:?}")]
     Deadline,
 }
@@ -103,29 +111,50 @@ struct Ordering<'a> {
 impl Ordering<'_> {
     async fn obtain(&self) -> Result<(), OrderError> {
         let account = self.account().await?;
-        let (mut order, recorded) = self.order(&account).await?;
+        let ordered = self.order(&account).await;
+        if let Err(OrderError::Acme(Error::Api(problem))) = &ordered
+            && is(problem, ACCOUNT_GONE)
+        {
+            tracing::warn!(%problem, "the authority has forgotten the account; making another");
+            self.forget::<record::Account>().await;
+            self.forget::<record::Order>().await;
+        }
+        let (mut order, recorded) = ordered?;
         let outcome = self.pursue(&account, &mut order, &recorded.key).await;
         match &outcome {
             Ok(()) | Err(OrderError::Invalid(_) | OrderError::Chain(_)) => {
-                record::remove::<record::Order>(self.shelf).await?;
-                record::remove::<Answers>(self.shelf).await?;
+                self.forget::<record::Order>().await;
+                self.forget::<Answers>().await;
             }
             Err(_) => {} // it may still succeed
         }
         outcome
     }
 
+    /// Removes a record; what is left of an order that is over changes nothing.
+    async fn forget<T: record::Record>(&self) {
+        if let Err(error) = record::remove::<T>(self.shelf).await {
+            tracing::warn!(%error, record = T::KEY, "cannot remove what is not needed any more");
+        }
+    }
+
     /// The account that was made once, here or by another node.
     async fn account(&self) -> Result<Account, OrderError> {
         let Settings { directory, email, external_account, .. } = self.settings;
+        let kid = external_account.as_ref().map(|account| account.kid.clone());
         let found = record::find::<record::Account>(self.shelf);
         let http = || Box::new(self.client.clone());
-        if let Some(known) = found.record.filter(|known| known.directory == *directory) {
-            let restored = Account::builder_with_http(http());
-            return Ok(restored.from_credentials(known.credentials).await?);
-        }
+        let is_ours = |known: &record::Account| known.directory == *directory && known.kid == kid;
         let contact = email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.as_deref().into_iter().collect();
+        if let Some(known) = found.record.filter(is_ours) {
+            let restored = Account::builder_with_http(http());
+            let account = restored.from_credentials(known.credentials).await?;
+            if known.email != *email {
+                self.change_email(&account, &contact).await?;
+            }
+            return Ok(account);
+        }
         let wanted = NewAccount {
             contact: &contact,
             terms_of_service_agreed: true,
@@ -139,18 +168,41 @@ impl Ordering<'_> {
                 .create(&wanted, directory.clone(), external.as_ref())
                 .await
         )?;
-        let made = record::Account { directory: directory.clone(), credentials };
+        let made = record::Account {
+            directory: directory.clone(),
+            credentials,
+            email: email.clone(),
+            kid,
+        };
         record::put(self.shelf, found.version, &made).await?;
         tracing::info!(directory, "made an account at the certificate authority");
         Ok(account)
+    }
+
+    /// Tells the authority whom to write to from now on.
+    async fn change_email(&self, account: &Account, contact: &[&str]) -> Result<(), OrderError> {
+        match with_any_nonce!(account.update_contacts(contact).await) {
+            // Whoever orders next finds that out, and what to do about it.
+            Err(Error::Api(problem)) if is(&problem, ACCOUNT_GONE) => return Ok(()),
+            changed => changed?,
+        }
+        let found = record::find::<record::Account>(self.shelf);
+        let Some(known) = found.record else { return Ok(()) };
+        let told = record::Account { email: self.settings.email.clone(), ..known };
+        record::put(self.shelf, found.version, &told).await?;
+        tracing::info!("told the certificate authority the new ACME_EMAIL");
+        Ok(())
     }
 
     /// The order under way, or a new one.
     async fn order(&self, account: &Account) -> Result<(Order, record::Order), OrderError> {
         let Settings { directory, domains, .. } = self.settings;
         let found = record::find::<record::Order>(self.shelf);
-        let is_ours =
-            |known: &record::Order| known.directory == *directory && known.domains == *domains;
+        let done = record::find::<Certificate>(self.shelf).record;
+        let is_ours = |known: &record::Order| {
+            let is_over = done.as_ref().is_some_and(|certificate| certificate.key == known.key);
+            known.directory == *directory && is_same(&known.domains, domains) && !is_over
+        };
         if let Some(known) = found.record.filter(is_ours) {
             match with_any_nonce!(account.order(known.url.clone()).await) {
                 Ok(order) => {
@@ -164,7 +216,11 @@ impl Ordering<'_> {
             }
         }
         let names: Vec<_> = domains.iter().cloned().map(Identifier::Dns).collect();
-        let order = with_any_nonce!(account.new_order(&NewOrder::new(&names)).await)?;
+        let order = with_any_nonce!(account.new_order(&NewOrder::new(&names)).await);
+        let order = order.map_err(|error| match error {
+            Error::Api(problem) if is(&problem, "unauthorized") => OrderError::NotAllowed(problem),
+            error => error.into(),
+        })?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let recorded = record::Order {
             directory: directory.clone(),
@@ -348,6 +404,7 @@ fn failure(error: &OrderError, retry_after: Option<Duration>) -> Failure {
         OrderError::Acme(Error::Api(problem)) if is(problem, "rateLimited") => Trouble::RateLimited,
         OrderError::Acme(Error::Api(problem)) if is_passing(problem) => Trouble::Unreachable,
         OrderError::Acme(Error::Api(_))
+        | OrderError::NotAllowed(_)
         | OrderError::Invalid(_)
         | OrderError::NotOffered(..)
         | OrderError::Chain(_)
@@ -368,10 +425,11 @@ fn is_bad_nonce(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if is(problem, "badNonce"))
 }
 
-/// Whether the authority is to blame, and will be better soon.
+/// Whether it will be better soon, whoever is to blame.
 fn is_passing(problem: &Problem) -> bool {
     is(problem, "badNonce")
         || is(problem, "serverInternal")
+        || is(problem, ACCOUNT_GONE)
         || problem.status.is_some_and(|status| status >= 500)
 }
 

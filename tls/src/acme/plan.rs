@@ -14,6 +14,9 @@ const REFUSED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_ho
 /// The shortest wait when the authority says that it was asked too often.
 const RATE_LIMITED: Duration = Duration::from_hours(1);
 
+/// The shortest wait after a success, for certificates of a very short life, and the usual one.
+const SUCCEEDED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(1));
+
 /// The longest wait that an authority can ask for.
 const WAIT_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -28,36 +31,80 @@ pub(super) enum Trouble {
     RateLimited,
 }
 
-/// When the next order is due, ms since 1970; what is not in the future is due now.
+/// What the leader does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It orders.
+    Order,
+    /// It forgets the failure that is remembered, for there is a good certificate all the same.
+    Forget,
+    /// It waits until this, ms since 1970.
+    Wait {
+        until_ms: u64,
+        /// Whether an order is due, and not tried before then.
+        is_due: bool,
+    },
+}
+
+/// What the leader does at `now_ms` to have a certificate for `domains` from `directory`.
+pub(super) fn next(
+    certificate: Option<&Certificate>,
+    directory: &str,
+    domains: &[String],
+    state: &State,
+    now_ms: u64,
+) -> Step {
+    let until_ms = due_ms(certificate, directory, domains, state);
+    let is_due = wanted_ms(certificate, directory, domains) <= now_ms;
+    match () {
+        () if until_ms <= now_ms => Step::Order,
+        () if !is_due && state.failures > 0 => Step::Forget,
+        () => Step::Wait { until_ms, is_due },
+    }
+}
+
+/// When the next order is tried, ms since 1970; what is not in the future is tried now.
 pub(super) fn due_ms(
     certificate: Option<&Certificate>,
     directory: &str,
     domains: &[String],
     state: &State,
 ) -> u64 {
+    let waits = if is_about(state, directory, domains) { state.next_at_ms } else { 0 };
+    wanted_ms(certificate, directory, domains).max(waits)
+}
+
+/// When another certificate is wanted, ms since 1970.
+fn wanted_ms(certificate: Option<&Certificate>, directory: &str, domains: &[String]) -> u64 {
     let serves = |certificate: &&Certificate| {
         certificate.directory == directory && is_same(&certificate.domains, domains)
     };
-    let wanted = certificate.filter(serves).map_or(0, |certificate| certificate.renew_at_ms);
-    wanted.max(state.next_at_ms)
+    certificate.filter(serves).map_or(0, |certificate| certificate.renew_at_ms)
 }
 
-/// What is remembered of a failure at `now_ms`.
-pub(super) fn after_failure(
-    before: &State,
+/// Whether it was this authority that was asked for these names.
+pub(super) fn is_about(state: &State, directory: &str, domains: &[String]) -> bool {
+    state.directory == directory && is_same(&state.domains, domains)
+}
+
+/// How long to wait after a failure, the `failures`th in a row; `asked` is what the authority asks for.
+pub(super) fn pause_after_failure(
     trouble: Trouble,
-    error: String,
-    retry_after: Option<Duration>,
-    now_ms: u64,
-) -> State {
-    let failures = before.failures.saturating_add(1);
+    failures: u32,
+    asked: Option<Duration>,
+) -> Duration {
     let wait = match trouble {
         Trouble::Unreachable => growing(UNREACHABLE, 2, failures),
         Trouble::Refused => growing(REFUSED, 3, failures),
         Trouble::RateLimited => RATE_LIMITED,
     };
-    let wait = wait.max(retry_after.unwrap_or_default()).min(WAIT_MAX);
-    State { failures, last_error: Some(error), next_at_ms: now_ms.saturating_add(ms(wait)) }
+    wait.max(asked.unwrap_or_default()).min(WAIT_MAX)
+}
+
+/// How long to wait after a success, whatever the certificate says, which is good for so long still: one
+/// that is to be renewed at once would be ordered without end.
+pub(super) fn pause_after_success(left: Duration) -> Duration {
+    (left / 3).clamp(SUCCEEDED.0, SUCCEEDED.1)
 }
 
 /// When a certificate of that time is to be renewed, ms since 1970: at two thirds of its life, or up to
@@ -74,7 +121,7 @@ fn growing((first, longest): (Duration, Duration), factor: u32, failures: u32) -
 }
 
 /// Whether the same names are meant, in any order.
-fn is_same(some: &[String], others: &[String]) -> bool {
+pub(super) fn is_same(some: &[String], others: &[String]) -> bool {
     some.len() == others.len() && some.iter().all(|name| others.contains(name))
 }
 
@@ -116,20 +163,61 @@ mod tests {
         );
     }
 
+    /// What is remembered of a failure with the names `domains`.
+    fn failed(domains: &[&str], next_at_ms: u64) -> State {
+        State {
+            failures: 1,
+            last_error: Some("no".into()),
+            next_at_ms,
+            directory: "ca".into(),
+            domains: domains.iter().map(|&name| name.into()).collect(),
+        }
+    }
+
     #[test]
     fn after_a_failure_it_waits() {
-        let waiting = State { next_at_ms: NOW + 7, ..State::default() };
+        let waiting = failed(&["a"], NOW + 7);
         assert_eq!(due(None, &["a"], &waiting), NOW + 7);
         assert_eq!(due(Some(&certificate(&["a"])), &["a"], &waiting), NOW + 7);
     }
 
-    fn waits(trouble: Trouble, count: usize, retry_after: Option<Duration>) -> Vec<u64> {
-        let mut state = State::default();
-        let mut wait = || {
-            state = after_failure(&state, trouble, "no".into(), retry_after, NOW);
-            (state.next_at_ms - NOW) / 1000
+    #[test]
+    fn a_failure_with_another_setting_is_not_waited_for() {
+        let wrong = failed(&["a", "wrong"], NOW + 7);
+        assert_eq!(due(None, &["a"], &wrong), 0);
+        assert_eq!(due(None, &["wrong", "a"], &wrong), NOW + 7, "the order does not matter");
+        let elsewhere = State { directory: "other".into(), ..wrong };
+        assert_eq!(due(None, &["a", "wrong"], &elsewhere), 0);
+    }
+
+    #[test]
+    fn it_orders_waits_or_forgets_what_is_over() {
+        let domains = ["a".to_owned()];
+        let step = |certificate: Option<&Certificate>, state: &State, now| {
+            next(certificate, "ca", &domains, state, now)
         };
-        (0..count).map(|_| wait()).collect()
+        let (calm, good) = (State::default(), certificate(&["a"]));
+        assert_eq!(step(None, &calm, NOW), Step::Order);
+        let waits = |until_ms, is_due| Step::Wait { until_ms, is_due };
+        assert_eq!(step(Some(&good), &calm, NOW), waits(NOW + 5, false));
+        assert_eq!(step(Some(&good), &calm, NOW + 5), Step::Order);
+        let failed = failed(&["a"], NOW + 7);
+        assert_eq!(step(None, &failed, NOW), waits(NOW + 7, true));
+        assert_eq!(step(Some(&good), &failed, NOW), Step::Forget);
+        assert_eq!(step(Some(&good), &failed, NOW + 5), waits(NOW + 7, true), "a renewal failed");
+        assert_eq!(step(Some(&good), &failed, NOW + 7), Step::Order);
+    }
+
+    #[test]
+    fn after_a_success_there_is_a_pause_that_fits_the_certificate() {
+        let seconds = |left| pause_after_success(Duration::from_secs(left)).as_secs();
+        assert_eq!([0, 12, 60, 7_776_000].map(seconds), [5, 5, 20, 3_600]);
+    }
+
+    fn waits(trouble: Trouble, count: u32, asked: Option<Duration>) -> Vec<u64> {
+        (1..=count)
+            .map(|failures| pause_after_failure(trouble, failures, asked).as_secs())
+            .collect()
     }
 
     #[test]
@@ -148,11 +236,8 @@ mod tests {
         assert_eq!(waits(Trouble::RateLimited, 1, asked), [7_200]);
         assert_eq!(waits(Trouble::Unreachable, 1, asked), [7_200]);
         assert_eq!(waits(Trouble::Refused, 1, Some(Duration::MAX)), [7 * 24 * 3_600]);
-        let many = State { failures: u32::MAX, ..State::default() };
-        assert_eq!(
-            after_failure(&many, Trouble::Refused, String::new(), None, 0).failures,
-            u32::MAX
-        );
+        let many = pause_after_failure(Trouble::Refused, u32::MAX, None);
+        assert_eq!(many.as_secs(), 12 * 3_600);
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub(super) trait Record: Serialize + DeserializeOwned + Send + Sync {
 pub(super) struct Account {
     pub(super) directory: String,
     pub(super) credentials: AccountCredentials,
+    /// Whom the authority writes to.
+    #[serde(default)]
+    pub(super) email: Option<String>,
+    /// The account at the authority's operator that it was made for.
+    #[serde(default)]
+    pub(super) kid: Option<String>,
 }
 
 /// The order under way. Written before any challenge is answered, so that another leader can carry it
@@ -69,6 +75,12 @@ pub(super) struct State {
     pub(super) last_error: Option<String>,
     /// Not before this is another order tried, ms since 1970.
     pub(super) next_at_ms: u64,
+    /// The authority that was asked; of another the rest says nothing.
+    #[serde(default)]
+    pub(super) directory: String,
+    /// The names that it was asked for; of others the rest says nothing.
+    #[serde(default)]
+    pub(super) domains: Vec<String>,
 }
 
 impl Record for Account {
@@ -160,15 +172,19 @@ mod tests {
     #[tokio::test]
     async fn records_come_back_and_their_bytes_are_frozen() {
         let shelf = MemoryShelf::new();
-        let state =
-            State { failures: 2, last_error: Some("no".into()), next_at_ms: 1_795_341_600_000 };
+        let state = State {
+            failures: 2,
+            last_error: Some("no".into()),
+            next_at_ms: 1_795_341_600_000,
+            directory: "https://ca".into(),
+            domains: vec!["a.b".into()],
+        };
         let version = put(&shelf, 0, &state).await.unwrap();
         let found = find::<State>(&shelf);
         assert_eq!((found.version, found.record), (version, Some(state)));
         let bytes = shelf.get("acme/state").unwrap().bytes;
-        let frozen =
-            r#"{"v":1,"failures":2,"last_error":"no","next_at_ms":1795341600000}"#.as_bytes();
-        assert_eq!(&***bytes, frozen);
+        let frozen = r#"{"v":1,"failures":2,"last_error":"no","next_at_ms":1795341600000,"directory":"https://ca","domains":["a.b"]}"#;
+        assert_eq!(&***bytes, frozen.as_bytes());
 
         let order = Order {
             directory: "https://ca".into(),

@@ -2,12 +2,15 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::StatusCode,
 };
 use cluster::{AgentId, registry::Revocation, token::Serial};
 
-use super::{Desk, audit::Wanted};
+use super::{Desk, audit::Attempt};
 use crate::{
     admin::{
         Agent, AgentBanned, AgentPage, AgentQuery, AgentRevoked, Credentials, ErrorBody, Imported,
@@ -30,6 +33,9 @@ const IMPORT_BYTES_MAX: usize = 1 << 20;
 const IMPORT_STEP: usize = 1_000;
 
 type Answer<T> = Result<Json<T>, ApiError>;
+
+/// What stands in the path, if it is text.
+type InPath = Result<Path<String>, PathRejection>;
 
 /// List the agents, in the order of their ids.
 #[utoipa::path(
@@ -70,11 +76,8 @@ pub(in crate::http) async fn list(
         (status = 503, body = ErrorBody, description = "`registry_unavailable`"),
     ),
 )]
-pub(in crate::http) async fn show(
-    State(desk): State<Desk>,
-    Path(id): Path<String>,
-) -> Answer<Agent> {
-    let agent = parse_id(&id)?;
+pub(in crate::http) async fn show(State(desk): State<Desk>, id: InPath) -> Answer<Agent> {
+    let agent = id_in(id)?;
     let record = desk.administration.agent(&agent).await?;
     let record = record.ok_or(cluster::registry::AdminError::UnknownAgent)?;
     let node = report::home_of(&desk.relay, &agent).await;
@@ -95,10 +98,10 @@ pub(in crate::http) async fn show(
 )]
 pub(in crate::http) async fn revoke(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
-    Path(id): Path<String>,
+    Extension(attempt): Extension<Attempt>,
+    id: InPath,
 ) -> Answer<AgentRevoked> {
-    let agent = noted_id(&id, &wanted)?;
+    let agent = noted_id(id, &attempt)?;
     desk.administration.revoke(Revocation::Agent(agent.clone())).await?;
     Ok(Json(AgentRevoked { agent_id: agent.to_string(), revoked: true }))
 }
@@ -117,12 +120,10 @@ pub(in crate::http) async fn revoke(
 )]
 pub(in crate::http) async fn ban(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
-    Path(id): Path<String>,
+    Extension(attempt): Extension<Attempt>,
+    id: InPath,
 ) -> Answer<AgentBanned> {
-    let agent = noted_id(&id, &wanted)?;
-    desk.administration.ban(&agent).await?;
-    Ok(Json(AgentBanned { agent_id: agent.to_string(), banned: true }))
+    desk.set_ban(id, &attempt, true).await
 }
 
 /// Lift a ban: what was not revoked is good again.
@@ -139,12 +140,10 @@ pub(in crate::http) async fn ban(
 )]
 pub(in crate::http) async fn unban(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
-    Path(id): Path<String>,
+    Extension(attempt): Extension<Attempt>,
+    id: InPath,
 ) -> Answer<AgentBanned> {
-    let agent = noted_id(&id, &wanted)?;
-    desk.administration.unban(&agent).await?;
-    Ok(Json(AgentBanned { agent_id: agent.to_string(), banned: false }))
+    desk.set_ban(id, &attempt, false).await
 }
 
 /// Issue one more token for a registered agent. The others stay as good as they are.
@@ -162,10 +161,10 @@ pub(in crate::http) async fn unban(
 )]
 pub(in crate::http) async fn reissue(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
-    Path(id): Path<String>,
+    Extension(attempt): Extension<Attempt>,
+    id: InPath,
 ) -> Answer<Credentials> {
-    let agent = noted_id(&id, &wanted)?;
+    let agent = noted_id(id, &attempt)?;
     let registration = desk.administration.reissue(&agent).await?;
     Ok(Json(Credentials { agent_id: agent.to_string(), token: registration.token }))
 }
@@ -184,13 +183,13 @@ pub(in crate::http) async fn reissue(
 )]
 pub(in crate::http) async fn import(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
+    Extension(attempt): Extension<Attempt>,
     request: Request,
 ) -> Answer<Imported> {
     let names: Vec<ImportedName> = desk.told(request, IMPORT_BYTES_MAX).await?;
     let agents = names.into_iter().enumerate().map(|(n, name)| importable(n, &name.into_id()));
     let agents = agents.collect::<Result<Vec<_>, _>>()?;
-    wanted.note(&format!("{} names", agents.len()));
+    attempt.note(&format!("{} names", agents.len()));
     let mut imported = Imported::default();
     for some in agents.chunks(IMPORT_STEP) {
         let step = Imported::from(desk.administration.import(some.to_vec()).await?);
@@ -214,19 +213,30 @@ pub(in crate::http) async fn import(
 )]
 pub(in crate::http) async fn revoke_token(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
-    Path(serial): Path<String>,
+    Extension(attempt): Extension<Attempt>,
+    serial: InPath,
 ) -> Answer<TokenRevoked> {
-    let serial: u64 = serial.parse().map_err(|_| {
+    let serial = serial.ok().and_then(|Path(serial)| serial.parse::<u64>().ok());
+    let serial = serial.ok_or_else(|| {
         let message = "this is no serial of a token: agents show ID prints them";
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_serial", message)
     })?;
-    wanted.note(&serial);
+    attempt.note(&serial);
     desk.administration.revoke(Revocation::Token(Serial(serial))).await?;
     Ok(Json(TokenRevoked { serial, revoked: true }))
 }
 
 impl Desk {
+    async fn set_ban(&self, id: InPath, attempt: &Attempt, banned: bool) -> Answer<AgentBanned> {
+        let agent = noted_id(id, attempt)?;
+        if banned {
+            self.administration.ban(&agent).await?;
+        } else {
+            self.administration.unban(&agent).await?;
+        }
+        Ok(Json(AgentBanned { agent_id: agent.to_string(), banned }))
+    }
+
     /// An agent of a list: for each to be looked for on all nodes would take too long.
     fn agent(&self, agent: &AgentId, record: &cluster::registry::AgentRecord) -> Agent {
         let is_here = self.relay.sessions.get(agent.as_str()).is_some();
@@ -234,10 +244,15 @@ impl Desk {
     }
 }
 
-fn noted_id(id: &str, wanted: &Wanted) -> Result<AgentId, ApiError> {
-    let agent = parse_id(id)?;
-    wanted.note(&agent);
+fn noted_id(id: InPath, attempt: &Attempt) -> Result<AgentId, ApiError> {
+    let agent = id_in(id)?;
+    attempt.note(&agent);
     Ok(agent)
+}
+
+fn id_in(path: InPath) -> Result<AgentId, ApiError> {
+    let Path(id) = path.map_err(|rejection| invalid_id(rejection.body_text()))?;
+    parse_id(&id)
 }
 
 fn parse_id(id: &str) -> Result<AgentId, ApiError> {

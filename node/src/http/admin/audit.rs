@@ -6,7 +6,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -21,63 +24,105 @@ use crate::{
     logging::AUDIT,
 };
 
-/// Where a handler writes what exactly is wanted, as soon as it knows.
-#[derive(Clone, Debug, Default)]
-pub(in crate::http) struct Wanted(Arc<OnceLock<String>>);
+/// The outcome of what did not reach its end.
+pub(super) const BROKEN_OFF: &str = "broken_off";
 
-/// Marks an answer whose outcome is not known before its last byte; who made it finishes the line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unfinished;
+/// The outcome of what was given up before its end, which may be reached all the same.
+const UNKNOWN: &str = "unknown";
 
-/// Who wants what, for the line.
+/// What somebody wants, and the line about it. Clones are the same attempt; should the last be gone
+/// before anybody said what came of it, the line says so: the client can go away at any time, and with
+/// it who serves it, when the change is on its way already.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Attempt {
+pub(in crate::http) struct Attempt(Arc<Line>);
+
+#[derive(Debug)]
+struct Line {
     from: Option<IpAddr>,
     action: &'static str,
-    wanted: Wanted,
-}
-
-impl Wanted {
-    /// Notes it; what is noted first stays.
-    pub(super) fn note(&self, what: &impl ToString) {
-        let _ = self.0.set(what.to_string());
-    }
+    /// Whether a change is wanted; who only looks has no line without an outcome.
+    is_change: bool,
+    what: OnceLock<String>,
+    /// Whether the outcome is not known before the answer's last byte.
+    outlives_answer: AtomicBool,
+    is_written: AtomicBool,
 }
 
 impl Attempt {
-    /// Writes the line: `outcome` is `done`, or the code of the refusal, whose text is `reason`.
+    fn of(request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        Self(Arc::new(Line {
+            from: request.extensions().get::<ClientAddress>().map(|client| client.ip),
+            action: action(request.method(), route),
+            is_change: !matches!(*request.method(), Method::GET | Method::HEAD),
+            what: OnceLock::new(),
+            outlives_answer: AtomicBool::new(false),
+            is_written: AtomicBool::new(false),
+        }))
+    }
+
+    /// Notes what exactly is wanted, as soon as that is known; what is noted first stays.
+    pub(super) fn note(&self, what: &impl ToString) {
+        let _ = self.0.what.set(what.to_string());
+    }
+
+    /// Leaves it to the caller to [conclude](Self::conclude), although an answer is made: else this will
+    /// have been broken off.
+    pub(super) fn outlive_answer(&self) {
+        self.0.outlives_answer.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the line, once: `outcome` is `done`, or the code of the refusal, whose text is `reason`.
     pub(super) fn conclude(&self, outcome: &str, reason: Option<&str>) {
-        let what = self.wanted.0.get().map(String::as_str);
+        self.0.write(outcome, reason);
+    }
+
+    fn conclude_as(&self, answer: &Response) {
+        let refused = answer.status() == StatusCode::UNAUTHORIZED;
+        if !(self.0.is_change || refused) || self.0.outlives_answer.load(Ordering::Relaxed) {
+            return;
+        }
+        match answer.extensions().get::<Explanation>() {
+            Some(Explanation { code, message }) => self.conclude(code, Some(message)),
+            None if answer.status().is_success() => self.conclude("done", None),
+            None => self.conclude(answer.status().as_str(), None),
+        }
+    }
+}
+
+impl Line {
+    fn write(&self, outcome: &str, reason: Option<&str>) {
+        if self.is_written.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (action, what) = (self.action, self.what.get().map(String::as_str));
         let from = self.from.map(tracing::field::display);
-        if outcome == "done" {
-            tracing::info!(target: AUDIT, action = self.action, what, from, outcome, "changed");
-        } else {
-            tracing::warn!(target: AUDIT, action = self.action, what, from, outcome, reason, "not changed");
+        match outcome {
+            "done" => tracing::info!(target: AUDIT, action, what, from, outcome, "changed"),
+            UNKNOWN => {
+                tracing::warn!(target: AUDIT, action, what, from, outcome, reason, "may be changed");
+            }
+            _ => tracing::warn!(target: AUDIT, action, what, from, outcome, reason, "not changed"),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let outcome = if *self.outlives_answer.get_mut() { BROKEN_OFF } else { UNKNOWN };
+        if self.is_change {
+            self.write(outcome, Some("the connection ended before the outcome was known"));
         }
     }
 }
 
 /// Passes the request on and writes the line.
 pub(super) async fn audit(mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("", MatchedPath::as_str);
-    let attempt = Attempt {
-        from: request.extensions().get::<ClientAddress>().map(|client| client.ip),
-        action: action(request.method(), route),
-        wanted: Wanted::default(),
-    };
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    request.extensions_mut().insert(attempt.wanted.clone());
+    let attempt = Attempt::of(&request);
     request.extensions_mut().insert(attempt.clone());
-    let response = next.run(request).await;
-    let refused = response.status() == StatusCode::UNAUTHORIZED;
-    if (changes || refused) && response.extensions().get::<Unfinished>().is_none() {
-        match response.extensions().get::<Explanation>() {
-            Some(Explanation { code, message }) => attempt.conclude(code, Some(message)),
-            None => attempt.conclude("done", None),
-        }
-    }
-    response
+    let answer = next.run(request).await;
+    attempt.conclude_as(&answer);
+    answer
 }
 
 /// What a request of this kind wants, in a word or three.

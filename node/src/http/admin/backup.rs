@@ -20,7 +20,7 @@ use futures_util::{
 
 use super::{
     Desk,
-    audit::{Attempt, Unfinished},
+    audit::{Attempt, BROKEN_OFF},
 };
 use crate::{admin::ErrorBody, http::ApiError, relay::VERSION};
 
@@ -55,13 +55,13 @@ pub(in crate::http) async fn backup(
     let header =
         BackupHeader { registry, created: desk.relay.clock.wall(), release: VERSION.into() };
     let writer = BackupWriter::new(secret, &header);
-    let line = Line { attempt, outcome: None };
-    let body = Body::from_stream(sealed(writer, content, line));
+    attempt.outlive_answer();
+    let body = Body::from_stream(sealed(writer, content, attempt));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"arc.backup\"")),
     ];
-    Ok((headers, Extension(Unfinished), body).into_response())
+    Ok((headers, body).into_response())
 }
 
 fn no_secret() -> ApiError {
@@ -74,56 +74,36 @@ fn no_secret() -> ApiError {
 struct Sending {
     writer: BackupWriter,
     content: BoxStream<'static, Result<Bytes, AdminError>>,
-    line: Line,
+    attempt: Attempt,
 }
 
 /// The file's bytes.
 fn sealed(
     writer: BackupWriter,
     content: BoxStream<'static, Result<Bytes, AdminError>>,
-    line: Line,
+    attempt: Attempt,
 ) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send + 'static {
     let header = Bytes::copy_from_slice(writer.header());
-    let rest = stream::try_unfold(Some(Sending { writer, content, line }), |sending| async move {
-        let Some(mut sending) = sending else { return Ok(None) };
-        match sending.next().await {
-            Ok(Some(bytes)) => Ok(Some((bytes, Some(sending)))),
-            Ok(None) => {
-                let Sending { writer, mut line, .. } = sending;
-                let last = writer.finish()?;
-                line.outcome = Some(Ok(()));
-                Ok(Some((last.into(), None)))
-            }
-            Err(error) => {
-                sending.line.outcome = Some(Err(error.to_string()));
-                Err(error)
-            }
+    let rest = stream::try_unfold(Some(Sending { writer, content, attempt }), |sending| async {
+        let Some(sending) = sending else { return Ok(None) };
+        let attempt = sending.attempt.clone();
+        let next = sending.next().await;
+        match &next {
+            Ok((_, Some(_))) => {}
+            Ok((_, None)) => attempt.conclude("done", None),
+            Err(error) => attempt.conclude(BROKEN_OFF, Some(&error.to_string())),
         }
+        next.map(Some)
     });
     stream::iter([Ok(header)]).chain(rest)
 }
 
 impl Sending {
-    async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+    /// The next bytes, and what is left behind them.
+    async fn next(mut self) -> Result<(Bytes, Option<Self>), BrokenOff> {
         match self.content.next().await {
-            Some(chunk) => Ok(Some(self.writer.chunk(&chunk?)?.into())),
-            None => Ok(None),
-        }
-    }
-}
-
-/// The audit line, which is written when the file has been made or nobody waits for it any longer.
-struct Line {
-    attempt: Attempt,
-    outcome: Option<Result<(), String>>,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        match self.outcome.take() {
-            Some(Ok(())) => self.attempt.conclude("done", None),
-            Some(Err(reason)) => self.attempt.conclude("broken_off", Some(&reason)),
-            None => self.attempt.conclude("broken_off", Some("the client went away")),
+            Some(chunk) => Ok((self.writer.chunk(&chunk?)?.into(), Some(self))),
+            None => Ok((self.writer.finish()?.into(), None)),
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::{
 
 use cluster::registry::AdminError;
 
-use super::{BODY_BYTES_MAX, Desk, audit::Wanted, naming};
+use super::{BODY_BYTES_MAX, Desk, audit::Attempt, naming};
 use crate::{
     admin::{ErrorBody, Keys, RegistryReport, Rotated, Rotation, VoterChange},
     http::ApiError,
@@ -45,11 +45,11 @@ pub(in crate::http) async fn status(State(desk): State<Desk>) -> Json<RegistryRe
 )]
 pub(in crate::http) async fn change_voters(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
+    Extension(attempt): Extension<Attempt>,
     request: Request,
 ) -> Answer<RegistryReport> {
     let change: VoterChange = desk.told(request, BODY_BYTES_MAX).await?;
-    wanted.note(&match &change {
+    attempt.note(&match &change {
         VoterChange::Set { seeds } => format!("set {}", seeds.join(",")),
         VoterChange::Follow {} => "follow SEEDS".to_owned(),
         VoterChange::Replace { old, new } => format!("replace {old} by {new}"),
@@ -90,11 +90,11 @@ pub(in crate::http) async fn keys(State(desk): State<Desk>) -> Answer<Keys> {
 )]
 pub(in crate::http) async fn rotate_key(
     State(desk): State<Desk>,
-    Extension(wanted): Extension<Wanted>,
+    Extension(attempt): Extension<Attempt>,
     request: Request,
 ) -> Answer<Rotated> {
     let Rotation { retire_after_seconds } = desk.told(request, BODY_BYTES_MAX).await?;
-    wanted.note(&format!("the present key retires after {retire_after_seconds} s"));
+    attempt.note(&format!("the present key retires after {retire_after_seconds} s"));
     let retire_after = Duration::from_secs(retire_after_seconds);
     Ok(Json(desk.administration.rotate_key(retire_after).await?.into()))
 }

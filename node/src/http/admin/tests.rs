@@ -117,6 +117,22 @@ async fn a_banned_agent_gets_no_token_until_the_ban_is_lifted() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_no_text_is_refused_as_json_too() {
+    let mut office = Office::new();
+    for (method, path, expected) in [
+        ("GET", "/agents/%FF", "invalid_agent_id"),
+        ("POST", "/agents/%FF/revoke", "invalid_agent_id"),
+        ("POST", "/agents/%FF/ban", "invalid_agent_id"),
+        ("DELETE", "/agents/%FF/ban", "invalid_agent_id"),
+        ("POST", "/agents/%FF/reissue", "invalid_agent_id"),
+        ("POST", "/tokens/%FF/revoke", "invalid_serial"),
+    ] {
+        let (status, code, message) = office.refused(method, path, "").await;
+        assert_eq!((status, code.as_str()), (400, expected), "{method} {path}: {message}");
+    }
+}
+
+#[tokio::test]
 async fn names_are_imported_whole_or_not_at_all() {
     let mut office = Office::new();
     let names = r#"["ann-1", {"agent_id": "bob-1"}]"#;

@@ -3,7 +3,7 @@
 //! When many clients come at once, all would be served late in the order of their coming, and those at
 //! the end would have given up by then. The newest is the one who is surely still waiting.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -39,15 +39,15 @@ impl Turns {
 
     /// The next turn that nobody newer wants.
     pub(super) async fn take(&self) -> Turn {
-        loop {
-            let (number, given) = match self.take_or_wait() {
-                Ok(turn) => return turn,
-                Err(waiting) => waiting,
-            };
-            let _waiting = Waiting { turns: self, number };
-            if let Ok(turn) = given.await {
-                return turn;
-            }
+        let (number, given) = match self.take_or_wait() {
+            Ok(turn) => return turn,
+            Err(waiting) => waiting,
+        };
+        let _waiting = Waiting { turns: self, number };
+        match given.await {
+            Ok(turn) => turn,
+            // Nobody else drops what gives the turn; and whoever waits has a deadline.
+            Err(_) => pending().await,
         }
     }
 
