@@ -276,7 +276,7 @@ impl<'t> Book<'t> {
         let version = self.head.vault_version;
         if let Some(value) = &value {
             let place = Place(VAULT_PLACE, key.as_bytes());
-            let sealed = self.sealing.seal(place, &value.0);
+            let sealed = self.sealing.seal(place, &value.0)?;
             let record = VaultRecord { version, audience }.to_bytes(&sealed);
             self.vault.insert(key.as_str(), record.as_slice())?;
         } else {

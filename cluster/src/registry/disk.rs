@@ -160,7 +160,7 @@ fn make(transaction: &WriteTransaction, sealing: &Sealing) -> Result<(), StoreEr
     meta.insert(META_SCHEMA, tables::SCHEMA.to_be_bytes().as_slice())?;
     meta.insert(meta::NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
     meta.insert(meta::GENERATION, 0_u64.to_be_bytes().as_slice())?;
-    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED).as_slice())?;
+    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED)?.as_slice())?;
     tables::make(transaction)
 }
 
@@ -186,7 +186,7 @@ fn migrate(
         meta.remove(former)?;
     }
     meta.insert(META_SCHEMA, tables::SCHEMA.to_be_bytes().as_slice())?;
-    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED).as_slice())?;
+    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED)?.as_slice())?;
     let node = NodeId(number(&meta, meta::NODE)?);
     drop(meta);
     tables::make(transaction)?;
@@ -230,7 +230,7 @@ fn reseal(
     former: &Sealing,
     present: &Sealing,
 ) -> Result<(), StoreError> {
-    transaction.open_table(META)?.insert(meta::SEAL, present.seal(SEAL, SEALED).as_slice())?;
+    transaction.open_table(META)?.insert(meta::SEAL, present.seal(SEAL, SEALED)?.as_slice())?;
     let mut log = transaction.open_table(tables::LOG)?;
     let mut indices = Vec::new();
     for row in log.iter()? {
@@ -241,7 +241,7 @@ fn reseal(
         let place = Place(tables::LOG_PLACE, &key);
         let opened = log.get(index)?.and_then(|sealed| former.open(place, sealed.value()));
         let opened = opened.ok_or(StoreError::Unsealable("log"))?;
-        log.insert(index, present.seal(place, &opened).as_slice())?;
+        log.insert(index, present.seal(place, &opened)?.as_slice())?;
     }
     let mut keys = transaction.open_table(tables::KEYS)?;
     let mut records = Vec::new();

@@ -40,7 +40,8 @@ impl Saved {
     /// Saves it whole, or not at all. Blocks on the disk.
     pub(super) fn write(&self, data_dir: &Path, sealing: &Sealing) -> io::Result<()> {
         let plain = zeroize::Zeroizing::new(message::to_bytes(self));
-        data_dir::write_whole(&data_dir.join(FILE), &sealing.seal(PLACE, &plain))
+        let sealed = sealing.seal(PLACE, &plain).map_err(io::Error::other)?;
+        data_dir::write_whole(&data_dir.join(FILE), &sealed)
     }
 }
 

@@ -91,6 +91,8 @@ pub(super) enum StoreError {
     Damaged(&'static str),
     #[error("its {0} was sealed with another key, or altered")]
     Unsealable(&'static str),
+    #[error("a secret cannot be sealed: the system gives no randomness")]
+    Unsealed,
     /// The file failed before, and was not opened anew yet, or was closed.
     #[error("it is not open: {0}")]
     Closed(String),
