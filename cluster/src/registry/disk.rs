@@ -1,7 +1,7 @@
 //! Opening the registry's file: founding a node in it, taking over what the release before wrote, and
 //! finding the key that what is secret in it was sealed with.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use zeroize::Zeroizing;
@@ -64,6 +64,19 @@ pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
             OpenError::Unreadable { file: source.path().to_owned(), reason }
         }
     })
+}
+
+/// Why a file that was opened is of no use: the system does not let it be read or written, or it is
+/// damaged.
+pub(super) fn unusable(source: &impl Source, error: StoreError) -> OpenError {
+    match error {
+        StoreError::Io(kind, text) => {
+            OpenError::Io { dir: source.dir().to_owned(), source: io::Error::new(kind, text) }
+        }
+        other => {
+            OpenError::Unreadable { file: source.path().to_owned(), reason: other.to_string() }
+        }
+    }
 }
 
 /// Makes the file a node's if it is empty, takes over what an older release wrote, seals anew what a
@@ -291,7 +304,7 @@ impl Unfit {
                  to start anew, move that away too",
                 subscription_store::FILE
             ),
-            Self::Store(error) => error.to_string(),
+            Self::Store(error) => return unusable(source, error),
         };
         OpenError::Unreadable { file, reason }
     }

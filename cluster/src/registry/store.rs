@@ -154,10 +154,7 @@ impl Store {
         let (identity, sealing) = disk::start(&database, &source, at_rest, had_one, now)?;
         let memory = database.begin_read().map_err(StoreError::from);
         let memory = memory.and_then(|transaction| disk::memory(&transaction, &sealing));
-        let (index, facts) = memory.map_err(|error| OpenError::Unreadable {
-            file: source.path().to_owned(),
-            reason: error.to_string(),
-        })?;
+        let (index, facts) = memory.map_err(|error| disk::unusable(&source, error))?;
         let shared = Arc::new(Shared::new(database, sealing));
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let dir = source.dir().to_owned();
