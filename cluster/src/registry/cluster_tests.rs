@@ -310,6 +310,18 @@ async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_whose_answer_is_lost_is_not_answered_as_if_it_had_been_made_before() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader();
+    cluster.deafen(leader, 3);
+    let outcome = cluster.node(3).import(vec![id("wanted")]).await;
+    let Err(AdminError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("not known"), "{why}");
+    let made = || cluster.node(leader).store().agent(&id("wanted")).unwrap().is_some();
+    until("it is made all the same", made).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_signs_and_the_former_retires() {
     let cluster = Cluster::of(3, 1).await;
     let old = cluster.node(3).register(Some(id("agent")), Claim::random()).await.unwrap();
