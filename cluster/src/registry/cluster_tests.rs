@@ -310,6 +310,26 @@ async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_hears_only_another_follower_keeps_the_voters_secrets() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, late) = (cluster.leader(), cluster.follower());
+    let other = (0..3).find(|it| ![leader, late].contains(it)).unwrap();
+    let value = Some(zeroize::Zeroizing::new(vec![7; 100]));
+    let version = cluster.node(leader).put("account", 0, value, Audience::Voters).await.unwrap();
+    let kept = || cluster.node(late).get("account").map(|entry| entry.version);
+    until("its own book has it", || kept() == Some(version)).await;
+    cluster.part(&[late]);
+    cluster.node(leader).register(Some(id("meanwhile")), Claim::random()).await.unwrap();
+    let index = cluster.node(leader).standing().index();
+    cluster.relink(late, other);
+    until("it has the other's view", || cluster.node(late).standing().index() == index).await;
+    assert_eq!(kept(), Some(version));
+    cluster.heal();
+    cluster.agree().await;
+    assert_eq!(kept(), Some(version));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_whose_answer_is_lost_is_not_answered_as_if_it_had_been_made_before() {
     let cluster = Cluster::of(3, 1).await;
     let leader = cluster.leader();

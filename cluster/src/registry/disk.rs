@@ -120,14 +120,29 @@ pub(super) fn memory(
     }
     for row in transaction.open_table(tables::VAULT)?.iter()? {
         let (key, record) = row?;
-        let record = image::vault_unsealed(sealing, key.value(), record.value())?;
-        let (VaultRecord { version, audience }, value) =
-            VaultRecord::from_bytes(&record).ok_or(StoreError::Damaged("vault"))?;
-        let value = Some(Secret(Zeroizing::new(value.to_vec())));
-        facts.vault.insert(key.value().to_owned(), VaultFact { audience, version, value });
+        let fact = vault_fact(sealing, key.value(), record.value())?;
+        facts.vault.insert(key.value().to_owned(), fact);
     }
     let applied = transaction.applied()?;
     Ok((applied.map_or(0, |id| id.index), facts))
+}
+
+/// The value at `key` in the vault; none if there is none.
+pub(super) fn vault(
+    transaction: &ReadTransaction,
+    sealing: &Sealing,
+    key: &str,
+) -> Result<Option<VaultFact>, StoreError> {
+    let stored = transaction.open_table(tables::VAULT)?.get(key)?;
+    stored.map(|record| vault_fact(sealing, key, record.value())).transpose()
+}
+
+fn vault_fact(sealing: &Sealing, key: &str, record: &[u8]) -> Result<VaultFact, StoreError> {
+    let record = image::vault_unsealed(sealing, key, record)?;
+    let (VaultRecord { version, audience }, value) =
+        VaultRecord::from_bytes(&record).ok_or(StoreError::Damaged("vault"))?;
+    let value = Some(Secret(Zeroizing::new(value.to_vec())));
+    Ok(VaultFact { audience, version, value })
 }
 
 /// Makes this node the only one that keeps the book, which becomes as if it had been founded with it.

@@ -247,7 +247,7 @@ fn broken(error: &impl ToString) -> AdminError {
 #[async_trait]
 impl Vault for SharedRegistry {
     fn get(&self, key: &str) -> Option<VaultEntry> {
-        self.standing().vault(key)
+        self.standing().vault(key).or_else(|| self.kept_in_vault(key))
     }
 
     async fn put(
@@ -301,6 +301,17 @@ impl Vault for SharedRegistry {
 }
 
 impl SharedRegistry {
+    /// A value of this node's own book. What voters hear of each other leaves out what is for voters
+    /// alone, so the memory of one that was out of its leader's reach may lack it.
+    fn kept_in_vault(&self, key: &str) -> Option<VaultEntry> {
+        if !self.keeps_book() {
+            return None;
+        }
+        let kept = self.store().vault(key);
+        let kept = kept.inspect_err(|error| tracing::error!(%error, key, "cannot read the vault"));
+        kept.ok().flatten().as_ref().and_then(VaultEntry::of)
+    }
+
     /// The last entry that a node knows.
     async fn applied_of(&self, node: NodeId) -> Option<u64> {
         let carry = self.place().carry.as_ref()?;

@@ -313,6 +313,23 @@ impl Cluster {
         }
     }
 
+    /// Cuts the link between two nodes.
+    pub(super) fn cut(&self, one: usize, other: usize) {
+        let ids = self.ids(&[one, other]);
+        self.network.cut.lock().extend([(ids[0], ids[1]), (ids[1], ids[0])]);
+        self.network.link_down(ids[0], ids[1]);
+    }
+
+    /// Links two nodes that were cut off from each other.
+    pub(super) fn relink(&self, one: usize, other: usize) {
+        let ids = self.ids(&[one, other]);
+        self.network
+            .cut
+            .lock()
+            .retain(|pair| *pair != (ids[0], ids[1]) && *pair != (ids[1], ids[0]));
+        self.network.link_up(ids[0], ids[1]);
+    }
+
     /// What `from` says does not arrive at `to` any more; the link is thought to be there.
     pub(super) fn deafen(&self, from: usize, to: usize) {
         let ids = self.ids(&[from, to]);
