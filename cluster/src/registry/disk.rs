@@ -14,6 +14,7 @@ use super::{
     keys::{self, Keys},
     raft::{LogId, Membership, VoterAddress},
     record::{RevokedEntry, VaultRecord},
+    saved,
     sealing::{AtRest, Place, Sealing},
     store::OpenError,
     tables::{self, Head, Reading, StoreError, meta, number, put_meta},
@@ -27,6 +28,10 @@ use crate::{
 
 /// The file's name in the data directory.
 const FILE: &str = "registry.redb";
+
+/// Files that show that there was a registry: each start makes the subscriptions' after it, and only
+/// who knows of one saves a view.
+pub(super) const TRACES: [&str; 2] = [subscription_store::FILE, saved::FILE];
 
 /// What redb may keep of the file in memory.
 const CACHE_BYTES: usize = 16 << 20;
@@ -315,9 +320,9 @@ impl Unfit {
             Self::Sealed => return OpenError::Sealed { file },
             Self::Foreign => "it holds something else".to_owned(),
             Self::Lost => format!(
-                "it is empty or was missing, though {} beside it shows that there was a registry; \
-                 to start anew, move that away too",
-                subscription_store::FILE
+                "it is empty or was missing, though what lies beside it shows that there was a \
+                 registry; to start anew, move {} away too",
+                TRACES.join(" and ")
             ),
             Self::Store(error) => return unusable(source, error),
         };

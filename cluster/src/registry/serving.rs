@@ -197,7 +197,7 @@ impl SharedRegistry {
         loop {
             round.tick().await;
             let is_due = versions.has_changed().unwrap_or(false);
-            if !is_due || self.keeps_book() || !self.standing().is_informed() {
+            if !is_due || self.is_to_keep_book() || !self.standing().is_informed() {
                 continue;
             }
             versions.mark_unchanged();

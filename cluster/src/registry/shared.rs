@@ -35,9 +35,7 @@ use super::{
     standing::Standing,
     store::{Opened, Store, StoreError},
 };
-use crate::{
-    Incarnation, NodeId, UnixMillis, database::Source, subscription_store, token::TokenSigner,
-};
+use crate::{Incarnation, NodeId, UnixMillis, database::Source, token::TokenSigner};
 
 /// A request to take a name that is older than this is refused: it may have been given up long ago. So
 /// is one from a clock that goes so wrong.
@@ -113,8 +111,7 @@ impl SharedRegistry {
     /// # Errors
     /// The directory cannot be used, or holds what is no registry of this release and these secrets.
     pub fn open(data_dir: &Path, settings: Settings) -> Result<Arc<Self>, OpenError> {
-        // Every start makes the subscriptions' file after the registry.
-        let had_one = data_dir.join(subscription_store::FILE).exists();
+        let had_one = disk::TRACES.iter().any(|file| data_dir.join(file).exists());
         Self::open_source(disk::file(data_dir), data_dir, had_one, settings)
     }
 
@@ -128,8 +125,13 @@ impl SharedRegistry {
         let Opened { identity, store, facts, index } =
             Store::open(source, &at_rest, had_one, now())?;
         let standing = Standing::new(index, facts);
-        let saved = Saved::read(data_dir, &store.sealing())
-            .map_err(|source| OpenError::Io { dir: data_dir.to_owned(), source })?;
+        // What one keeps alone, nobody knows better; of a book that cannot be read, openraft will say so.
+        let saved = if store.is_kept_alone_by(identity.node).unwrap_or(false) {
+            Saved::remove(data_dir).map(|()| None)
+        } else {
+            Saved::read(data_dir, &store.sealing())
+        };
+        let saved = saved.map_err(|source| OpenError::Io { dir: data_dir.to_owned(), source })?;
         if let Some(Saved { index, facts }) = saved {
             standing.learn_all(index, facts);
         }
@@ -347,6 +349,15 @@ impl SharedRegistry {
     /// Whether this node keeps the book: it is a voter, and its disk works.
     pub(super) fn keeps_book(&self) -> bool {
         self.situation().votes(self.identity.node)
+    }
+
+    /// Whether this node keeps the book, or will once its consensus has read what is stored.
+    pub(super) fn is_to_keep_book(&self) -> bool {
+        let begins = || {
+            let unread = self.situation().members.is_empty() && self.failure().is_none();
+            unread && self.is_stored()
+        };
+        self.place().is_alone() || self.keeps_book() || begins()
     }
 
     /// Whether this node hears of what is decided from its own log: it keeps the book, and a leader is in
