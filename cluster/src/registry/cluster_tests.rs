@@ -342,6 +342,18 @@ async fn an_import_whose_answer_is_lost_is_not_answered_as_if_it_had_been_made_b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_no_book_says_who_does() {
+    let cluster = Cluster::of(3, 1).await;
+    let seeds = || {
+        let voters = cluster.node(3).status().voters.into_iter();
+        voters.map(|voter| voter.seed).collect::<std::collections::BTreeSet<_>>()
+    };
+    until("it knows of all", || seeds().len() == 3).await;
+    let Err(AdminError::Refused(why)) = cluster.node(3).export().await else { panic!("exported") };
+    assert!(seeds().iter().all(|seed| why.contains(seed)), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_signs_and_the_former_retires() {
     let cluster = Cluster::of(3, 1).await;
     let old = cluster.node(3).register(Some(id("agent")), Claim::random()).await.unwrap();
