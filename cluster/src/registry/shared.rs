@@ -208,6 +208,9 @@ impl SharedRegistry {
     /// A peer is not linked any more.
     pub fn unlinked(&self, peer: NodeId) {
         self.heard.lost(peer);
+        if let Some(consensus) = self.consensus() {
+            consensus.receiving.broken_off(peer);
+        }
     }
 
     /// A peer told something; what it is to be told in return. What is not understood is ignored.
