@@ -163,6 +163,15 @@ async fn without_a_quorum_nothing_is_taken() {
     });
     let [one, other] = tried;
     tokio::join!(one, other);
+    let alone = [leader, 3].map(|number| cluster.node(number).clone());
+    until("both say so", || alone.iter().all(|node| !node.status().available)).await;
+    let logged = || alone[0].consensus().unwrap().situation().last;
+    let before = logged();
+    for node in &alone {
+        let outcome = within(ANSWER_MAX, node.register(Some(id("wanted")), Claim::random())).await;
+        assert!(matches!(outcome, Err(RegisterError::Unavailable(_))));
+    }
+    assert_eq!(logged(), before, "a leader that nobody follows fills its log");
     cluster.heal();
     cluster.agree().await;
     until("names are given back", || {
@@ -327,6 +336,25 @@ async fn a_voter_that_hears_only_another_follower_keeps_the_voters_secrets() {
     cluster.heal();
     cluster.agree().await;
     assert_eq!(kept(), Some(version));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_out_of_its_leaders_reach_hears_of_revocations_from_another() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, deaf) = (cluster.leader(), cluster.follower());
+    let mut grants = Vec::new();
+    for name in ["before", "after"] {
+        let token = cluster.node(leader).register(Some(id(name)), Claim::random()).await;
+        grants.push(cluster.node(leader).verify(&token.unwrap().token, NOW).unwrap());
+    }
+    cluster.agree().await;
+    cluster.cut(leader, deaf);
+    cluster.node(leader).revoke(Revocation::Agent(id("before"))).await.unwrap();
+    let node = cluster.node(deaf);
+    until("it hears of what it missed", || node.is_revoked(&grants[0])).await;
+    cluster.node(leader).revoke(Revocation::Agent(id("after"))).await.unwrap();
+    until("it hears the news", || node.is_revoked(&grants[1])).await;
+    assert!(*cluster.node(leader).leads().borrow(), "it was heard from a follower");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

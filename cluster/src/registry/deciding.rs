@@ -54,10 +54,9 @@ impl Failure {
 impl SharedRegistry {
     /// Does what is asked, if this node leads; or answers from its own book what any voter can.
     pub(super) async fn carry_out(&self, request: Request, patience: Duration) -> Answer {
-        let leads = self.situation().leads;
-        let may_answer = leads || self.keeps_book() && request.is_for_any_voter();
+        let may_answer = self.decides() || self.keeps_book() && request.is_for_any_voter();
         if !may_answer {
-            return Answer::NotLeader(self.situation().leader);
+            return Answer::NotLeader(self.followed_leader());
         }
         let done = timeout(patience, self.carry_out_now(request)).await;
         done.unwrap_or(Err(Failure::Late)).unwrap_or_else(|failure| Answer::Unavailable {

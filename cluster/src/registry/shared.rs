@@ -200,9 +200,9 @@ impl SharedRegistry {
         *self.living.lock() = nodes.into_iter().collect();
     }
 
-    /// A peer was linked: what it is to be told first.
-    pub fn linked(&self, _peer: NodeId) -> Vec<Vec<u8>> {
-        vec![message::to_bytes(&Telling::Hello(self.hello()))]
+    /// What a peer that was linked is to be told first.
+    pub fn first_word(&self) -> Vec<u8> {
+        message::to_bytes(&Telling::Hello(self.hello()))
     }
 
     /// A peer is not linked any more.
@@ -213,21 +213,19 @@ impl SharedRegistry {
         }
     }
 
-    /// A peer told something; what it is to be told in return. What is not understood is ignored.
-    pub fn told(&self, from: NodeId, body: &[u8]) -> Vec<Vec<u8>> {
-        match message::from_bytes(body) {
-            Some(Telling::Hello(hello)) => {
-                let own = self.lineage().0;
-                let is_ahead = hello.registry != own || hello.applied > self.standing.index();
-                if hello.voter && is_ahead {
-                    self.news.missed(from);
-                }
-                self.heard.said(from, hello);
+    /// A peer told something; what it is to be told in return, if anything. What is not understood is
+    /// ignored.
+    pub fn told(&self, from: NodeId, body: &[u8]) -> Option<Vec<u8>> {
+        match message::from_bytes(body)? {
+            Telling::Hello(hello) => {
+                let is_behind = self.greeted(from, hello);
+                is_behind.then(|| message::to_bytes(&Telling::Hello(self.hello())))
             }
-            Some(news @ Telling::News { .. }) => self.learn(from, news),
-            None => {}
+            news @ Telling::News { .. } => {
+                self.learn(from, news);
+                None
+            }
         }
-        Vec::new()
     }
 
     /// A peer asked something. No bytes are the answer to what is not understood, or cannot be
@@ -371,14 +369,31 @@ impl SharedRegistry {
         self.keeps_book() && leader.is_some_and(in_reach)
     }
 
+    /// Whether this node leads, and most voters follow it. openraft lets a leader that has lost them
+    /// lead on.
+    pub(super) fn decides(&self) -> bool {
+        let situation = self.situation();
+        situation.leads && situation.available
+    }
+
+    /// The node that leads this one, unless that says itself that it decides nothing.
+    pub(super) fn followed_leader(&self) -> Option<NodeId> {
+        let situation = self.situation();
+        if situation.leads {
+            return self.decides().then_some(self.identity.node);
+        }
+        situation.leader.filter(|leader| self.heard.says_to_lead(*leader) != Some(false))
+    }
+
     /// The node that leads and can be asked: this one, or one that is linked.
     pub(super) fn leader(&self) -> Option<NodeId> {
-        let (situation, me) = (self.situation(), self.identity.node);
-        if situation.leads {
-            return situation.available.then_some(me);
+        let me = self.identity.node;
+        let followed = self.followed_leader();
+        if followed == Some(me) {
+            return followed;
         }
         let in_reach = |node: &NodeId| *node != me && self.is_linked(*node);
-        situation.leader.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
+        followed.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
     }
 
     fn is_linked(&self, node: NodeId) -> bool {
@@ -407,7 +422,7 @@ impl SharedRegistry {
             part: Part::of(&place.seeds, place.slot.as_deref()),
             stored: self.is_stored(),
             voter: self.keeps_book(),
-            leader: self.situation().leader,
+            leader: self.followed_leader(),
             applied: self.standing.index(),
         }
     }

@@ -131,18 +131,16 @@ impl Network {
     }
 
     fn tell(&self, from: NodeId, to: NodeId, body: &[u8]) {
-        if let Some(node) = self.at(from, to) {
-            for answer in node.told(from, body) {
-                self.tell(to, from, &answer);
-            }
+        if let Some(answer) = self.at(from, to).and_then(|node| node.told(from, body)) {
+            self.tell(to, from, &answer);
         }
     }
 
     fn link_up(&self, a: NodeId, b: NodeId) {
         for (from, to) in [(a, b), (b, a)] {
             let node = self.nodes.lock().get(&from).cloned();
-            for body in node.map(|node| node.linked(to)).unwrap_or_default() {
-                self.tell(from, to, &body);
+            if let Some(node) = node {
+                self.tell(from, to, &node.first_word());
             }
         }
     }
