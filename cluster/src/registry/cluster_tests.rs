@@ -370,6 +370,20 @@ async fn an_import_whose_answer_is_lost_is_not_answered_as_if_it_had_been_made_b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_works_on_many_requests_turns_others_away_and_leads_on() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.node(cluster.leader());
+    let all = u32::try_from(shared::REQUESTS_MAX).unwrap();
+    let worked_on = leader.requests.try_acquire_many(all).unwrap();
+    let refused = cluster.node(3).register(Some(id("wanted")), Claim::random()).await;
+    let Err(RegisterError::Unavailable(why)) = refused else { panic!("registered") };
+    assert!(why.contains("too many requests"), "{why}");
+    leader.register(Some(id("its-own")), Claim::random()).await.unwrap();
+    drop(worked_on);
+    cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_no_book_says_who_does() {
     let cluster = Cluster::of(3, 1).await;
     let seeds = || {

@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
@@ -40,6 +40,10 @@ use crate::{Incarnation, NodeId, UnixMillis, database::Source, token::TokenSigne
 /// A request to take a name that is older than this is refused: it may have been given up long ago. So
 /// is one from a clock that goes so wrong.
 const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Other nodes' requests that are worked on at a time. A quarter of the room for peers' questions is left
+/// for the consensus: a leader that many ask must not look dead to the voters.
+pub(super) const REQUESTS_MAX: usize = 3_072;
 
 /// The longest that another node's request is worked on.
 const REQUEST_PATIENCE_MAX: Duration = Duration::from_secs(2);
@@ -94,6 +98,8 @@ pub struct SharedRegistry {
     place: OnceLock<Place>,
     heard: Heard,
     living: Mutex<BTreeSet<NodeId>>,
+    /// Room for what other nodes ask to be done.
+    pub(super) requests: Semaphore,
     proposals: mpsc::Sender<Proposal>,
     pub(super) queue: tokio::sync::Mutex<mpsc::Receiver<Proposal>>,
     releases: Releases,
@@ -150,6 +156,7 @@ impl SharedRegistry {
             place: OnceLock::new(),
             heard: Heard::new(),
             living: Mutex::default(),
+            requests: Semaphore::new(REQUESTS_MAX),
             proposals,
             queue: tokio::sync::Mutex::new(queue),
             releases: Releases::new(),
@@ -249,6 +256,10 @@ impl SharedRegistry {
     }
 
     async fn requested(&self, request: Request, made: UnixMillis, patience: Duration) -> Answer {
+        let Ok(_place) = self.requests.try_acquire() else {
+            let why = "too many requests wait: try again".into();
+            return Answer::Unavailable { why, unknown: false };
+        };
         let age = self.now().0.abs_diff(made.0);
         if matches!(request, Request::Register { .. })
             && u128::from(age) > REQUEST_AGE_MAX.as_millis()
