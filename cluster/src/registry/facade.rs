@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// How many assigned ids may turn out to be taken before something must be wrong: there are 36^10.
-const ASSIGN_ATTEMPTS: u8 = 16;
+pub(super) const ASSIGN_ATTEMPTS: u8 = 16;
 
 /// Digits and letters of an assigned id, behind `agent-` (PROTOCOL section 2).
 const ASSIGNED_CHARS: usize = 10;
@@ -161,7 +161,7 @@ impl SharedRegistry {
 
 /// `agent-` and what looks random: each claim has a row of its own of such ids, so that whoever repeats
 /// it comes to the same one.
-fn assigned(claim: &Claim, number: u8) -> AgentId {
+pub(super) fn assigned(claim: &Claim, number: u8) -> AgentId {
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let hash = digest::digest(&digest::SHA256, &[claim.id.as_slice(), &[number]].concat());
     let letters = hash.as_ref().iter().filter(|byte| **byte < 252).take(ASSIGNED_CHARS);
