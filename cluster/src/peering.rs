@@ -242,6 +242,14 @@ impl Peering {
         self.outward.0.load().as_ref().map(|links| links.linked()).unwrap_or_default()
     }
 
+    /// Those of them that have answered within [`SUSPECT_AFTER`], or were linked since.
+    pub fn heard(&self) -> Vec<NodeId> {
+        let mut nodes = self.linked();
+        let silent = self.silent.lock();
+        nodes.retain(|node| !silent.contains(node));
+        nodes
+    }
+
     fn now(&self) -> Duration {
         (self.clock)()
     }

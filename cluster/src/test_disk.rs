@@ -24,6 +24,8 @@ pub(crate) struct TestDisk {
     /// Whether every write fails.
     pub(crate) full: Arc<AtomicBool>,
     pub(crate) flushes: Arc<AtomicUsize>,
+    /// How often it was opened.
+    pub(crate) opened: Arc<AtomicUsize>,
 }
 
 impl TestDisk {
@@ -91,6 +93,7 @@ impl StorageBackend for TestDisk {
 
 impl Source for TestDisk {
     fn open(&self) -> Result<Database, FileError> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(database::builder(1 << 20).create_with_backend(self.clone())?)
     }
 

@@ -200,6 +200,10 @@ impl Carry for OverLinks {
     fn linked(&self) -> Vec<NodeId> {
         self.0.upgrade().map(|peering| peering.linked()).unwrap_or_default()
     }
+
+    fn heard(&self) -> Vec<NodeId> {
+        self.0.upgrade().map(|peering| peering.heard()).unwrap_or_default()
+    }
 }
 
 /// The other nodes, as this one works with them.

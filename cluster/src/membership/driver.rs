@@ -256,7 +256,7 @@ impl<P: Peers, R: Resolve> Running<P, R> {
         });
         if !all_failed
             || !matches!(error, DialError::Unreachable(_))
-            || self.shared.has_left(address)
+            || self.shared.is_accounted_for(address)
         {
             return;
         }

@@ -157,10 +157,15 @@ impl Shared {
         look(&self.state.lock().view)
     }
 
-    /// Whether the node at this address has said goodbye: then nobody has to look for it.
-    pub(super) fn has_left(&self, address: SocketAddr) -> bool {
-        let members = self.members.borrow();
-        members.iter().any(|it| it.address == address && it.state == MemberState::Left)
+    /// Whether nobody has to look for the node at this address: it is linked, alive, or has said
+    /// goodbye. A dial of it that ends late says nothing new.
+    pub(super) fn is_accounted_for(&self, address: SocketAddr) -> bool {
+        self.view(|view| {
+            let settled =
+                |member: &&Member| matches!(member.state, MemberState::Alive | MemberState::Left);
+            view.linked().any(|peer| peer.address == address)
+                || view.members().iter().filter(settled).any(|member| member.address == address)
+        })
     }
 
     /// Takes in what happened, tells who watches the members, and logs what changed.
@@ -296,5 +301,34 @@ impl<P: super::Peers> GossipOut for OverLinks<P> {
 
     fn malformed(&self) {
         self.shared.counters.malformed_gossip();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Generation;
+
+    fn introduction(node: u64) -> Introduction {
+        Introduction {
+            incarnation: Incarnation { node: NodeId(node), generation: Generation(1) },
+            name: node.to_string(),
+            region: String::new(),
+            version: String::new(),
+            address: ([10, 0, 0, 1], u16::try_from(node).expect("a small number")).into(),
+        }
+    }
+
+    #[test]
+    fn who_is_linked_or_has_said_goodbye_is_not_looked_for() {
+        let clock: Monotonic = Arc::new(|| Duration::ZERO);
+        let (own, peer) = (introduction(1), introduction(2));
+        let (membership, _driver) = Membership::new(own, "test".to_owned(), Vec::new(), clock);
+        let is_accounted_for = || membership.shared.is_accounted_for(peer.address);
+        assert!(!is_accounted_for(), "nobody has heard of it");
+        membership.up(&peer);
+        assert!(is_accounted_for(), "gossip may not have heard of it yet");
+        membership.down(peer.incarnation, Down::Lost);
+        assert!(!is_accounted_for(), "it may have crashed");
     }
 }

@@ -17,4 +17,9 @@ pub trait Carry: Send + Sync + 'static {
 
     /// The nodes that are linked now.
     fn linked(&self) -> Vec<NodeId>;
+
+    /// Those of them that answer: one that has crashed is linked for seconds.
+    fn heard(&self) -> Vec<NodeId> {
+        self.linked()
+    }
 }

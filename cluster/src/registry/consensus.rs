@@ -256,6 +256,11 @@ impl Situation {
         }
     }
 
+    /// Who leads, unless that is this node and nobody follows it: then it does not know who leads now.
+    pub(super) fn followed_leader(&self) -> Option<NodeId> {
+        self.leader.filter(|_| self.available || !self.leads)
+    }
+
     /// Whether `node` decides with the others.
     pub(super) fn votes(&self, node: NodeId) -> bool {
         self.members.get(&node).is_some_and(|member| member.votes)

@@ -5,7 +5,6 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -180,7 +179,9 @@ async fn a_disk_that_is_full_for_long_is_tried_again_until_it_is_not() {
     bench.disk.full.store(true, Ordering::SeqCst);
     let repeated = Claim::repeatable("a key that is my own", Some(&id("mine")));
     assert!(bench.registry.register(Some(id("mine")), repeated).await.is_err());
-    tokio::time::sleep(Duration::from_secs(6)).await; // longer than it takes to try again
+    let opened = || bench.disk.opened.load(Ordering::SeqCst);
+    let before = opened();
+    until("it is tried again", || opened() > before).await;
     assert!(bench.registry.status().failure.is_some());
     bench.disk.full.store(false, Ordering::SeqCst);
     until("it works again", || bench.registry.status().available).await;

@@ -46,7 +46,8 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut complaint, mut rounds) = (Complaint::default(), 0);
     loop {
-        let hellos = heard.borrow_and_update().clone();
+        heard.mark_unchanged();
+        let hellos = registry.hellos();
         let wait = match tend(registry, consensus, &hellos).await {
             Next::Again => {
                 sleep(BREATH).await;

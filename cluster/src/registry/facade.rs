@@ -95,18 +95,19 @@ impl Registry for SharedRegistry {
         let place = self.place();
         let slot = Part::of(&place.seeds, place.slot.as_deref()).slot().is_some();
         let role = match situation.members.get(&me) {
-            Some(_) if situation.leads => Role::Leader,
+            Some(_) if situation.leads && situation.available => Role::Leader,
             Some(member) if member.votes => Role::Follower,
             Some(_) => Role::Learner,
             None if slot || place.is_alone() => Role::Candidate,
             None => Role::Observer,
         };
+        let leader = self.heard_leader();
         RegistryStatus {
             id: self.lineage().0,
             role,
-            available: self.leader().is_some() && self.lineage().0.is_some(),
+            available: leader.is_some() && self.lineage().0.is_some(),
             waiting: self.waiting(),
-            leader: self.leader().or(situation.leader),
+            leader,
             term: situation.term,
             applied: self.standing().index(),
             voters: self.voters(),

@@ -5,7 +5,7 @@
 //! say to it, and what both need.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -389,11 +389,8 @@ impl SharedRegistry {
 
     /// The node that leads this one, unless that says itself that it decides nothing.
     pub(super) fn followed_leader(&self) -> Option<NodeId> {
-        let situation = self.situation();
-        if situation.leads {
-            return self.decides().then_some(self.identity.node);
-        }
-        situation.leader.filter(|leader| self.heard.says_to_lead(*leader) != Some(false))
+        let leader = self.situation().followed_leader();
+        leader.filter(|leader| self.heard.says_to_lead(*leader) != Some(false))
     }
 
     /// The node that leads and can be asked: this one, or one that is linked.
@@ -405,6 +402,25 @@ impl SharedRegistry {
         }
         let in_reach = |node: &NodeId| *node != me && self.is_linked(*node);
         followed.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
+    }
+
+    /// The same, if it answers: it may have crashed.
+    pub(super) fn heard_leader(&self) -> Option<NodeId> {
+        let answering = self.answering_nodes();
+        let answers = |leader: &NodeId| *leader == self.identity.node || answering.contains(leader);
+        self.leader().filter(answers)
+    }
+
+    /// What those of the other nodes have said last that answer.
+    pub(super) fn hellos(&self) -> BTreeMap<NodeId, Hello> {
+        let answering = self.answering_nodes();
+        let mut hellos = self.heard.all();
+        hellos.retain(|node, _| answering.contains(node));
+        hellos
+    }
+
+    fn answering_nodes(&self) -> Vec<NodeId> {
+        self.place().carry.as_ref().map(|carry| carry.heard()).unwrap_or_default()
     }
 
     fn is_linked(&self, node: NodeId) -> bool {

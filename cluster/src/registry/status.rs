@@ -16,7 +16,7 @@ pub struct RegistryStatus {
     pub available: bool,
     /// Why not, and what this node waits for.
     pub waiting: Option<Waiting>,
-    /// The node that leads; none if nobody does or nobody is known.
+    /// The node that leads with a quorum, and answers; none if there is none, as far as is known.
     pub leader: Option<NodeId>,
     /// The leader's term; 0 if unknown.
     pub term: u64,
@@ -33,7 +33,7 @@ pub struct RegistryStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It keeps the book and decides for all.
+    /// It keeps the book and decides for all: a quorum follows it.
     Leader,
     /// It keeps the book.
     Follower,

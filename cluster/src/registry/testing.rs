@@ -114,6 +114,8 @@ struct Network {
     deaf: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Pairs without a link, both ways.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Linked nodes that do not answer, as all others see it.
+    silent: Mutex<BTreeSet<NodeId>>,
     answering: TaskTracker,
 }
 
@@ -187,6 +189,12 @@ impl Carry for Line {
 
     fn linked(&self) -> Vec<NodeId> {
         self.network.upgrade().map(|network| network.linked(self.me)).unwrap_or_default()
+    }
+
+    fn heard(&self) -> Vec<NodeId> {
+        let Some(network) = self.network.upgrade() else { return Vec::new() };
+        let silent = network.silent.lock();
+        network.linked(self.me).into_iter().filter(|node| !silent.contains(node)).collect()
     }
 }
 
@@ -334,9 +342,15 @@ impl Cluster {
         self.network.deaf.lock().insert((ids[0], ids[1]));
     }
 
+    /// The links to these nodes fall silent, as all others see it.
+    pub(super) fn silence(&self, numbers: &[usize]) {
+        *self.network.silent.lock() = self.ids(numbers).into_iter().collect();
+    }
+
     /// Mends everything.
     pub(super) fn heal(&self) {
         self.network.deaf.lock().clear();
+        self.network.silent.lock().clear();
         let cut = std::mem::take(&mut *self.network.cut.lock());
         for (one, other) in cut.into_iter().filter(|(one, other)| one < other) {
             self.network.link_up(one, other);

@@ -72,7 +72,7 @@ fn registry_told(registry: &RegistryReport, nodes: &[NodeReport]) -> String {
     };
     let leader = match &registry.leader {
         Some(leader) => format!("led by {}", name(leader)),
-        None => "without a leader".to_owned(),
+        None => "no leader with a quorum".to_owned(),
     };
     let registers = if registry.available { "can be registered" } else { "CANNOT be registered" };
     let mut text = format!(
@@ -378,7 +378,7 @@ gone             -       not yet       -
         registry.waiting =
             Some(crate::admin::Waiting { reason: "start b".into(), seeds: vec!["b".into()] });
         let told = registry_told(&registry, &nodes);
-        for part in ["CANNOT", "without a leader", "has failed: disk", "waiting: start b"] {
+        for part in ["CANNOT", "no leader with a quorum", "has failed: disk", "waiting: start b"] {
             assert!(told.contains(part), "{told}");
         }
     }

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Instant};
 
 use tests::{
     Client, Cluster, Relay,
-    cluster::{in_state, view},
+    cluster::{in_state, registry, view},
     eventually, measured,
     netns::Network,
 };
@@ -30,6 +30,13 @@ pub(crate) async fn start(
         network.host(host).run(|| cluster.add_at(*address, &settings));
     }
     cluster.is_whole().await;
+    // On a busy machine the first election may come later than the links.
+    for node in &cluster.nodes {
+        eventually("names can be registered", || async {
+            registry(node).await["available"] == true
+        })
+        .await;
+    }
     cluster
 }
 

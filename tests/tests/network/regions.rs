@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::{
-    Client, Cluster, drink, every_pair, flood, measured,
+    Client, Cluster, drink, eventually, every_pair, flood, measured,
     netns::Network,
     wan::{Path, Wan},
 };
@@ -31,6 +31,9 @@ const CALM: Path = Path { loss: 0.0, ..OCEAN };
 
 /// No way at all.
 const NO_WAY: Path = Path { cut: true, ..OCEAN };
+
+/// How long a way stands still: the other node is suspect by then, and its link is far from lost.
+const STANDSTILL: Duration = Duration::from_millis(2_300);
 
 /// A payload that makes a message large enough to be recognized by its bytes.
 const LARGE: usize = 30_000;
@@ -237,9 +240,7 @@ fn nothing_is_lost_between_the_others_when_the_gateway_between_regions_crashes()
         let floods = senders.map(|agent| flood(agent, to.clone(), COUNT, 3));
         // Some of it has arrived, and most has not: a broadcast is on its way all the time.
         let half = bytes(gateway) + 20_000;
-        while bytes(gateway) < half {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually("half of it is on its way", || async { bytes(gateway) >= half }).await;
         cluster.nodes[gateway].kill9();
         let killed = Instant::now();
         for drink in drinks {
@@ -249,6 +250,36 @@ fn nothing_is_lost_between_the_others_when_the_gateway_between_regions_crashes()
         for flood in floods {
             flood.await.expect("a sender goes on");
         }
+    });
+}
+
+#[test]
+fn nothing_is_lost_when_the_way_between_two_nodes_stands_still_and_the_gateway_goes_on() {
+    const COUNT: u64 = 1_500;
+    let Some(network) = Network::with(4) else { return };
+    let wan = Wan::between(&network, 7);
+    network.run(async || {
+        let cluster = two_regions(&network, &wan, OCEAN).await;
+        let mut agents = one_each(&cluster, "warm").await;
+        let (first, others) = agents.split_first_mut().expect("four agents");
+        broadcast(first, others, 5).await;
+        drop(agents);
+        let bytes = |to: usize| wan.carried(&[0], &[to]).bytes;
+        let other = if bytes(2) > bytes(3) { 3 } else { 2 };
+
+        let receiver = cluster.nodes[other].agent("far").await;
+        let sender = cluster.nodes[0].agent("from-north").await;
+        let from = vec![sender.id.clone()];
+        let to = vec![receiver.id.clone()];
+        let part = bytes(other) + 20_000;
+        let drink = drink(receiver, from, COUNT);
+        let flood = flood(sender, to, COUNT, 3);
+        eventually("some of it is on its way", || async { bytes(other) > part }).await;
+        wan.set(&[0], &[other], NO_WAY);
+        tokio::time::sleep(STANDSTILL).await;
+        wan.set(&[0], &[other], OCEAN);
+        drink.await.expect("a receiver gets all").fence().await;
+        flood.await.expect("a sender goes on");
     });
 }
 

@@ -12,16 +12,26 @@ use super::kept::Kept;
 use crate::wire::{Broadcast, Data};
 
 /// How many bytes of frames one lane holds back; on all lanes from 100 origins 1.6 GiB at the very
-/// worst, for two seconds.
+/// worst, while they all stand still.
 pub const HELD_BYTES_MAX: usize = 4 << 20;
 
-/// How long a frame is held back; then what it waits for is given up.
-pub const HELD_FOR_MAX: Duration = Duration::from_secs(2);
+/// How long a frame is held back at most; then what it waits for is given up. So long a broadcast
+/// waits for its place if the lane says none: 32 MiB may be before it in the lane, and what is among
+/// them comes too late once the broadcast is delivered. A link that carries nothing is lost long before.
+pub const HELD_FOR_MAX: Duration = Duration::from_secs(30);
+
+/// How long a broadcast whose place has come is waited for, if the origin can be asked for it: it answers
+/// behind all that waits in the lane.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long one is waited for without a link, when nobody can be asked.
+const UNLINKED_FOR: Duration = Duration::from_secs(2);
 
 /// How long a broadcast may be missing before it is asked for: it may be on its way.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long an answer to a request for the same broadcasts is waited for.
+/// How long the answer to a request is waited for; to the next one for the same broadcasts twice as
+/// long, so that a lane that is slow is not buried under repetitions.
 const ASK_AGAIN: Duration = Duration::from_millis(150);
 
 /// How many broadcasts are asked for at once.
@@ -54,6 +64,16 @@ pub struct Missing {
     pub to: u64,
 }
 
+/// A request, and when it may be repeated.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    from: u64,
+    /// No broadcast above this one was asked for by any request.
+    through: u64,
+    again_at: Duration,
+    pause: Duration,
+}
+
 /// One lane of one origin, in one of its lives, in another region.
 #[derive(Debug, Default)]
 pub struct Reception {
@@ -73,13 +93,14 @@ pub struct Reception {
     behind: VecDeque<(u64, Kept)>,
     /// What waits in `early` and `behind`.
     held_bytes: usize,
-    /// Since when it is known that there are broadcasts up to a number that is not reached yet;
-    /// both grow.
-    news: VecDeque<(Duration, u64)>,
+    /// Since when it is known that there are broadcasts that are not reached yet.
+    news: Since,
+    /// Since when the lane has reached their places.
+    due: Since,
     /// What the origin's last ping said.
     pinged: u64,
-    /// Up to where broadcasts were asked for, and when last.
-    asked: Option<(u64, Duration)>,
+    /// What was asked for last.
+    asked: Option<Asked>,
     /// What is to be delivered.
     ready: VecDeque<Kept>,
     missed: u64,
@@ -105,6 +126,8 @@ impl Reception {
             let below = std::mem::replace(&mut self.early, above);
             self.held_bytes -= below.values().map(Kept::bytes).sum::<usize>();
             self.unplaced += below.len() as u64;
+            // A peer that sent before it started has said places that were given up and forgotten.
+            self.expect_placed(now);
         }
         self.place(seq, now);
     }
@@ -144,7 +167,7 @@ impl Reception {
     /// Whether a gateway passes a broadcast on that it got from the origin itself: unless it asked for
     /// it. To be asked before [`broadcast`](Self::broadcast) is called.
     pub fn passes_on(&self, seq: u64) -> bool {
-        self.asked.is_none_or(|(through, _)| seq > through)
+        self.asked.is_none_or(|asked| seq > asked.through)
     }
 
     /// The origin's ping says which was its last broadcast on this lane. Pings overtake the lane, so
@@ -163,14 +186,10 @@ impl Reception {
 
     /// Time has passed: gives up what was waited for too long, and says what to ask the origin for.
     pub fn poll(&mut self, now: Duration) -> Option<Missing> {
-        while let Some((since, seq)) = self.news.front().copied() {
-            if now.saturating_sub(since) < HELD_FOR_MAX {
-                break;
-            }
-            self.news.pop_front();
+        while let Some(seq) = self.overdue(now) {
             self.give_up(seq);
         }
-        let (since, _) = *self.news.front()?;
+        let (since, _) = *self.news.0.front()?;
         if !self.linked || now.saturating_sub(since) < PATIENCE {
             return None;
         }
@@ -204,27 +223,34 @@ impl Reception {
         let seq = seq.min(NUMBER_MAX);
         if seq > self.placed {
             self.placed = seq;
-            self.learn(seq, now);
+            self.expect_placed(now);
             self.advance();
+        }
+    }
+
+    /// From now on the broadcasts that have their place are waited for.
+    fn expect_placed(&mut self, now: Duration) {
+        self.learn(self.placed, now);
+        if !self.is_reached(self.placed) {
+            self.due.note(self.placed, now);
         }
     }
 
     /// There is a broadcast of this number.
     fn learn(&mut self, seq: u64, now: Duration) {
-        if self.next.is_some_and(|next| seq < next) {
-            return;
+        if !self.is_reached(seq) {
+            self.news.note(seq, now);
         }
-        match self.news.back_mut() {
-            Some((_, known)) if *known >= seq => {}
-            Some((since, known)) if now.saturating_sub(*since) < NEWS_GRAIN => *known = seq,
-            _ => self.news.push_back((now, seq)),
-        }
+    }
+
+    /// Whether the broadcast was delivered or given up.
+    fn is_reached(&self, seq: u64) -> bool {
+        self.next.is_some_and(|next| seq < next)
     }
 
     fn take(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
         let seq = broadcast.seq;
-        let is_seen = self.next.is_some_and(|next| seq < next) || self.early.contains_key(&seq);
-        if is_seen || seq > NUMBER_MAX {
+        if self.is_reached(seq) || self.early.contains_key(&seq) || seq > NUMBER_MAX {
             return Verdict::Seen;
         }
         if self.next == Some(seq) && self.has_its_place(seq) && self.ready.is_empty() {
@@ -275,9 +301,12 @@ impl Reception {
             }
         }
         self.next = Some(next);
-        while self.news.front().is_some_and(|(_, seq)| *seq < next) {
-            self.news.pop_front();
-        }
+        self.forget_below(next);
+    }
+
+    fn forget_below(&mut self, next: u64) {
+        self.news.forget_below(next);
+        self.due.forget_below(next);
     }
 
     fn make_ready(&mut self, kept: Option<Kept>) {
@@ -298,11 +327,31 @@ impl Reception {
             self.held_bytes -= first.remove().bytes();
             self.unplaced += 1;
         }
+        self.forget_below(seq.saturating_add(1));
     }
 
-    /// Gives up from the front until what is held is within its bound.
+    /// What was waited for too long: the broadcasts up to this one.
+    fn overdue(&mut self, now: Duration) -> Option<u64> {
+        let (placed, unplaced) = if self.linked {
+            (ANSWERED_WITHIN, HELD_FOR_MAX)
+        } else {
+            (UNLINKED_FOR, UNLINKED_FOR)
+        };
+        let due = self.due.first_above(0, placed, now);
+        due.or_else(|| self.news.first_above(self.placed, unplaced, now))
+    }
+
+    /// Makes room until what is held is within its bound: what has no place yet is forgotten, the last
+    /// first, since it can be asked for when it has; then what is waited for is given up.
     fn keep_bound(&mut self) {
         while self.held_bytes > HELD_BYTES_MAX {
+            let last = self.early.last_entry().filter(|last| {
+                self.linked && self.next.is_some() && *last.key() > self.placed.max(self.given_up)
+            });
+            if let Some(last) = last {
+                self.held_bytes -= last.remove().bytes();
+                continue;
+            }
             let early = self.early.first_key_value().map(|(seq, _)| *seq);
             let behind = self.behind.front().map(|(after, _)| *after);
             let Some(first) = early.into_iter().chain(behind).min() else { break };
@@ -312,17 +361,47 @@ impl Reception {
 
     fn ask(&mut self, now: Duration) -> Option<Missing> {
         let from = self.next?;
-        let known = self.news.back().map(|(_, seq)| *seq)?;
+        let known = self.news.0.back().map(|(_, seq)| *seq)?;
         let first = self.early.first_key_value().map(|(seq, _)| *seq);
         let to = first.map_or(known, |first| first.saturating_sub(1).min(known));
-        let waits =
-            |(through, at): (u64, Duration)| from <= through && now.saturating_sub(at) < ASK_AGAIN;
-        if to < from || self.asked.is_some_and(waits) {
+        let last = self.asked.filter(|asked| from <= asked.through);
+        if to < from || last.is_some_and(|asked| now < asked.again_at) {
             return None;
         }
         let to = to.min(from.saturating_add(ASKED_MAX - 1));
-        self.asked = Some((to.max(self.asked.map_or(0, |(through, _)| through)), now));
+        let pause = match last {
+            Some(Asked { from: same, pause, .. }) if same == from => pause.saturating_mul(2),
+            _ => ASK_AGAIN,
+        };
+        let through = to.max(self.asked.map_or(0, |asked| asked.through));
+        self.asked = Some(Asked { from, through, again_at: now.saturating_add(pause), pause });
         Some(Missing { from, to })
+    }
+}
+
+/// Times, each with the last broadcast that something is true of since then; both grow.
+#[derive(Debug, Default)]
+struct Since(VecDeque<(Duration, u64)>);
+
+impl Since {
+    /// It is true of the broadcasts up to `seq` from now on, unless it was before.
+    fn note(&mut self, seq: u64, now: Duration) {
+        match self.0.back_mut() {
+            Some((_, last)) if *last >= seq => {}
+            Some((since, last)) if now.saturating_sub(*since) < NEWS_GRAIN => *last = seq,
+            _ => self.0.push_back((now, seq)),
+        }
+    }
+
+    /// The first broadcast above `seq` that is listed, if it has been for `patience`.
+    fn first_above(&self, seq: u64, patience: Duration, now: Duration) -> Option<u64> {
+        let (since, last) = self.0.get(self.0.partition_point(|(_, last)| *last <= seq))?;
+        (now.saturating_sub(*since) >= patience).then_some(*last)
+    }
+
+    /// Only broadcasts from `next` on count.
+    fn forget_below(&mut self, next: u64) {
+        while self.0.pop_front_if(|(_, seq)| *seq < next).is_some() {}
     }
 }
 
@@ -375,6 +454,61 @@ mod tests {
         assert_eq!(reception.follow(&FENCE), Verdict::Deliver, "only messages can be late");
         reception.start(1, HELD_FOR_MAX);
         assert_eq!(reception.follow(&direct()), Verdict::Deliver, "sent after it");
+    }
+
+    #[test]
+    fn no_broadcast_overtakes_a_lane_that_is_slow() {
+        let (mut reception, late) = (started(0), MS * 29_999);
+        assert_eq!(reception.relayed(&message(1, b""), Duration::ZERO), Verdict::Held);
+        reception.poll(late);
+        assert!(released(&mut reception).is_empty(), "what was sent before it is in the lane");
+        assert_eq!(reception.follow(&direct()), Verdict::Deliver);
+        reception.start(1, late);
+        assert_eq!(released(&mut reception), [1]);
+        assert_eq!(reception.take_missed(), 0);
+    }
+
+    #[test]
+    fn what_a_slow_lane_places_late_can_be_asked_for_then() {
+        let (mut reception, late) = (started(0), MS * 29_999);
+        reception.relayed(&message(2, b""), Duration::ZERO);
+        reception.poll(MS * 50);
+        reception.start(2, late);
+        assert_eq!(reception.poll(late), Some(Missing { from: 1, to: 1 }));
+        let answered = late + MS * 7_999;
+        reception.poll(answered);
+        assert_eq!(reception.broadcast(&message(1, b""), answered), Verdict::Deliver);
+        assert_eq!((released(&mut reception), reception.take_missed()), (vec![2], 0));
+    }
+
+    #[test]
+    fn what_has_no_place_yet_makes_room_and_is_asked_for_again() {
+        let (mut reception, now) = (started(0), Duration::ZERO);
+        let large = vec![0; HELD_BYTES_MAX / 3];
+        for seq in [1, 2, 3, 4] {
+            reception.relayed(&message(seq, &large), now);
+        }
+        assert!(released(&mut reception).is_empty() && reception.held_bytes() <= HELD_BYTES_MAX);
+        assert_eq!(reception.follow(&direct()), Verdict::Deliver, "it is in its place still");
+        reception.start(4, MS);
+        assert_eq!(released(&mut reception), [1, 2]);
+        assert_eq!(reception.poll(MS * 60), Some(Missing { from: 3, to: 4 }));
+        for seq in [3, 4] {
+            assert_eq!(reception.broadcast(&message(seq, &large), MS * 70), Verdict::Deliver);
+        }
+        assert_eq!((reception.held_bytes(), reception.take_missed()), (0, 0));
+    }
+
+    #[test]
+    fn a_request_is_repeated_less_and_less_often_until_something_comes() {
+        let mut reception = started(0);
+        reception.start(3, Duration::ZERO);
+        let asked = |reception: &mut Reception, from: u32, to: u32| -> Vec<u32> {
+            (from..to).step_by(50).filter(|ms| reception.poll(MS * *ms).is_some()).collect()
+        };
+        assert_eq!(asked(&mut reception, 50, 4_000), [50, 200, 500, 1_100, 2_300]);
+        reception.broadcast(&message(1, b""), MS * 4_000);
+        assert_eq!(asked(&mut reception, 4_750, 5_000), [4_750, 4_900], "two are missing still");
     }
 
     #[test]
@@ -443,6 +577,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_placed_before_the_start_is_not_waited_for_without_end() {
+        let mut reception = Reception::default();
+        assert_eq!(reception.broadcast(&message(51, b""), Duration::ZERO), Verdict::Held);
+        reception.poll(HELD_FOR_MAX);
+        reception.start(0, HELD_FOR_MAX);
+        assert_eq!(
+            reception.follow(&direct()),
+            Verdict::Held,
+            "the lane says that it is behind 51"
+        );
+        reception.poll(HELD_FOR_MAX * 2);
+        assert_eq!((released(&mut reception), reception.held_bytes()), (vec![0], 0));
+    }
+
+    #[test]
     fn a_gap_is_asked_for_when_it_is_old_enough_and_not_too_often() {
         let mut reception = started(0);
         reception.start(2, MS * 10);
@@ -478,15 +627,29 @@ mod tests {
         assert_eq!(reception.follow(&FENCE), Verdict::Held);
         reception.relayed(&message(2, b""), MS * 5);
         reception.relayed(&message(5, b""), MS * 100);
-        reception.poll(HELD_FOR_MAX);
+        reception.poll(MS * 7_999);
+        assert!(released(&mut reception).is_empty());
+        reception.poll(ANSWERED_WITHIN);
         assert_eq!(released(&mut reception), [2, 0]);
         assert_eq!(reception.take_missed(), 2);
-        assert_eq!(reception.relayed(&message(1, b""), HELD_FOR_MAX), Verdict::Seen);
+        assert_eq!(reception.relayed(&message(1, b""), ANSWERED_WITHIN), Verdict::Seen);
         reception.poll(HELD_FOR_MAX + MS * 99);
         assert!(released(&mut reception).is_empty());
         reception.poll(HELD_FOR_MAX + MS * 100);
         assert_eq!(released(&mut reception), [5], "its place is given up too");
         assert_eq!((reception.take_missed(), reception.held_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn without_a_link_nobody_can_be_asked_and_less_is_waited() {
+        let mut reception = started(0);
+        reception.start(3, Duration::ZERO);
+        reception.relayed(&message(2, b""), Duration::ZERO);
+        reception.poll(UNLINKED_FOR);
+        assert!(released(&mut reception).is_empty());
+        reception.link_lost();
+        reception.poll(UNLINKED_FOR);
+        assert_eq!((released(&mut reception), reception.take_missed()), (vec![2], 2));
     }
 
     #[test]
@@ -562,7 +725,7 @@ mod tests {
                 let held = reception.early.values().chain(reception.behind.iter().map(|(_, kept)| kept));
                 prop_assert_eq!(held.map(Kept::bytes).sum::<usize>(), reception.held_bytes());
                 prop_assert!(reception.held_bytes() <= HELD_BYTES_MAX);
-                prop_assert!(reception.news.len() <= 201);
+                prop_assert!(reception.news.0.len() <= 201 && reception.due.0.len() <= 201);
             }
             reception.poll(now + HELD_FOR_MAX);
             released(&mut reception);

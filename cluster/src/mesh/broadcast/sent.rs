@@ -10,8 +10,8 @@ use crate::wire::Broadcast;
 /// MiB.
 pub const RETAINED_BYTES_MAX: usize = 8 << 20;
 
-/// How long they are kept: longer than any receiver waits for one.
-pub const RETAINED_FOR: Duration = Duration::from_secs(10);
+/// How long they are kept: as long as a receiver may wait for its lane to say that there are any.
+pub const RETAINED_FOR: Duration = Duration::from_secs(30);
 
 /// How many bytes one `Resend` is answered with, if they are more than one broadcast: who missed more
 /// asks again, so that a slow link is not buried under what it is slow with.
