@@ -42,6 +42,20 @@ pub(crate) enum FileError {
     Unreadable(String),
 }
 
+impl From<DatabaseError> for FileError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            DatabaseError::Storage(StorageError::Io(error))
+                if error.kind() != io::ErrorKind::InvalidData =>
+            {
+                Self::Io(error)
+            }
+            other => Self::Unreadable(other.to_string()),
+        }
+    }
+}
+
 /// Gives the database, again and again: after an I/O error redb wants to be opened anew.
 pub(crate) trait Source: Send + 'static {
     fn open(&self) -> Result<Database, FileError>;
@@ -130,17 +144,7 @@ impl Source for DatabaseFile {
         clear_unfinished(&mut file).map_err(FileError::Io)?;
         let opened = FileBackend::new(file)
             .and_then(|file| builder(self.cache_bytes).create_with_backend(file));
-        opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                FileError::InUse
-            }
-            DatabaseError::Storage(StorageError::Io(error))
-                if error.kind() != io::ErrorKind::InvalidData =>
-            {
-                FileError::Io(error)
-            }
-            other => FileError::Unreadable(other.to_string()),
-        })
+        Ok(opened?)
     }
 
     fn path(&self) -> &Path {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{answers::Answers, questions::Questions};
 use crate::{
@@ -37,6 +37,9 @@ const TICKS_PER_PING: u64 = 10;
 
 /// How often links are looked at for silence, in ticks.
 const TICKS_PER_LOOK: u64 = 5;
+
+/// How long the answers that are worked on are waited for at the end.
+const ANSWERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the engine is told that time passes.
 const TICK: Duration = Duration::from_millis(50);
@@ -118,12 +121,15 @@ pub struct Tasks<R> {
 struct Outward(ArcSwapOption<Links>);
 
 /// The engine and the links hold each other until this is dropped, whether the tasks have come to
-/// their end or not.
-struct Circle(Arc<Outward>);
+/// their end or not; so do answers that are worked on.
+struct Circle {
+    outward: Arc<Outward>,
+    _answers: DropGuard,
+}
 
 impl Drop for Circle {
     fn drop(&mut self) {
-        self.0.0.store(None);
+        self.outward.0.store(None);
     }
 }
 
@@ -152,7 +158,7 @@ impl Peering {
         let events: Arc<dyn LinkEvents> = Arc::new(Arc::clone(&peering));
         let links = Links::new(introduction, cluster, transport, events, clock);
         outward.0.store(Some(Arc::clone(&links)));
-        let circle = Circle(outward);
+        let circle = Circle { outward, _answers: peering.answers.end() };
         let tasks = Tasks { peering: Arc::clone(&peering), links, driver, resolver, circle };
         (peering, tasks)
     }
@@ -291,12 +297,12 @@ impl Peering {
     /// Answers a peer's question by a task of its own; one too many is not answered, nor one at which
     /// the task panics.
     fn answer(self: &Arc<Self>, from: Incarnation, ask: u64, body: Vec<u8>) {
-        let (peering, noticing) = (Arc::clone(self), Arc::clone(self));
+        let (peering, noticing, bytes) = (Arc::clone(self), Arc::clone(self), body.len());
         let answer = async move {
             let body = peering.application.asked(from, body).await;
             peering.outward.control(from.node, &Control::Answer { ask, body });
         };
-        self.answers.spawn(answer, move |panic| {
+        self.answers.spawn(bytes, answer, move |panic| {
             noticing.with_counters(LinkCounters::panicked);
             tracing::error!(%from, panic, "answering a peer's question panicked: this is a bug");
         });
@@ -326,7 +332,8 @@ impl<R: Resolve> Tasks<R> {
             links.run(end.clone()).await;
         };
         let (outcome, ()) = tokio::join!(thinking, carrying);
-        peering.answers.close();
+        // They end where they wait next; one that computes for so long is left to itself.
+        let _ = timeout(ANSWERS_PATIENCE, peering.answers.close()).await;
         drop(circle);
         outcome
     }

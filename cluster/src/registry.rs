@@ -16,6 +16,8 @@ mod carry;
 #[cfg(test)]
 mod cluster_tests;
 mod command;
+#[cfg(test)]
+mod conformance;
 mod consensus;
 mod deciding;
 mod disk;
@@ -30,6 +32,7 @@ mod image;
 mod keys;
 mod log;
 mod machine;
+#[cfg(any(test, feature = "memory"))]
 mod memory;
 mod message;
 mod network;
@@ -65,6 +68,7 @@ pub use backup::{BackupError, BackupHeader, BackupReader, BackupWriter, SealErro
 pub use carry::Carry;
 pub use command::{Claim, RegistryId};
 pub use hello::slots as voter_slots;
+#[cfg(any(test, feature = "memory"))]
 pub use memory::MemoryRegistry;
 pub use restoring::{
     OfflineBackup, OfflineError, RestoreError, Restored, back_up_offline, restore,

@@ -94,8 +94,7 @@ impl StorageBackend for TestDisk {
 impl Source for TestDisk {
     fn open(&self) -> Result<Database, FileError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
-        let opened = database::builder(1 << 20).create_with_backend(self.clone());
-        opened.map_err(|error| FileError::Unreadable(error.to_string()))
+        Ok(database::builder(1 << 20).create_with_backend(self.clone())?)
     }
 
     fn path(&self) -> &Path {

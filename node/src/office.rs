@@ -143,20 +143,15 @@ fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], body].concat()
 }
 
-fn of_registry(bodies: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
-    bodies.into_iter().map(|body| tagged(tag::REGISTRY, &body))
-}
-
 #[async_trait]
 impl Application for Office {
     fn allegiance(&self) -> Option<Allegiance> {
         self.registry.as_ref()?.allegiance()
     }
 
-    fn linked(&self, peer: &Introduction) -> Vec<Vec<u8>> {
-        let registry = self.registry.as_ref();
-        let first = registry.map(|registry| registry.linked(peer.incarnation.node));
-        let mut first: Vec<_> = of_registry(first.unwrap_or_default()).collect();
+    fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
+        let first = self.registry.as_ref().map(|registry| registry.first_word());
+        let mut first: Vec<_> = first.iter().map(|body| tagged(tag::REGISTRY, body)).collect();
         if let Some(relay) = self.relay.upgrade() {
             let digest = relay.subscriptions.read().digest();
             first.push(tagged(tag::SUBSCRIPTIONS, &digest));
@@ -182,7 +177,8 @@ impl Application for Office {
         match (&self.registry, body.split_first()) {
             (_, Some((&tag::SUBSCRIPTIONS, body))) => self.told_subscriptions(from, body),
             (Some(registry), Some((&tag::REGISTRY, body))) => {
-                of_registry(registry.told(from.node, body)).collect()
+                let answer = registry.told(from.node, body);
+                answer.iter().map(|body| tagged(tag::REGISTRY, body)).collect()
             }
             _ => Vec::new(),
         }

@@ -23,6 +23,11 @@ use crate::{AgentId, UnixMillis, token::Serial};
 /// How long the claim of a released name is remembered: twice as long as leaders take it for new.
 const RELEASED_KEPT: Duration = Duration::from_mins(1);
 
+/// How long a revocation is remembered behind the end of all tokens that it touches: as far as the log's
+/// time may be ahead of the nodes' clocks, since some leader's clock once was, without a revoked token's
+/// being good again.
+const REVOCATION_KEPT: Duration = Duration::from_hours(7 * 24);
+
 /// How often, in log time, what has expired is dropped: whenever the time passes a multiple of it.
 const FORGET_EVERY_MILLIS: u64 = 60_000;
 
@@ -207,7 +212,7 @@ impl<'t> Book<'t> {
         if !(1..=self.head.serial.0).contains(&serial.0) {
             return Ok(Outcome::UnknownToken);
         }
-        let entry = RevokedEntry { until: serial, forget_at: self.head.tokens_end };
+        let entry = RevokedEntry { until: serial, forget_at: self.forget_at() };
         self.revoked_tokens.insert(serial.0, entry.to_bytes().as_slice())?;
         self.facts.tokens.insert(serial, true);
         Ok(Outcome::Done)
@@ -217,10 +222,15 @@ impl<'t> Book<'t> {
         let Some(AgentEntry { serial: until, .. }) = self.entry(&agent)? else {
             return Ok(Outcome::UnknownAgent);
         };
-        let entry = RevokedEntry { until, forget_at: self.head.tokens_end };
+        let entry = RevokedEntry { until, forget_at: self.forget_at() };
         self.revoked_agents.insert(agent.as_str(), entry.to_bytes().as_slice())?;
         self.facts.agents.insert(agent, Some(until));
         Ok(Outcome::Done)
+    }
+
+    /// When a revocation made now may be forgotten.
+    fn forget_at(&self) -> UnixMillis {
+        self.head.tokens_end.plus(REVOCATION_KEPT)
     }
 
     fn set_ban(&mut self, agent: AgentId, banned: bool) -> Result<Outcome, StoreError> {
@@ -288,7 +298,7 @@ impl<'t> Book<'t> {
         let version = self.head.vault_version;
         if let Some(value) = &value {
             let place = Place(VAULT_PLACE, key.as_bytes());
-            let sealed = self.sealing.seal(place, &value.0);
+            let sealed = self.sealing.seal(place, &value.0)?;
             let record = VaultRecord { version, audience }.to_bytes(&sealed);
             self.vault.insert(key.as_str(), record.as_slice())?;
         } else {

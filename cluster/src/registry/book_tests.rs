@@ -157,7 +157,7 @@ async fn a_revocation_touches_what_was_issued_before() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_forgotten_when_all_its_tokens_have_expired() {
+async fn a_revocation_is_forgotten_long_after_all_its_tokens_have_expired() {
     let mut bench = Bench::founded().await;
     let expires = NOW.plus(Duration::from_hours(1));
     let short =
@@ -165,9 +165,10 @@ async fn a_revocation_is_forgotten_when_all_its_tokens_have_expired() {
     bench.one(short).await;
     bench.one(Command::Revoke(Revocation::Token(Serial(1)))).await;
     bench.one(Command::Revoke(Revocation::Agent(id("abc")))).await;
-    bench.at(expires, Vec::new()).await;
+    // A leader's clock may have been days ahead, and the log's time does not go back.
+    bench.at(expires.plus(Duration::from_hours(6 * 24)), Vec::new()).await;
     assert_eq!(bench.news().tokens.len() + bench.news().agents.len(), 0);
-    bench.at(expires.plus(Duration::from_secs(61)), Vec::new()).await;
+    bench.at(expires.plus(Duration::from_hours(8 * 24)), Vec::new()).await;
     assert_eq!(bench.news().tokens, [(Serial(1), false)].into());
     assert_eq!(bench.news().agents, [(id("abc"), None)].into());
     let (_, all) = bench.store.memory().unwrap();

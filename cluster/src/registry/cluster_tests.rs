@@ -165,6 +165,15 @@ async fn without_a_quorum_nothing_is_taken() {
     });
     let [one, other] = tried;
     tokio::join!(one, other);
+    let alone = [leader, 3].map(|number| cluster.node(number).clone());
+    until("both say so", || alone.iter().all(|node| !node.status().available)).await;
+    let logged = || alone[0].consensus().unwrap().situation().last;
+    let before = logged();
+    for node in &alone {
+        let outcome = within(ANSWER_MAX, node.register(Some(id("wanted")), Claim::random())).await;
+        assert!(matches!(outcome, Err(RegisterError::Unavailable(_))));
+    }
+    assert_eq!(logged(), before, "a leader that nobody follows fills its log");
     cluster.heal();
     cluster.agree().await;
     until("names are given back", || {
@@ -381,6 +390,83 @@ async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
     cluster.heal();
     leader.spread(Duration::from_secs(5)).await.unwrap();
     assert_eq!(cluster.node(3).get("acme").unwrap().value[0], 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_hears_only_another_follower_keeps_the_voters_secrets() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, late) = (cluster.leader(), cluster.follower());
+    let other = (0..3).find(|it| ![leader, late].contains(it)).unwrap();
+    let value = Some(zeroize::Zeroizing::new(vec![7; 100]));
+    let version = cluster.node(leader).put("account", 0, value, Audience::Voters).await.unwrap();
+    let kept = || cluster.node(late).get("account").map(|entry| entry.version);
+    until("its own book has it", || kept() == Some(version)).await;
+    cluster.part(&[late]);
+    cluster.node(leader).register(Some(id("meanwhile")), Claim::random()).await.unwrap();
+    let index = cluster.node(leader).standing().index();
+    cluster.relink(late, other);
+    until("it has the other's view", || cluster.node(late).standing().index() == index).await;
+    assert_eq!(kept(), Some(version));
+    cluster.heal();
+    cluster.agree().await;
+    assert_eq!(kept(), Some(version));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_out_of_its_leaders_reach_hears_of_revocations_from_another() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, deaf) = (cluster.leader(), cluster.follower());
+    let mut grants = Vec::new();
+    for name in ["before", "after"] {
+        let token = cluster.node(leader).register(Some(id(name)), Claim::random()).await;
+        grants.push(cluster.node(leader).verify(&token.unwrap().token, NOW).unwrap());
+    }
+    cluster.agree().await;
+    cluster.cut(leader, deaf);
+    cluster.node(leader).revoke(Revocation::Agent(id("before"))).await.unwrap();
+    let node = cluster.node(deaf);
+    until("it hears of what it missed", || node.is_revoked(&grants[0])).await;
+    cluster.node(leader).revoke(Revocation::Agent(id("after"))).await.unwrap();
+    until("it hears the news", || node.is_revoked(&grants[1])).await;
+    assert!(*cluster.node(leader).leads().borrow(), "it was heard from a follower");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_whose_answer_is_lost_is_not_answered_as_if_it_had_been_made_before() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader();
+    cluster.deafen(leader, 3);
+    let outcome = cluster.node(3).import(vec![id("wanted")]).await;
+    let Err(AdminError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("not known"), "{why}");
+    let made = || cluster.node(leader).store().agent(&id("wanted")).unwrap().is_some();
+    until("it is made all the same", made).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_works_on_many_requests_turns_others_away_and_leads_on() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.node(cluster.leader());
+    let all = u32::try_from(shared::REQUESTS_MAX).unwrap();
+    let worked_on = leader.requests.try_acquire_many(all).unwrap();
+    let refused = cluster.node(3).register(Some(id("wanted")), Claim::random()).await;
+    let Err(RegisterError::Unavailable(why)) = refused else { panic!("registered") };
+    assert!(why.contains("too many requests"), "{why}");
+    leader.register(Some(id("its-own")), Claim::random()).await.unwrap();
+    drop(worked_on);
+    cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_no_book_says_who_does() {
+    let cluster = Cluster::of(3, 1).await;
+    let seeds = || {
+        let voters = cluster.node(3).status().voters.into_iter();
+        voters.map(|voter| voter.seed).collect::<std::collections::BTreeSet<_>>()
+    };
+    until("it knows of all", || seeds().len() == 3).await;
+    let Err(AdminError::Refused(why)) = cluster.node(3).export().await else { panic!("exported") };
+    assert!(seeds().iter().all(|seed| why.contains(seed)), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

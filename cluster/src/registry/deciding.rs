@@ -35,6 +35,7 @@ pub(super) enum Failure {
     Busy,
     #[error("a majority of its voters has not confirmed it in time")]
     Late,
+    /// It was proposed, and perhaps decided.
     #[error("{0}")]
     Undecided(String),
     #[error("it is not founded yet")]
@@ -53,10 +54,9 @@ impl Failure {
 impl SharedRegistry {
     /// Does what is asked, if this node leads; or answers from its own book what any voter can.
     pub(super) async fn carry_out(&self, request: Request, patience: Duration) -> Answer {
-        let leads = self.situation().leads;
-        let may_answer = leads || self.keeps_book() && request.is_for_any_voter();
+        let may_answer = self.decides() || self.keeps_book() && request.is_for_any_voter();
         if !may_answer {
-            return Answer::NotLeader(self.situation().leader);
+            return Answer::NotLeader(self.followed_leader());
         }
         let done = timeout(patience, self.carry_out_now(request)).await;
         done.unwrap_or(Err(Failure::Late)).unwrap_or_else(|failure| Answer::Unavailable {
@@ -131,7 +131,8 @@ impl SharedRegistry {
     /// Signs what was decided. Only voters have the key.
     fn sign(&self, issued: Issued) -> Result<Answer, Failure> {
         let Issued { agent, serial, issued_at, expires } = issued;
-        let signer = self.signer()?.ok_or(Failure::Unfounded)?;
+        let signer =
+            self.signer().map_err(|error| after_decision(&error))?.ok_or(Failure::Unfit)?;
         let token = signer.issue(&agent, serial, issued_at, expires)?;
         Ok(Answer::Registered { agent, token })
     }
@@ -142,7 +143,7 @@ impl SharedRegistry {
         let Outcome::Key(signs) = self.decide(Command::AddKey { secret, retires_at }).await? else {
             return Err(Failure::Unfit);
         };
-        let keys = self.store().keys()?;
+        let keys = self.store().keys().map_err(|error| after_decision(&error))?;
         let signs = keys.iter().find(|key| key.id == signs);
         let before = |key: &&KeyInfo| signs.is_some_and(|signs| key.id < signs.id);
         let retires = keys.iter().filter(before).max_by_key(|key| key.id);
@@ -166,5 +167,37 @@ impl SharedRegistry {
 
     fn expiry(&self) -> Option<UnixMillis> {
         self.token_ttl().map(|ttl| self.now().plus(ttl))
+    }
+}
+
+/// The book cannot be read any more, but what was asked for has been done.
+fn after_decision(error: &StoreError) -> Failure {
+    Failure::Undecided(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::{
+        super::{
+            AtRest,
+            testing::{NOW, Running, TestClock},
+        },
+        *,
+    };
+    use crate::{test_disk::TestDisk, token::Serial};
+
+    #[tokio::test]
+    async fn what_was_decided_and_cannot_be_signed_may_have_been_done() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
+        let at_rest = AtRest::open(dir.path(), None, None).unwrap();
+        let settings = TestClock::new().settings(at_rest, None);
+        let registry = SharedRegistry::open_source(disk, dir.path(), false, settings).unwrap();
+        let running = Running::alone(registry).await;
+        running.store().close().await;
+        let agent = "abc".parse().unwrap();
+        let issued = Issued { agent, serial: Serial(1), issued_at: NOW, expires: None };
+        let failure = running.sign(issued).unwrap_err();
+        assert!(failure.is_unknown(), "{failure:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Opening the registry's file: founding a node in it, taking over what the release before wrote, and
 //! finding the key that what is secret in it was sealed with.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use zeroize::Zeroizing;
@@ -14,6 +14,7 @@ use super::{
     keys::{self, Keys},
     raft::{LogId, Membership, VoterAddress},
     record::{RevokedEntry, VaultRecord},
+    saved,
     sealing::{AtRest, Place, Sealing},
     store::OpenError,
     tables::{self, Head, Reading, StoreError, meta, number, put_meta},
@@ -27,6 +28,10 @@ use crate::{
 
 /// The file's name in the data directory.
 const FILE: &str = "registry.redb";
+
+/// Files that show that there was a registry: each start makes the subscriptions' after it, and only
+/// who knows of one saves a view.
+pub(super) const TRACES: [&str; 2] = [subscription_store::FILE, saved::FILE];
 
 /// What redb may keep of the file in memory.
 const CACHE_BYTES: usize = 16 << 20;
@@ -64,6 +69,19 @@ pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
             OpenError::Unreadable { file: source.path().to_owned(), reason }
         }
     })
+}
+
+/// Why a file that was opened is of no use: the system does not let it be read or written, or it is
+/// damaged.
+pub(super) fn unusable(source: &impl Source, error: StoreError) -> OpenError {
+    match error {
+        StoreError::Io(kind, text) => {
+            OpenError::Io { dir: source.dir().to_owned(), source: io::Error::new(kind, text) }
+        }
+        other => {
+            OpenError::Unreadable { file: source.path().to_owned(), reason: other.to_string() }
+        }
+    }
 }
 
 /// Makes the file a node's if it is empty, takes over what an older release wrote, seals anew what a
@@ -107,14 +125,29 @@ pub(super) fn memory(
     }
     for row in transaction.open_table(tables::VAULT)?.iter()? {
         let (key, record) = row?;
-        let record = image::vault_unsealed(sealing, key.value(), record.value())?;
-        let (VaultRecord { version, audience }, value) =
-            VaultRecord::from_bytes(&record).ok_or(StoreError::Damaged("vault"))?;
-        let value = Some(Secret(Zeroizing::new(value.to_vec())));
-        facts.vault.insert(key.value().to_owned(), VaultFact { audience, version, value });
+        let fact = vault_fact(sealing, key.value(), record.value())?;
+        facts.vault.insert(key.value().to_owned(), fact);
     }
     let applied = transaction.applied()?;
     Ok((applied.map_or(0, |id| id.index), facts))
+}
+
+/// The value at `key` in the vault; none if there is none.
+pub(super) fn vault(
+    transaction: &ReadTransaction,
+    sealing: &Sealing,
+    key: &str,
+) -> Result<Option<VaultFact>, StoreError> {
+    let stored = transaction.open_table(tables::VAULT)?.get(key)?;
+    stored.map(|record| vault_fact(sealing, key, record.value())).transpose()
+}
+
+fn vault_fact(sealing: &Sealing, key: &str, record: &[u8]) -> Result<VaultFact, StoreError> {
+    let record = image::vault_unsealed(sealing, key, record)?;
+    let (VaultRecord { version, audience }, value) =
+        VaultRecord::from_bytes(&record).ok_or(StoreError::Damaged("vault"))?;
+    let value = Some(Secret(Zeroizing::new(value.to_vec())));
+    Ok(VaultFact { audience, version, value })
 }
 
 /// Makes this node the only one that keeps the book, which becomes as if it had been founded with it.
@@ -160,7 +193,7 @@ fn make(transaction: &WriteTransaction, sealing: &Sealing) -> Result<(), StoreEr
     meta.insert(META_SCHEMA, tables::SCHEMA.to_be_bytes().as_slice())?;
     meta.insert(meta::NODE, rand::random::<u64>().to_be_bytes().as_slice())?;
     meta.insert(meta::GENERATION, 0_u64.to_be_bytes().as_slice())?;
-    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED).as_slice())?;
+    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED)?.as_slice())?;
     tables::make(transaction)
 }
 
@@ -186,7 +219,7 @@ fn migrate(
         meta.remove(former)?;
     }
     meta.insert(META_SCHEMA, tables::SCHEMA.to_be_bytes().as_slice())?;
-    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED).as_slice())?;
+    meta.insert(meta::SEAL, sealing.seal(SEAL, SEALED)?.as_slice())?;
     let node = NodeId(number(&meta, meta::NODE)?);
     drop(meta);
     tables::make(transaction)?;
@@ -230,7 +263,7 @@ fn reseal(
     former: &Sealing,
     present: &Sealing,
 ) -> Result<(), StoreError> {
-    transaction.open_table(META)?.insert(meta::SEAL, present.seal(SEAL, SEALED).as_slice())?;
+    transaction.open_table(META)?.insert(meta::SEAL, present.seal(SEAL, SEALED)?.as_slice())?;
     let mut log = transaction.open_table(tables::LOG)?;
     let mut indices = Vec::new();
     for row in log.iter()? {
@@ -241,7 +274,7 @@ fn reseal(
         let place = Place(tables::LOG_PLACE, &key);
         let opened = log.get(index)?.and_then(|sealed| former.open(place, sealed.value()));
         let opened = opened.ok_or(StoreError::Unsealable("log"))?;
-        log.insert(index, present.seal(place, &opened).as_slice())?;
+        log.insert(index, present.seal(place, &opened)?.as_slice())?;
     }
     let mut keys = transaction.open_table(tables::KEYS)?;
     let mut records = Vec::new();
@@ -287,11 +320,11 @@ impl Unfit {
             Self::Sealed => return OpenError::Sealed { file },
             Self::Foreign => "it holds something else".to_owned(),
             Self::Lost => format!(
-                "it is empty or was missing, though {} beside it shows that there was a registry; \
-                 to start anew, move that away too",
-                subscription_store::FILE
+                "it is empty or was missing, though what lies beside it shows that there was a \
+                 registry; to start anew, move {} away too",
+                TRACES.join(" and ")
             ),
-            Self::Store(error) => error.to_string(),
+            Self::Store(error) => return unusable(source, error),
         };
         OpenError::Unreadable { file, reason }
     }

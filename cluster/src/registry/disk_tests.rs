@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot be set up has failed
 
 use std::{
+    path::Path,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
@@ -13,7 +14,10 @@ use super::{
     testing::{NOW, Running, id, until},
     *,
 };
-use crate::test_disk::TestDisk;
+use crate::{
+    database::{FileError, Source},
+    test_disk::TestDisk,
+};
 
 /// A registry on a disk in memory, which proposes nothing while the gate is locked.
 struct Bench {
@@ -79,6 +83,35 @@ async fn a_full_disk_refuses_and_leaves_no_trace() {
     let after = registry.register(Some(id("refused")), Claim::random()).await.unwrap();
     assert!(bench.verify(&after.token).is_ok());
     assert_eq!(registry.registered_agents(), 2);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_not_taken_for_a_damaged_file() {
+    struct FullOnceOpen(TestDisk);
+
+    impl Source for FullOnceOpen {
+        fn open(&self) -> Result<redb::Database, FileError> {
+            let opened = self.0.open()?;
+            self.0.full.store(true, Ordering::SeqCst);
+            Ok(opened)
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+    }
+
+    let (dir, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
+    let settings =
+        || Settings { token_ttl: None, now: Arc::new(|| NOW), at_rest: AtRest::generate() };
+    for when in ["while it is opened", "before"] {
+        let source = FullOnceOpen(disk.clone());
+        let opened = SharedRegistry::open_source(source, dir.path(), false, settings());
+        let error = opened.err().unwrap();
+        let OpenError::Io { source, .. } = &error else { panic!("{when}: {error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        assert!(source.to_string().contains("no space left"), "{source}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

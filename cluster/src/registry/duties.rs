@@ -104,7 +104,7 @@ async fn tend(
              start {}",
             seeds.join(", ")
         );
-        let lost = !situation.available && !seeds.is_empty();
+        let lost = registry.followed_leader().is_none() && !seeds.is_empty();
         return if lost { Next::Wait(Waiting { reason, seeds }, TELL_AGAIN) } else { Next::Rest };
     }
     let again = if registry.leader().is_some() { REMIND } else { TELL_AGAIN };

@@ -22,8 +22,9 @@ use super::{
     KeyRotation, RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, Vault,
     VaultEntry, VaultError, VoterChange, VoterStatus,
     command::Secret,
+    consensus::Member,
     deciding::AGENTS_MAX,
-    hello::Part,
+    hello::{Hello, Part},
     image::Image,
     message::{self, Question},
     request::{Answer, Request},
@@ -36,13 +37,14 @@ use crate::{
 };
 
 /// How many assigned ids may turn out to be taken before something must be wrong: there are 36^10.
-const ASSIGN_ATTEMPTS: u8 = 16;
+pub(super) const ASSIGN_ATTEMPTS: u8 = 16;
 
 /// Digits and letters of an assigned id, behind `agent-` (PROTOCOL section 2).
 const ASSIGNED_CHARS: usize = 10;
 
-/// How long an id that is free is looked for.
-const ASSIGN_PATIENCE: Duration = Duration::from_millis(1_800);
+/// How long an id that is free is looked for: longer than a request is tried, so that a single one that
+/// fails says why.
+const ASSIGN_PATIENCE: Duration = Duration::from_millis(1_900);
 
 /// How long a node is waited for that is asked what it knows, and after how long it is asked again.
 const APPLIED_PATIENCE: Duration = Duration::from_millis(500);
@@ -99,14 +101,6 @@ impl Registry for SharedRegistry {
             None if slot || place.is_alone() => Role::Candidate,
             None => Role::Observer,
         };
-        let mut voters: Vec<_> = situation.members.iter().collect();
-        voters.sort_by_key(|(_, member)| !member.votes);
-        let voter = |(node, member): (&NodeId, &super::consensus::Member)| VoterStatus {
-            node: *node,
-            seed: member.address.seed.clone(),
-            votes: member.votes,
-            lag: member.lag,
-        };
         let leader = self.heard_leader();
         RegistryStatus {
             id: self.lineage().0,
@@ -116,13 +110,38 @@ impl Registry for SharedRegistry {
             leader,
             term: situation.term,
             applied: self.standing().index(),
-            voters: voters.into_iter().map(voter).collect(),
+            voters: self.voters(),
             failure: self.failure(),
         }
     }
 }
 
 impl SharedRegistry {
+    /// Who keeps the book: as its members know, or as this node has heard of those that are linked.
+    fn voters(&self) -> Vec<VoterStatus> {
+        let situation = self.situation();
+        let mut voters: Vec<_> = if situation.members.contains_key(&self.identity().node) {
+            let status = |(node, member): (&NodeId, &Member)| VoterStatus {
+                node: *node,
+                seed: member.address.seed.clone(),
+                votes: member.votes,
+                lag: member.lag,
+            };
+            situation.members.iter().map(status).collect()
+        } else {
+            let heard = self.heard().all().into_iter().filter(|(_, hello)| hello.voter);
+            let status = |(node, hello): (NodeId, Hello)| VoterStatus {
+                node,
+                seed: hello.part.seed().unwrap_or_default().to_owned(),
+                votes: true,
+                lag: None,
+            };
+            heard.map(status).collect()
+        };
+        voters.sort_by_key(|voter| !voter.votes);
+        voters
+    }
+
     async fn take_name(&self, agent: AgentId, claim: Claim) -> Result<Registration, RegisterError> {
         if agent.is_reserved() {
             return Err(RegisterError::Reserved);
@@ -143,7 +162,7 @@ impl SharedRegistry {
 
 /// `agent-` and what looks random: each claim has a row of its own of such ids, so that whoever repeats
 /// it comes to the same one.
-fn assigned(claim: &Claim, number: u8) -> AgentId {
+pub(super) fn assigned(claim: &Claim, number: u8) -> AgentId {
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let hash = digest::digest(&digest::SHA256, &[claim.id.as_slice(), &[number]].concat());
     let letters = hash.as_ref().iter().filter(|byte| **byte < 252).take(ASSIGNED_CHARS);
@@ -224,10 +243,20 @@ impl Administration for SharedRegistry {
 
     async fn export(&self) -> Result<BoxStream<'static, Result<Bytes, AdminError>>, AdminError> {
         if !self.keeps_book() {
-            return Err(AdminError::Refused(format!(
-                "this node does not keep the names: ask one of the voters for it ({})",
-                self.status().voters.into_iter().map(|it| it.seed).collect::<Vec<_>>().join(", ")
-            )));
+            let name = |voter: VoterStatus| match voter.seed {
+                seed if seed.is_empty() => voter.node.to_string(),
+                seed => seed,
+            };
+            let voters: Vec<_> = self.voters().into_iter().map(name).collect();
+            return Err(AdminError::Refused(if voters.is_empty() {
+                "this node does not keep the names, and no voter is in reach: ask one of those"
+                    .into()
+            } else {
+                format!(
+                    "this node does not keep the names: ask one that does ({})",
+                    voters.join(", ")
+                )
+            }));
         }
         let image = self.store().export().map_err(|error| broken(&error))?;
         let chunks = stream::try_unfold(Box::new(image), |image: Box<Image>| async move {
@@ -248,7 +277,7 @@ fn broken(error: &impl ToString) -> AdminError {
 #[async_trait]
 impl Vault for SharedRegistry {
     fn get(&self, key: &str) -> Option<VaultEntry> {
-        self.standing().vault(key)
+        self.standing().vault(key).or_else(|| self.kept_in_vault(key))
     }
 
     async fn put(
@@ -302,6 +331,17 @@ impl Vault for SharedRegistry {
 }
 
 impl SharedRegistry {
+    /// A value of this node's own book. What voters hear of each other leaves out what is for voters
+    /// alone, so the memory of one that was out of its leader's reach may lack it.
+    fn kept_in_vault(&self, key: &str) -> Option<VaultEntry> {
+        if !self.keeps_book() {
+            return None;
+        }
+        let kept = self.store().vault(key);
+        let kept = kept.inspect_err(|error| tracing::error!(%error, key, "cannot read the vault"));
+        kept.ok().flatten().as_ref().and_then(VaultEntry::of)
+    }
+
     /// The last entry that a node knows.
     async fn applied_of(&self, node: NodeId) -> Option<u64> {
         let carry = self.place().carry.as_ref()?;

@@ -47,6 +47,16 @@ impl Heard {
         knows.max_by_key(|hello| hello.applied).and_then(|hello| hello.leader)
     }
 
+    /// Whether a node says that it leads; none if it has said nothing.
+    pub(super) fn says_to_lead(&self, node: NodeId) -> Option<bool> {
+        self.0.borrow().get(&node).map(|hello| hello.leader == Some(node))
+    }
+
+    /// Whether some voter that follows a leader tells this node the news.
+    pub(super) fn is_told_news(&self) -> bool {
+        self.0.borrow().values().any(Hello::follows_log)
+    }
+
     /// The nodes that keep the book, whoever knows most of it first.
     pub(super) fn voters(&self) -> Vec<NodeId> {
         let heard = self.0.borrow();

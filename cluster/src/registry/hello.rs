@@ -22,7 +22,7 @@ pub(super) struct Hello {
     pub(super) stored: bool,
     /// Whether it keeps the book, and can be asked for a view of it.
     pub(super) voter: bool,
-    /// Who leads, if it knows.
+    /// Who leads and decides, if it knows.
     pub(super) leader: Option<NodeId>,
     /// The last entry of the log that it follows.
     pub(super) applied: u64,
@@ -39,6 +39,13 @@ pub(super) enum Part {
         seeds: Vec<String>,
     },
     Observer,
+}
+
+impl Hello {
+    /// Whether the node hears of what is decided from its own log; else it is to be told.
+    pub(super) fn follows_log(&self) -> bool {
+        self.voter && self.leader.is_some()
+    }
 }
 
 impl Part {

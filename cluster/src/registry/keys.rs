@@ -58,6 +58,7 @@ impl<'t> Keys<'t> {
         secret: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         let sealed = secret.map(|secret| self.sealing.seal(place(&id.0.to_be_bytes()), secret));
+        let sealed = sealed.transpose()?;
         let record = entry.to_bytes(&sealed.unwrap_or_default());
         self.table.insert(id.0, record.as_slice())?;
         Ok(())
@@ -155,7 +156,7 @@ pub(super) fn sealed(sealing: &Sealing, id: KeyId, record: &[u8]) -> Result<Vec<
     let sealed = if secret.is_empty() {
         Vec::new()
     } else {
-        sealing.seal(place(&id.0.to_be_bytes()), secret)
+        sealing.seal(place(&id.0.to_be_bytes()), secret)?
     };
     Ok(entry.to_bytes(&sealed))
 }

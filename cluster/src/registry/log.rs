@@ -203,7 +203,7 @@ impl Job for Append {
         let mut log = work.transaction.open_table(LOG)?;
         for (id, bytes) in &self.entries {
             let key = id.index.to_be_bytes();
-            let sealed = work.sealing.seal(Place(LOG_PLACE, &key), bytes);
+            let sealed = work.sealing.seal(Place(LOG_PLACE, &key), bytes)?;
             log.insert(id.index, sealed.as_slice())?;
         }
         Ok(Durable::Yes)

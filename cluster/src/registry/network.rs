@@ -220,14 +220,22 @@ impl Receiving {
 
     /// The whole of it, with its last piece.
     fn finish(&self, from: NodeId, piece: Piece) -> Option<Image> {
-        let whole = self.push(from, piece) == Taken::Next;
-        let incoming = self.0.lock().take().filter(|_| whole)?;
+        let transfer = piece.transfer;
+        if self.push(from, piece) != Taken::Next {
+            return None; // and another's, which may be half-way, stays
+        }
+        let incoming = self.0.lock().take_if(|it| (it.from, it.transfer) == (from, transfer))?;
         let finished = incoming.image.finish();
         finished
             .inspect_err(|error| {
                 tracing::warn!(%error, %from, "cannot take a snapshot of the registry");
             })
             .ok()
+    }
+
+    /// Drops what has come of it from a node that is not linked any more.
+    pub(super) fn broken_off(&self, from: NodeId) {
+        self.0.lock().take_if(|incoming| incoming.from == from);
     }
 
     /// Drops what has come of it.
@@ -247,4 +255,24 @@ async fn read(mut image: Box<Image>) -> Result<(Box<Image>, Option<Bytes>), Stor
 
 fn unreachable(why: &str) -> Unreachable {
     Unreachable::new(&io::Error::other(why.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(transfer: u64, number: u64) -> Piece {
+        Piece { transfer, number, chunk: Bytes::new(), last: None }
+    }
+
+    #[test]
+    fn a_last_piece_that_comes_late_breaks_off_nobody_elses_snapshot() {
+        let (receiving, former, leader) = (Receiving::default(), NodeId(1), NodeId(2));
+        assert_eq!(receiving.push(leader, piece(7, 0)), Taken::Next);
+        assert!(receiving.finish(former, piece(6, 9)).is_none());
+        receiving.broken_off(former);
+        assert_eq!(receiving.push(leader, piece(7, 1)), Taken::Next);
+        receiving.broken_off(leader);
+        assert_eq!(receiving.push(leader, piece(7, 2)), Taken::Broken);
+    }
 }

@@ -1,7 +1,7 @@
 //! How nodes that keep no book hear of it: voters tell what changed, and answer what all of it is.
 //!
-//! News go to every linked node that keeps no book, at once but for the count, which is told once a
-//! second. They say which entries they cover, so that whoever missed some notices, and asks for the whole
+//! News go to every linked node that keeps no book, and to voters that do not hear their leader, at once
+//! but for the count, which is told once a second. They say which entries they cover, so that whoever missed some notices, and asks for the whole
 //! view, which comes in pages of one index.
 
 use std::{collections::VecDeque, time::Duration};
@@ -10,11 +10,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
     facts::Facts,
+    hello::Hello,
     message::{self, Page, Question, Telling},
     shared::SharedRegistry,
     standing::{Learned, Standing},
@@ -30,8 +31,15 @@ const PAGE_BYTES: usize = 64 << 10;
 /// The longest view that is taken: more than two million revocations.
 const VIEW_BYTES_MAX: u64 = 64 << 20;
 
-/// How many views are kept for those who are half-way through one.
-const VIEWS_KEPT: usize = 2;
+/// How many bytes of views are kept for those who are half-way through one, all together: two of the
+/// longest.
+const VIEWS_BYTES_MAX: usize = 128 << 20;
+
+/// How many times the count is told while nobody asks for a page of a view, until it is dropped.
+const IDLE_MAX: u32 = 10;
+
+/// How long the news of a voter that was ahead may be on their way: until the count is told, and a bit.
+const NEWS_PATIENCE: Duration = Duration::from_millis(1_250);
 
 /// How long a page is waited for.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,10 +50,22 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The views that this node gives, and the one that it needs.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    given: Mutex<VecDeque<(u64, Bytes)>>,
-    /// The voter that knows more than this node.
+    /// The newest first.
+    given: Mutex<VecDeque<Given>>,
+    /// The voter that knows what this node has missed.
     ahead: Mutex<Option<NodeId>>,
+    /// A voter that was ahead of this node, and how far; the news of that may be on their way.
+    further: Mutex<Option<(NodeId, u64)>>,
     missed: Notify,
+}
+
+/// A view that somebody is given, page by page.
+#[derive(Debug)]
+struct Given {
+    index: u64,
+    view: Bytes,
+    /// How many times the count was told since somebody asked for a page.
+    idle: u32,
 }
 
 impl News {
@@ -58,15 +78,22 @@ impl News {
     ) -> Option<Page> {
         let mut given = self.given.lock();
         let wanted = index.unwrap_or_else(|| standing.index());
-        let (index, view) = match given.iter().find(|(index, _)| *index == wanted) {
-            Some((index, view)) => (*index, view.clone()),
+        let (index, view) = match given.iter_mut().find(|it| it.index == wanted) {
+            Some(it) => {
+                it.idle = 0;
+                (it.index, it.view.clone())
+            }
             None if index.is_some() => return None,
             None => {
                 standing.founded()?;
                 let (index, facts) = standing.view();
                 let view = Bytes::from(message::to_bytes(&facts));
-                given.truncate(VIEWS_KEPT - 1);
-                given.push_front((index, view.clone()));
+                given.push_front(Given { index, view: view.clone(), idle: 0 });
+                let mut bytes = 0;
+                given.retain(|it| {
+                    bytes += it.view.len();
+                    bytes <= VIEWS_BYTES_MAX
+                });
                 (index, view)
             }
         };
@@ -75,19 +102,50 @@ impl News {
         Some(Page { index, total: view.len() as u64, bytes })
     }
 
+    /// The count was told once more: views that nobody has asked for since long are dropped.
+    fn grow_old(&self) {
+        self.given.lock().retain_mut(|it| {
+            it.idle += 1;
+            it.idle <= IDLE_MAX
+        });
+    }
+
     /// This voter knows what this node has missed.
     pub(super) fn missed(&self, voter: NodeId) {
         *self.ahead.lock() = Some(voter);
         self.missed.notify_one();
     }
 
-    async fn voter_ahead(&self) -> NodeId {
+    /// This voter knows the log up to `index`, of which this node may be told yet.
+    fn is_further(&self, voter: NodeId, index: u64) {
+        let mut further = self.further.lock();
+        match &mut *further {
+            // Whoever waits goes on, however often somebody is further.
+            Some((_, known)) => *known = index.max(*known),
+            none => {
+                *none = Some((voter, index));
+                self.missed.notify_one();
+            }
+        }
+    }
+
+    /// Whom to ask for everything, once this node, which knows what `standing` says, has missed some.
+    async fn voter_ahead(&self, standing: &Standing) -> NodeId {
         loop {
             let missed = self.missed.notified();
             if let Some(voter) = self.ahead.lock().take() {
                 return voter;
             }
-            missed.await;
+            if self.further.lock().is_none() {
+                missed.await;
+            } else if timeout(NEWS_PATIENCE, missed).await.is_err() {
+                let further = self.further.lock().take();
+                if let Some((voter, index)) = further
+                    && standing.index() < index
+                {
+                    return voter;
+                }
+            }
         }
     }
 }
@@ -100,7 +158,7 @@ impl SharedRegistry {
         loop {
             tokio::select! {
                 () = self.standing().urgent() => {}
-                _ = count.tick() => {}
+                _ = count.tick() => self.news().grow_old(),
             }
             let Some(untold) = self.standing().take_untold() else { continue };
             let Some(carry) = self.place().carry.as_ref().filter(|_| self.keeps_book()) else {
@@ -120,11 +178,31 @@ impl SharedRegistry {
         }
     }
 
-    /// Those of the linked nodes that keep no book of their own.
+    /// Those of the linked nodes that do not hear of everything from their own log: they keep no book, or
+    /// do not hear their leader.
     fn listeners(&self, linked: Vec<NodeId>) -> Vec<NodeId> {
         let heard = self.heard().all();
-        let listens = |node: &NodeId| heard.get(node).is_none_or(|hello| !hello.voter);
+        let listens = |node: &NodeId| heard.get(node).is_none_or(|hello| !hello.follows_log());
         linked.into_iter().filter(listens).collect()
+    }
+
+    /// A peer has said what its part is. Whether it is behind, listens, and is to hear this node's word.
+    pub(super) fn greeted(&self, from: NodeId, hello: Hello) -> bool {
+        let (own, index) = (self.lineage().0, self.standing().index());
+        if hello.voter && hello.registry != own {
+            self.news().missed(from);
+        } else if hello.voter && hello.applied > index {
+            // An observer that is told news would ask at every election else, and so would all others.
+            if !self.keeps_book() && self.heard().is_told_news() {
+                self.news().is_further(from, hello.applied);
+            } else {
+                self.news().missed(from);
+            }
+        }
+        let is_behind = hello.registry == own && hello.applied < index;
+        let listens = self.keeps_book() && !hello.follows_log();
+        self.heard().said(from, hello);
+        is_behind && listens
     }
 
     /// Takes a voter's news, unless this node has its own log for that.
@@ -147,7 +225,7 @@ impl SharedRegistry {
     /// Asks for views whenever news were missed.
     pub(super) async fn catch_up(&self) {
         loop {
-            let voter = self.news().voter_ahead().await;
+            let voter = self.news().voter_ahead(self.standing()).await;
             if self.follows_log() {
                 continue;
             }
@@ -155,6 +233,9 @@ impl SharedRegistry {
                 if self.has_kept_another(&facts) {
                     // The link to that node is cut, and the next try to make it says what to do.
                     continue;
+                }
+                if self.follows_log() {
+                    continue; // the leader has come meanwhile, and the log says more than a view
                 }
                 if self.standing().learn_all(index, facts) == Learned::Foreign {
                     tracing::warn!(%voter, "a voter told of another registry, which is not believed");
@@ -197,5 +278,114 @@ impl SharedRegistry {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+
+    use super::{
+        super::{
+            AtRest, RegistryId,
+            facts::{Follow, Founded},
+            hello::Part,
+            testing::TestClock,
+        },
+        *,
+    };
+    use crate::test_disk::TestDisk;
+
+    const VOTER: NodeId = NodeId(7);
+
+    fn standing() -> Standing {
+        let founded = Some(Founded { registry: RegistryId(1), lineage: Vec::new() });
+        Standing::new(10, Facts { founded, ..Facts::default() })
+    }
+
+    fn hello(registry: Option<RegistryId>, leader: Option<NodeId>, applied: u64) -> Hello {
+        let lineage = Vec::new();
+        Hello {
+            registry,
+            lineage,
+            part: Part::Observer,
+            stored: true,
+            voter: true,
+            leader,
+            applied,
+        }
+    }
+
+    /// Whom a node that knows nothing asks at once when a voter says this, having heard these others.
+    fn asked_after(word: Hello, others: &[Hello]) -> Option<NodeId> {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = TestClock::new().settings(AtRest::generate(), None);
+        let registry =
+            SharedRegistry::open_source(TestDisk::default(), dir.path(), false, settings).unwrap();
+        for (number, other) in (100..).zip(others) {
+            registry.heard().said(NodeId(number), other.clone());
+        }
+        assert!(!registry.greeted(VOTER, word));
+        *registry.news().ahead.lock()
+    }
+
+    #[test]
+    fn who_is_told_news_does_not_ask_for_a_view_at_each_word() {
+        let ahead = hello(None, Some(VOTER), 5);
+        assert_eq!(asked_after(ahead.clone(), &[]), Some(VOTER));
+        let cut_off = hello(None, None, 5);
+        assert_eq!(asked_after(ahead.clone(), &[cut_off]), Some(VOTER), "which hears none itself");
+        assert_eq!(asked_after(ahead.clone(), std::slice::from_ref(&ahead)), None);
+        let restored = hello(Some(RegistryId(1)), Some(VOTER), 5);
+        assert_eq!(asked_after(restored, &[ahead]), Some(VOTER));
+        assert_eq!(asked_after(hello(None, Some(VOTER), 0), &[]), None, "it knows no more");
+    }
+
+    #[test]
+    fn who_is_half_way_through_a_view_is_not_pushed_out_by_those_who_begin() {
+        let (news, standing) = (News::default(), standing());
+        for index in 10..50 {
+            assert_eq!(news.page(&standing, None, 0).unwrap().index, index);
+            standing.applied(index, index + 1, Facts::default());
+        }
+        let page = news.page(&standing, Some(10), 1).unwrap();
+        assert_eq!((page.index, page.bytes.len() as u64), (10, page.total - 1));
+    }
+
+    #[test]
+    fn a_view_that_nobody_asks_for_is_dropped() {
+        let (news, standing) = (News::default(), standing());
+        news.page(&standing, None, 0).unwrap();
+        for _ in 0..3 * IDLE_MAX {
+            news.grow_old();
+            assert!(news.page(&standing, Some(10), 0).is_some(), "somebody does");
+        }
+        for _ in 0..=IDLE_MAX {
+            news.grow_old();
+        }
+        assert!(news.page(&standing, Some(10), 0).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_news_bring_is_not_asked_for() {
+        let (news, standing) = (News::default(), standing());
+        let mut waits = Box::pin(news.voter_ahead(&standing));
+        news.is_further(VOTER, 11);
+        assert!(waits.as_mut().now_or_never().is_none());
+        standing.applied(10, 11, Facts::default());
+        advance(NEWS_PATIENCE * 2).await;
+        assert!(waits.as_mut().now_or_never().is_none());
+        news.is_further(VOTER, 12);
+        assert!(waits.as_mut().now_or_never().is_none());
+        advance(NEWS_PATIENCE / 2).await;
+        news.is_further(VOTER, 13);
+        assert!(waits.as_mut().now_or_never().is_none());
+        advance(NEWS_PATIENCE).await;
+        assert_eq!(waits.await, VOTER, "however often somebody was further meanwhile");
+        news.is_further(VOTER, 13);
+        news.missed(VOTER);
+        assert_eq!(news.voter_ahead(&standing).now_or_never(), Some(VOTER));
     }
 }

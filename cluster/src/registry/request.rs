@@ -66,9 +66,10 @@ impl Request {
         matches!(self, Self::Agents { .. } | Self::Keys)
     }
 
-    /// Whether it may be asked once more while it is not known what became of it.
+    /// Whether it may be asked once more while it is not known what became of it: done twice, it does
+    /// the same, and gets the same answer.
     pub(super) fn is_repeatable(&self) -> bool {
-        !matches!(self, Self::RotateKey { .. })
+        !matches!(self, Self::RotateKey { .. } | Self::Import(_) | Self::PutVault { .. })
     }
 }
 

@@ -126,6 +126,9 @@ pub async fn restore(
 
 /// Makes a backup of the registry in the data directory of a node that does not run: hands its bytes
 /// to `write`, one after the other. Blocks on the disk, and needs memory for the whole book.
+///
+/// Opens the registry as a start does: the node's generation grows, what a former secret has sealed is
+/// sealed anew, and what release 0.1.0 wrote is taken over. The book and the log stay as they are.
 pub async fn back_up_offline(
     data_dir: &Path,
     secret: &Secret,

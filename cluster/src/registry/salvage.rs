@@ -1,8 +1,8 @@
 //! What one survivor of a lost majority has: its book, and all that stands in its log behind that.
 //!
 //! Entries behind the book may have been acknowledged or not; who is left alone cannot know. A name
-//! that nobody holds a token of does less harm than one that is given twice, so all of them count. The
-//! survivor's file stays as it is: the others may come back after all.
+//! that nobody holds a token of does less harm than one that is given twice, so all of them count. Nothing
+//! of that is written to the survivor's file: the others may come back after all.
 
 use std::{path::Path, sync::Arc};
 

@@ -13,7 +13,7 @@ use super::{
 use crate::data_dir;
 
 /// The file's name in the data directory.
-const FILE: &str = "registry.view";
+pub(super) const FILE: &str = "registry.view";
 
 /// Where it lies, for whoever seals it.
 const PLACE: Place<'static> = Place("view", b"");
@@ -37,10 +37,19 @@ impl Saved {
         Ok(sealing.open(PLACE, &sealed).and_then(|plain| message::from_bytes(&plain)))
     }
 
+    /// Removes what was saved, if anything was.
+    pub(super) fn remove(data_dir: &Path) -> io::Result<()> {
+        match fs::remove_file(data_dir.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Saves it whole, or not at all. Blocks on the disk.
     pub(super) fn write(&self, data_dir: &Path, sealing: &Sealing) -> io::Result<()> {
         let plain = zeroize::Zeroizing::new(message::to_bytes(self));
-        data_dir::write_whole(&data_dir.join(FILE), &sealing.seal(PLACE, &plain))
+        let sealed = sealing.seal(PLACE, &plain).map_err(io::Error::other)?;
+        data_dir::write_whole(&data_dir.join(FILE), &sealed)
     }
 }
 
@@ -70,6 +79,17 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&file, bytes).unwrap();
         assert_eq!(Saved::read(dir.path(), &sealing).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_removed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let saved = Saved { index: 7, facts: Facts::default() };
+        saved.write(dir.path(), &sealing()).unwrap();
+        for _ in 0..2 {
+            Saved::remove(dir.path()).unwrap();
+            assert!(!dir.path().join(FILE).exists());
+        }
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! AES-256-GCM with a random nonce of 96 bits, whose place in the file is authenticated too: what is
 //! moved elsewhere does not open. The key is made from the cluster's secret, or kept in a file beside
 //! the registry where there is none.
+//!
+//! This is about disks. Whoever reads the process's memory reads its secrets: what holds one for long
+//! wipes it when it is dropped, but copies that pass through buffers on their way to a peer or the disk
+//! are not wiped.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -10,6 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use rand::Rng;
 use zeroize::Zeroizing;
 
+use super::tables::StoreError;
 use crate::data_dir;
 
 /// The file with the key of a node without a cluster's secret.
@@ -103,18 +108,15 @@ impl Sealing {
     }
 
     /// `plain` as it may lie at `place`: the nonce, what is encrypted, and a tag; 28 bytes more.
-    pub(super) fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
+    ///
+    /// Refused are only texts of 64 GiB and more, and a system without randomness.
+    pub(super) fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
         sealed.extend_from_slice(plain);
-        // Refused are only texts of 64 GiB and more, and a system without randomness; what is then
-        // written is nothing that opens, rather than the plain text.
-        match self.0.seal_in_place_append_tag(place.associated_data(), &mut sealed) {
-            Ok(nonce) => {
-                sealed.splice(0..0, nonce.as_ref().iter().copied());
-                sealed
-            }
-            Err(_) => Vec::new(),
-        }
+        let nonce = self.0.seal_in_place_append_tag(place.associated_data(), &mut sealed);
+        let nonce = nonce.map_err(|_| StoreError::Unsealed)?;
+        sealed.splice(0..0, nonce.as_ref().iter().copied());
+        Ok(sealed)
     }
 
     /// What was sealed for `place`; none if it was not, or with another key, or was altered.
@@ -162,9 +164,9 @@ mod tests {
     #[test]
     fn opens_with_the_key_and_at_the_place_alone() {
         let (keys, others) = (AtRest::generate(), AtRest::generate());
-        let sealed = seals(&keys).seal(HERE, b"secret");
+        let sealed = seals(&keys).seal(HERE, b"secret").unwrap();
         assert_eq!(sealed.len(), 6 + 28);
-        assert_ne!(sealed, seals(&keys).seal(HERE, b"secret"), "the same nonce twice");
+        assert_ne!(sealed, seals(&keys).seal(HERE, b"secret").unwrap(), "the same nonce twice");
         assert_eq!(seals(&keys).open(HERE, &sealed).unwrap().as_slice(), b"secret");
         assert!(seals(&others).open(HERE, &sealed).is_none());
         for elsewhere in [Place("vault", b"accoun"), Place("log", b"account"), Place("", b"")] {

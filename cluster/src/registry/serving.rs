@@ -130,7 +130,7 @@ impl SharedRegistry {
         loop {
             round.tick().await;
             let time = self.now();
-            if self.situation().leads && self.standing().retirement_is_due(time) {
+            if self.decides() && self.standing().retirement_is_due(time) {
                 let batch = Batch { time, commands: Vec::new() };
                 // What comes of it is seen in the next round.
                 let _ = consensus.propose(batch).await;
@@ -142,6 +142,7 @@ impl SharedRegistry {
     async fn tell_hello(&self) {
         let (mut situation, mut versions) =
             (self.situation.subscribe(), self.standing().versions());
+        let mut heard = self.heard().watch();
         let mut told = None;
         loop {
             let mut hello = self.hello();
@@ -160,6 +161,7 @@ impl SharedRegistry {
             tokio::select! {
                 _ = situation.changed() => {}
                 _ = versions.changed() => {}
+                _ = heard.changed() => {}
             }
         }
     }
@@ -197,7 +199,7 @@ impl SharedRegistry {
         loop {
             round.tick().await;
             let is_due = versions.has_changed().unwrap_or(false);
-            if !is_due || self.keeps_book() || !self.standing().is_informed() {
+            if !is_due || self.is_to_keep_book() || !self.standing().is_informed() {
                 continue;
             }
             versions.mark_unchanged();

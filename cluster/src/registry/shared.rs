@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
@@ -36,13 +36,16 @@ use super::{
     store::{Opened, Store, StoreError},
 };
 use crate::{
-    Incarnation, NodeId, UnixMillis, database::Source, link::Allegiance, subscription_store,
-    token::TokenSigner,
+    Incarnation, NodeId, UnixMillis, database::Source, link::Allegiance, token::TokenSigner,
 };
 
 /// A request to take a name that is older than this is refused: it may have been given up long ago. So
 /// is one from a clock that goes so wrong.
 const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Other nodes' requests that are worked on at a time. A quarter of the room for peers' questions is left
+/// for the consensus: a leader that many ask must not look dead to the voters.
+pub(super) const REQUESTS_MAX: usize = 3_072;
 
 /// The longest that another node's request is worked on.
 const REQUEST_PATIENCE_MAX: Duration = Duration::from_secs(2);
@@ -97,6 +100,8 @@ pub struct SharedRegistry {
     place: OnceLock<Place>,
     heard: Heard,
     living: Mutex<BTreeSet<NodeId>>,
+    /// Room for what other nodes ask to be done.
+    pub(super) requests: Semaphore,
     proposals: mpsc::Sender<Proposal>,
     pub(super) queue: tokio::sync::Mutex<mpsc::Receiver<Proposal>>,
     releases: Releases,
@@ -114,8 +119,7 @@ impl SharedRegistry {
     /// # Errors
     /// The directory cannot be used, or holds what is no registry of this release and these secrets.
     pub fn open(data_dir: &Path, settings: Settings) -> Result<Arc<Self>, OpenError> {
-        // Every start makes the subscriptions' file after the registry.
-        let had_one = data_dir.join(subscription_store::FILE).exists();
+        let had_one = disk::TRACES.iter().any(|file| data_dir.join(file).exists());
         Self::open_source(disk::file(data_dir), data_dir, had_one, settings)
     }
 
@@ -129,8 +133,13 @@ impl SharedRegistry {
         let Opened { identity, store, facts, index } =
             Store::open(source, &at_rest, had_one, now())?;
         let standing = Standing::new(index, facts);
-        let saved = Saved::read(data_dir, &store.sealing())
-            .map_err(|source| OpenError::Io { dir: data_dir.to_owned(), source })?;
+        // What one keeps alone, nobody knows better; of a book that cannot be read, openraft will say so.
+        let saved = if store.is_kept_alone_by(identity.node).unwrap_or(false) {
+            Saved::remove(data_dir).map(|()| None)
+        } else {
+            Saved::read(data_dir, &store.sealing())
+        };
+        let saved = saved.map_err(|source| OpenError::Io { dir: data_dir.to_owned(), source })?;
         if let Some(Saved { index, facts }) = saved {
             standing.learn_all(index, facts);
         }
@@ -149,6 +158,7 @@ impl SharedRegistry {
             place: OnceLock::new(),
             heard: Heard::new(),
             living: Mutex::default(),
+            requests: Semaphore::new(REQUESTS_MAX),
             proposals,
             queue: tokio::sync::Mutex::new(queue),
             releases: Releases::new(),
@@ -205,31 +215,32 @@ impl SharedRegistry {
         *self.living.lock() = nodes.into_iter().collect();
     }
 
-    /// A peer was linked: what it is to be told first.
-    pub fn linked(&self, _peer: NodeId) -> Vec<Vec<u8>> {
-        vec![message::to_bytes(&Telling::Hello(self.hello()))]
+    /// What a peer that was linked is to be told first.
+    pub fn first_word(&self) -> Vec<u8> {
+        message::to_bytes(&Telling::Hello(self.hello()))
     }
 
     /// A peer is not linked any more.
     pub fn unlinked(&self, peer: NodeId) {
         self.heard.lost(peer);
+        if let Some(consensus) = self.consensus() {
+            consensus.receiving.broken_off(peer);
+        }
     }
 
-    /// A peer told something; what it is to be told in return. What is not understood is ignored.
-    pub fn told(&self, from: NodeId, body: &[u8]) -> Vec<Vec<u8>> {
-        match message::from_bytes(body) {
-            Some(Telling::Hello(hello)) => {
-                let own = self.lineage().0;
-                let is_ahead = hello.registry != own || hello.applied > self.standing.index();
-                if hello.voter && is_ahead {
-                    self.news.missed(from);
-                }
-                self.heard.said(from, hello);
+    /// A peer told something; what it is to be told in return, if anything. What is not understood is
+    /// ignored.
+    pub fn told(&self, from: NodeId, body: &[u8]) -> Option<Vec<u8>> {
+        match message::from_bytes(body)? {
+            Telling::Hello(hello) => {
+                let is_behind = self.greeted(from, hello);
+                is_behind.then(|| message::to_bytes(&Telling::Hello(self.hello())))
             }
-            Some(news @ Telling::News { .. }) => self.learn(from, news),
-            None => {}
+            news @ Telling::News { .. } => {
+                self.learn(from, news);
+                None
+            }
         }
-        Vec::new()
     }
 
     /// A peer asked something. No bytes are the answer to what is not understood, or cannot be
@@ -253,6 +264,10 @@ impl SharedRegistry {
     }
 
     async fn requested(&self, request: Request, made: UnixMillis, patience: Duration) -> Answer {
+        let Ok(_place) = self.requests.try_acquire() else {
+            let why = "too many requests wait: try again".into();
+            return Answer::Unavailable { why, unknown: false };
+        };
         let age = self.now().0.abs_diff(made.0);
         if matches!(request, Request::Register { .. })
             && u128::from(age) > REQUEST_AGE_MAX.as_millis()
@@ -356,6 +371,15 @@ impl SharedRegistry {
         self.situation().votes(self.identity.node)
     }
 
+    /// Whether this node keeps the book, or will once its consensus has read what is stored.
+    pub(super) fn is_to_keep_book(&self) -> bool {
+        let begins = || {
+            let unread = self.situation().members.is_empty() && self.failure().is_none();
+            unread && self.is_stored()
+        };
+        self.place().is_alone() || self.keeps_book() || begins()
+    }
+
     /// Whether this node hears of what is decided from its own log: it keeps the book, and a leader is in
     /// reach.
     pub(super) fn follows_log(&self) -> bool {
@@ -364,14 +388,28 @@ impl SharedRegistry {
         self.keeps_book() && leader.is_some_and(in_reach)
     }
 
+    /// Whether this node leads, and most voters follow it. openraft lets a leader that has lost them
+    /// lead on.
+    pub(super) fn decides(&self) -> bool {
+        let situation = self.situation();
+        situation.leads && situation.available
+    }
+
+    /// The node that leads this one, unless that says itself that it decides nothing.
+    pub(super) fn followed_leader(&self) -> Option<NodeId> {
+        let leader = self.situation().followed_leader();
+        leader.filter(|leader| self.heard.says_to_lead(*leader) != Some(false))
+    }
+
     /// The node that leads and can be asked: this one, or one that is linked.
     pub(super) fn leader(&self) -> Option<NodeId> {
-        let (situation, me) = (self.situation(), self.identity.node);
-        if situation.leads {
-            return situation.available.then_some(me);
+        let me = self.identity.node;
+        let followed = self.followed_leader();
+        if followed == Some(me) {
+            return followed;
         }
         let in_reach = |node: &NodeId| *node != me && self.is_linked(*node);
-        situation.leader.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
+        followed.filter(in_reach).or_else(|| self.heard.leader().filter(in_reach))
     }
 
     /// The same, if it answers: it may have crashed.
@@ -419,7 +457,7 @@ impl SharedRegistry {
             part: Part::of(&place.seeds, place.slot.as_deref()),
             stored: self.is_stored(),
             voter: self.keeps_book(),
-            leader: self.situation().followed_leader(),
+            leader: self.followed_leader(),
             applied: self.standing.index(),
         }
     }

@@ -256,7 +256,7 @@ impl Standing {
 
 impl Follow for Standing {
     fn applied(&self, from: u64, to: u64, facts: Facts) {
-        let urgent = !facts.is_count_only();
+        let (urgent, in_vault) = (!facts.is_count_only(), !facts.vault.is_empty());
         {
             let mut untold = self.untold.lock();
             match &mut *untold {
@@ -275,6 +275,9 @@ impl Follow for Standing {
         if known.index < to {
             let change = known.take(to, facts);
             self.announce(&known, change);
+        } else if in_vault {
+            // But only this node's own book has what is for voters alone.
+            self.vault.send_modify(|version| *version += 1);
         }
         drop(known);
         if urgent {
@@ -388,7 +391,7 @@ impl Known {
 }
 
 impl VaultEntry {
-    fn of(fact: &VaultFact) -> Option<Self> {
+    pub(super) fn of(fact: &VaultFact) -> Option<Self> {
         let value = fact.value.as_ref()?;
         Some(Self { version: fact.version, value: Arc::new(value.0.clone()) })
     }

@@ -22,7 +22,8 @@ pub struct RegistryStatus {
     pub term: u64,
     /// The last entry of the log that this node follows.
     pub applied: u64,
-    /// Who keeps the book, learners last.
+    /// Who keeps the book, learners last. A node that does not belong to them knows of those alone that it
+    /// is linked with.
     pub voters: Vec<VoterStatus>,
     /// Why this node's own disk is of no use to the registry.
     pub failure: Option<String>,
@@ -49,7 +50,7 @@ pub enum Role {
 pub struct VoterStatus {
     /// The node.
     pub node: NodeId,
-    /// Its seed, as its own list has it.
+    /// Its seed, as its own list has it; empty if it has none.
     pub seed: String,
     /// Whether it decides with the others; else it is being given the book.
     pub votes: bool,

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) use super::tables::{SCHEMA, StoreError};
 use super::{
     AgentPage, AgentRecord, KeyInfo, disk,
-    facts::{Facts, Follow, Founded},
+    facts::{Facts, Follow, Founded, VaultFact},
     image::Image,
     keys,
     log::LogStore,
@@ -154,10 +154,7 @@ impl Store {
         let (identity, sealing) = disk::start(&database, &source, at_rest, had_one, now)?;
         let memory = database.begin_read().map_err(StoreError::from);
         let memory = memory.and_then(|transaction| disk::memory(&transaction, &sealing));
-        let (index, facts) = memory.map_err(|error| OpenError::Unreadable {
-            file: source.path().to_owned(),
-            reason: error.to_string(),
-        })?;
+        let (index, facts) = memory.map_err(|error| disk::unusable(&source, error))?;
         let shared = Arc::new(Shared::new(database, sealing));
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let dir = source.dir().to_owned();
@@ -268,6 +265,16 @@ impl Store {
     /// What signs now; none before the founding.
     pub(super) fn signer(&self) -> Result<Option<TokenSigner>, StoreError> {
         keys::signer(&self.read()?, &self.shared().sealing)
+    }
+
+    /// The value at `key` in the vault; none if there is none.
+    pub(super) fn vault(&self, key: &str) -> Result<Option<VaultFact>, StoreError> {
+        disk::vault(&self.read()?, &self.shared().sealing, key)
+    }
+
+    /// Whether `node` keeps the book alone, by what the book says.
+    pub(super) fn is_kept_alone_by(&self, node: NodeId) -> Result<bool, StoreError> {
+        Ok(self.read()?.membership()?.membership().voter_ids().eq([node.0]))
     }
 
     /// What the book knows beside its rows: which registry it is, its time, when a key retires, and who is

@@ -1,5 +1,7 @@
 //! The tables of the registry's file, and what stands alone beside them.
 
+use std::io;
+
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -84,6 +86,9 @@ pub(super) struct Head {
 /// Why a transaction failed; nothing of it has happened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoreError {
+    /// In the system's words.
+    #[error("{1}")]
+    Io(io::ErrorKind, String),
     /// In redb's words.
     #[error("{0}")]
     Failed(String),
@@ -91,16 +96,30 @@ pub(super) enum StoreError {
     Damaged(&'static str),
     #[error("its {0} was sealed with another key, or altered")]
     Unsealable(&'static str),
+    #[error("a secret cannot be sealed: the system gives no randomness")]
+    Unsealed,
     /// The file failed before, and was not opened anew yet, or was closed.
     #[error("it is not open: {0}")]
     Closed(String),
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            // Invalid data is redb's own finding, of a file that the system has read.
+            redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
+                Self::Io(error.kind(), error.to_string())
+            }
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 macro_rules! failed {
     ($($error:ty),+) => {$(
         impl From<$error> for StoreError {
             fn from(error: $error) -> Self {
-                Self::Failed(error.to_string())
+                redb::Error::from(error).into()
             }
         }
     )+};

@@ -133,18 +133,16 @@ impl Network {
     }
 
     fn tell(&self, from: NodeId, to: NodeId, body: &[u8]) {
-        if let Some(node) = self.at(from, to) {
-            for answer in node.told(from, body) {
-                self.tell(to, from, &answer);
-            }
+        if let Some(answer) = self.at(from, to).and_then(|node| node.told(from, body)) {
+            self.tell(to, from, &answer);
         }
     }
 
     fn link_up(&self, a: NodeId, b: NodeId) {
         for (from, to) in [(a, b), (b, a)] {
             let node = self.nodes.lock().get(&from).cloned();
-            for body in node.map(|node| node.linked(to)).unwrap_or_default() {
-                self.tell(from, to, &body);
+            if let Some(node) = node {
+                self.tell(from, to, &node.first_word());
             }
         }
     }
@@ -319,6 +317,23 @@ impl Cluster {
                 self.network.link_down(*one, other);
             }
         }
+    }
+
+    /// Cuts the link between two nodes.
+    pub(super) fn cut(&self, one: usize, other: usize) {
+        let ids = self.ids(&[one, other]);
+        self.network.cut.lock().extend([(ids[0], ids[1]), (ids[1], ids[0])]);
+        self.network.link_down(ids[0], ids[1]);
+    }
+
+    /// Links two nodes that were cut off from each other.
+    pub(super) fn relink(&self, one: usize, other: usize) {
+        let ids = self.ids(&[one, other]);
+        self.network
+            .cut
+            .lock()
+            .retain(|pair| *pair != (ids[0], ids[1]) && *pair != (ids[1], ids[0]));
+        self.network.link_up(ids[0], ids[1]);
     }
 
     /// What `from` says does not arrive at `to` any more; the link is thought to be there.

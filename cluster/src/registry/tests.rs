@@ -151,6 +151,48 @@ async fn a_retry_after_the_token_was_replaced_is_not_told_that_another_has_the_n
 }
 
 #[tokio::test]
+async fn who_keeps_the_book_saves_no_view_and_believes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, older) = (dir.path().join("registry.redb"), dir.path().join("older"));
+    let view = dir.path().join("registry.view");
+    let registry = start(dir.path()).await;
+    let token = registry.register(Some(id("abc")), Claim::random()).await.unwrap().token;
+    registry.stop().await;
+    fs::copy(&file, &older).unwrap();
+    let registry = start(dir.path()).await;
+    for n in 0..5 {
+        registry.register(Some(id(&format!("later-{n}"))), Claim::random()).await.unwrap();
+    }
+    assert!(!view.exists());
+    let (index, facts) = registry.standing().view();
+    let sealing = registry.store().sealing();
+    registry.stop().await;
+
+    saved::Saved { index, facts }.write(dir.path(), &sealing).unwrap();
+    fs::copy(&older, &file).unwrap();
+    let registry = start(dir.path()).await;
+    assert!(!view.exists());
+    assert_eq!(registry.registered_agents(), 1);
+    registry.revoke(Revocation::Agent(id("abc"))).await.unwrap();
+    assert_eq!(verify(&registry, &token).unwrap_err(), TokenError::Revoked);
+}
+
+#[tokio::test]
+async fn a_view_without_its_registry_founds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = start(dir.path()).await;
+    let (index, facts) = registry.standing().view();
+    saved::Saved { index, facts }.write(dir.path(), &registry.store().sealing()).unwrap();
+    registry.stop().await;
+    fs::remove_file(dir.path().join("registry.redb")).unwrap();
+    let error = refused(dir.path()).to_string();
+    assert!(error.contains("registry.view") && error.contains("subscriptions.redb"), "{error}");
+    fs::remove_file(dir.path().join("registry.view")).unwrap();
+    let registry = start(dir.path()).await;
+    assert_eq!(registry.registered_agents(), 0);
+}
+
+#[tokio::test]
 async fn what_is_stored_is_for_the_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
@@ -222,7 +264,7 @@ async fn what_was_never_issued_cannot_be_revoked() {
 }
 
 #[tokio::test]
-async fn revocations_are_forgotten_when_every_token_has_expired() {
+async fn revocations_are_forgotten_long_after_every_token_has_expired() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
     let start = async || Running::alone(open(dir.path(), &clock, Some(HOUR)).unwrap()).await;
@@ -241,7 +283,7 @@ async fn revocations_are_forgotten_when_every_token_has_expired() {
     let registry = start().await;
     assert_eq!(registry.verify(&token, clock.now()).unwrap_err(), TokenError::Expired);
     // The log's time passes with the next change.
-    clock.advance(Duration::from_mins(1));
+    clock.advance(Duration::from_hours(8 * 24));
     registry.register(None, Claim::random()).await.unwrap();
     let (_, known) = registry.standing().view();
     assert!(known.tokens.is_empty() && known.agents.is_empty());

@@ -146,10 +146,7 @@ impl<S: Source> Writer<S> {
             let transaction = database.begin_read()?;
             disk::memory(&transaction, &self.shared.sealing)
         };
-        let memory = read(&database).map_err(|error| OpenError::Unreadable {
-            file: self.source.path().to_owned(),
-            reason: error.to_string(),
-        })?;
+        let memory = read(&database).map_err(|error| disk::unusable(&self.source, error))?;
         self.shared.opened(database);
         tracing::info!(file = %self.source.path().display(), "the registry's file is open again");
         Ok(memory)

@@ -54,17 +54,6 @@ impl TokenVerifier {
         Self { keys: keys.into() }
     }
 
-    /// The first key's 32 bytes, for other nodes.
-    pub fn key_bytes(&self) -> Vec<u8> {
-        self.keys.first().map(|(_, key)| key.to_bytes()).unwrap_or_default()
-    }
-
-    /// The verifier with the key that [`key_bytes`](Self::key_bytes) gave; none if it is no key.
-    pub fn from_key_bytes(bytes: &[u8]) -> Option<Self> {
-        let verifier = Self::new([(KeyId::default(), bytes.try_into().ok()?)]);
-        (!verifier.keys.is_empty()).then_some(verifier)
-    }
-
     /// Checks form, signatures, narrowings and, at `now`, expiry.
     ///
     /// Whether the token was revoked, the caller must ask the registry.

@@ -162,7 +162,7 @@ pub(in super::super) fn vault_sealed(
     record: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
     let (entry, value) = VaultRecord::from_bytes(record).ok_or(StoreError::Damaged("vault"))?;
-    Ok(entry.to_bytes(&sealing.seal(Place(VAULT_PLACE, key.as_bytes()), value)))
+    Ok(entry.to_bytes(&sealing.seal(Place(VAULT_PLACE, key.as_bytes()), value)?))
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
