@@ -16,8 +16,9 @@ use crate::relay::{Phase, Relay};
 pub(crate) const LAST_STEPS: Duration = Duration::from_millis(250);
 
 /// The others are told of the end again and again for so long, while some did not hear it and the drain
-/// deadline allows it: three round trips of a slow network.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// deadline allows it: some round trips of a slow network. A node whose others are all gone waits for so long
+/// to hear from one that it was just dialling.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// From one wave to the next.
 const WAVE_EVERY: Duration = Duration::from_millis(100);
