@@ -11,7 +11,7 @@
 # the first thing that goes wrong; settings that the new binary would refuse are told before the old one is stopped.
 #
 # Checked by tests/tests/deploy: shellcheck; installed twice, upgraded and taken away below a folder of the
-# test's own (--root). Walked whole with systemd 252 on Debian 12, in a namespace of its own.
+# test's own (--root); and all of it, by tests/systemd/walk, under a systemd 252 (Debian 12) that is started for it.
 set -eu
 umask 022
 

@@ -2,7 +2,7 @@
 //! containers, which know success and failure only.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -61,13 +61,9 @@ pub(super) async fn run(
     }
 }
 
-/// Where what is bound to `address` is reached from the same machine.
-fn reached_at(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        address => address,
-    }
+/// Where what is bound to this address is reached from the same machine.
+fn reached_at(bound: IpAddr) -> IpAddr {
+    if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
 }
 
 #[cfg(test)]

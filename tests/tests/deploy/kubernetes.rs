@@ -48,7 +48,7 @@ fn container(set: &Value) -> &Value {
 }
 
 /// The environment of a pod of that name, as the kubelet makes it, on top of the image's; `settings` is the
-/// ConfigMap's.
+/// `ConfigMap`'s.
 fn environment(set: &Value, pod: &str, settings: Vec<(String, String)>) -> Environment {
     let mut all: Environment = image::environment().into_iter().chain(settings).collect();
     for variable in container(set)["env"].as_array().expect("it has an environment") {
@@ -120,14 +120,19 @@ fn the_pods_are_what_the_relay_needs() {
 
 #[test]
 fn the_container_is_the_image() {
+    let version = concat!("newTag: ", env!("CARGO_PKG_VERSION"));
+    assert!(
+        text("kubernetes/base/kustomization.yaml").contains(version),
+        "this release: {version}"
+    );
     let Some(documents) = base() else { return };
     let relay = container(one(&documents, "StatefulSet"));
     let ports = relay["ports"].as_array().expect("it has ports");
-    let named = |port: &Value| {
+    let exposed = |port: &Value| {
         let over = port["protocol"].as_str().unwrap_or("TCP").to_lowercase();
         format!("{}/{over}", port["containerPort"])
     };
-    assert_eq!(ports.iter().map(named).collect::<Vec<_>>(), image::ports());
+    assert_eq!(ports.iter().map(exposed).collect::<Vec<_>>(), image::ports());
     let names: Vec<&Value> = ports.iter().map(|port| &port["name"]).collect();
     for (probe, path) in
         [("startupProbe", "/stats"), ("livenessProbe", "/stats"), ("readinessProbe", "/ready")]
@@ -138,6 +143,15 @@ fn the_container_is_the_image() {
     for service in documents.iter().filter(|one| one["kind"] == "Service") {
         for port in service["spec"]["ports"].as_array().expect("it has ports") {
             assert!(names.contains(&&port["targetPort"]), "{port}");
+        }
+    }
+    for rule in
+        one(&documents, "NetworkPolicy")["spec"]["ingress"].as_array().expect("it has rules")
+    {
+        for port in rule["ports"].as_array().expect("it names ports") {
+            assert!(names.contains(&&port["port"]), "{port}");
+            let to_all = rule["from"].is_null();
+            assert_eq!(to_all, ["wss", "http"].iter().any(|open| port["port"] == *open), "{port}");
         }
     }
     let set = relay["env"].as_array().expect("it has an environment");
@@ -156,7 +170,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
     !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value)
 }
 
-/// What the resources but NetworkPolicies' sources select their own pods by.
+/// What the resources but a `NetworkPolicy`'s sources select their own pods by.
 fn selectors(documents: &[Value]) -> Vec<&Value> {
     let selector = |one: &'_ Value| match one["kind"].as_str() {
         Some("Service") => Some(["selector", ""]),

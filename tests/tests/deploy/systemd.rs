@@ -1,9 +1,9 @@
 //! The systemd unit and the environment file beside it.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use tempfile::TempDir;
-use tests::{arc_relay, skip};
+use tests::{arc_relay, repository, skip, skip_for_want_of};
 
 use crate::files::{assert_settings, assignments, default, has, output, refusal, text, text_of};
 
@@ -108,4 +108,21 @@ fn the_relay_takes_each_way_in_the_environment_file() {
         assert_settings("the environment file", names.iter().copied());
         assert_eq!(refusal(&environment, folder.path()), None, "{heading}");
     }
+}
+
+#[test]
+fn an_operator_installs_upgrades_and_removes_it_under_a_real_systemd() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let here = folder.path();
+    let scripts = repository().join("tests/systemd");
+    fs::copy(scripts.join("walk"), here.join("walk")).expect("a test writes into its folder");
+    fs::copy(arc_relay(), here.join("arc-relay")).expect("a test writes into its folder");
+    let mut boot = Command::new("timeout");
+    let booted = output(boot.arg("180").arg(scripts.join("boot")).arg(here));
+    // A machine may forbid namespaces, mounts or cgroups to its own root, and CI can change nothing about it.
+    let Ok(log) = fs::read_to_string(here.join("log")) else {
+        let why = text_of(&booted.stderr);
+        return skip_for_want_of(&format!("way to boot systemd in namespaces: {}", why.trim()));
+    };
+    assert!(booted.status.success() && log.ends_with("== done\n"), "{log}");
 }
