@@ -33,9 +33,20 @@ const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// A leader that has not heard of a quorum for so long decides nothing.
 pub(super) const QUORUM_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Entries between two snapshots, and those that are kept behind one for voters that lag.
-const SNAPSHOT_EVERY: u64 = 10_000;
-const ENTRIES_KEPT: u64 = 1_000;
+/// How much of the log is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogLimits {
+    /// Entries between two snapshots.
+    pub(super) snapshot_every: u64,
+    /// Entries that are kept behind a snapshot for voters that lag.
+    pub(super) kept: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { snapshot_every: 10_000, kept: 1_000 }
+    }
+}
 
 /// Entries that are sent to a voter at a time, at most; their bytes have a limit of their own.
 const ENTRIES_PER_MESSAGE: u64 = 64;
@@ -107,13 +118,14 @@ impl Consensus {
         log: L,
         machine: M,
         carry: Arc<dyn Carry>,
+        limits: LogLimits,
     ) -> Result<Self, ConsensusError>
     where
         L: RaftLogStorage<TypeConfig>,
         M: RaftStateMachine<TypeConfig>,
     {
         let network = Network::new(me, carry);
-        let raft = Raft::new(me.0, Arc::new(config()), network, log, machine).await;
+        let raft = Raft::new(me.0, Arc::new(config(limits)), network, log, machine).await;
         let raft = raft.map_err(|error| ConsensusError::Ended(error.to_string()))?;
         Ok(Self { me, raft, receiving: Receiving::default() })
     }
@@ -280,7 +292,7 @@ pub(super) async fn outcomes(decided: Decided) -> Result<Vec<Outcome>, Consensus
     }
 }
 
-fn config() -> Config {
+fn config(limits: LogLimits) -> Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "registry".into(),
@@ -289,8 +301,8 @@ fn config() -> Config {
         election_timeout_max: millis(ELECTION.1),
         install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
         max_payload_entries: ENTRIES_PER_MESSAGE,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
+        max_in_snapshot_log_to_keep: limits.kept,
         ..Config::default()
     }
 }
