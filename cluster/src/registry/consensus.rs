@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use super::{
     Carry,
     command::{Batch, Outcome},
     network::{Network, Receiving},
-    raft::{TypeConfig, VoterAddress},
+    raft::{StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
 
@@ -115,7 +116,7 @@ impl Consensus {
     /// [initialized](Self::initialize).
     pub(super) async fn start<L, M>(
         me: NodeId,
-        log: L,
+        mut log: L,
         machine: M,
         carry: Arc<dyn Carry>,
         limits: LogLimits,
@@ -124,9 +125,18 @@ impl Consensus {
         L: RaftLogStorage<TypeConfig>,
         M: RaftStateMachine<TypeConfig>,
     {
+        let ended = |error: &dyn fmt::Display| ConsensusError::Ended(error.to_string());
+        step_down(me, &mut log).await.map_err(|error| ended(&error))?;
         let network = Network::new(me, carry);
         let raft = Raft::new(me.0, Arc::new(config(limits)), network, log, machine).await;
-        let raft = raft.map_err(|error| ConsensusError::Ended(error.to_string()))?;
+        let raft = raft.map_err(|error| ended(&error))?;
+        let alone = raft.with_raft_state(move |state| {
+            state.membership_state.effective().voter_ids().eq([me.0])
+        });
+        // There is nobody to wait for.
+        if alone.await.map_err(|error| ended(&error))? {
+            raft.trigger().elect().await.map_err(|error| ended(&error))?;
+        }
         Ok(Self { me, raft, receiving: Receiving::default() })
     }
 
@@ -289,6 +299,23 @@ pub(super) async fn outcomes(decided: Decided) -> Result<Vec<Outcome>, Consensus
         Ok(Ok(response)) => Ok(response.data),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(ConsensusError::Ended("it was stopped".into())),
+    }
+}
+
+/// Whoever led before it stopped leads no more until it is elected anew.
+///
+/// openraft would have it lead at once, in its old term. But what it had sent to others and not yet on
+/// its own disk may have been decided: it would answer reads without, and give the same place in the
+/// log, under the same name, to something else.
+async fn step_down<L>(me: NodeId, log: &mut L) -> Result<(), StorageError>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    match log.read_vote().await? {
+        Some(vote) if vote.committed && vote.leader_id.node_id == me.0 => {
+            log.save_vote(&Vote { committed: false, ..vote }).await
+        }
+        _ => Ok(()),
     }
 }
 
