@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures_util::future::BoxFuture;
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, TableDefinition, TableError, TableHandle,
     WriteTransaction, backends::FileBackend,
@@ -56,12 +57,21 @@ impl From<DatabaseError> for FileError {
     }
 }
 
+/// Is ready when a simulated disk does what it is asked next.
+pub(crate) type Turns = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// Gives the database, again and again: after an I/O error redb wants to be opened anew.
 pub(crate) trait Source: Send + 'static {
     fn open(&self) -> Result<Database, FileError>;
 
     /// Where it is, for error texts.
     fn path(&self) -> &Path;
+
+    /// When whoever writes may go on, each time, if it is to do so within the runtime; none: it has a
+    /// thread of its own, as on every real disk.
+    fn turns(&self) -> Option<Turns> {
+        None
+    }
 
     /// The directory that it is in.
     fn dir(&self) -> &Path {

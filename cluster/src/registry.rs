@@ -6,6 +6,7 @@
 //! parts go together is told in ARCHITECTURE.md.
 
 mod administration;
+mod aside;
 mod asking;
 mod backup;
 mod book;
@@ -48,6 +49,7 @@ mod saved;
 mod sealing;
 mod serving;
 mod shared;
+mod simulated;
 mod standing;
 mod status;
 mod store;
@@ -75,6 +77,7 @@ pub use restoring::{
 };
 pub use sealing::AtRest;
 pub use shared::{Place, Settings, SharedRegistry};
+pub use simulated::SimulatedDisk;
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 pub use vault::{Audience, Vault, VaultEntry, VaultError};

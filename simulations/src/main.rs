@@ -1,5 +1,7 @@
 //! The simulations' command line: one seed with a readable report, or many with a summary.
 
+mod registries;
+
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -16,6 +18,9 @@ use simulations::{
     verdict::{self, Verdict},
     whole,
 };
+
+/// How many seconds things go wrong in, if nothing else is said.
+const FAULTY_FOR: u64 = 14;
 
 /// Simulates clusters of arc-relay under faults, and holds what happens against its promises.
 #[derive(Debug, Parser)]
@@ -37,15 +42,20 @@ struct Args {
     #[arg(long, default_value_t = 20)]
     agents: usize,
     /// all, none, or some of loss,cut,block,one-way,partition,crash,hang,slow,skew,join,drain
+    ///
+    /// With --registry of loss,late,cut,one-way,partition,crash,majority,vote,hang,stall,slow,disk,
+    /// wipe,skew
     #[arg(long, default_value = "all")]
-    faults: Faults,
+    faults: String,
     /// Seconds in which things go wrong, before all is left to heal
-    #[arg(long, default_value_t = 14)]
-    faulty_for: u64,
+    #[arg(long)]
+    faulty_for: Option<u64>,
     /// The engines alone, without sockets: thousands of seeds in minutes. Of whole nodes each seed is a
     /// process of its own
     #[arg(long)]
     core: bool,
+    #[command(flatten)]
+    registry: registries::RegistryArgs,
     /// Tell what happens to this agent, by its number
     #[arg(long, conflicts_with = "seeds")]
     agent: Option<usize>,
@@ -73,6 +83,14 @@ fn main() -> ExitCode {
     }
     #[allow(clippy::disallowed_methods)] // how long runs take is no part of them
     let clock = Instant::now();
+    if args.registry.registry {
+        let sound = registries::run(&args, clock);
+        return if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if let Err(error) = args.faults.parse::<Faults>() {
+        say(&error.to_string());
+        return ExitCode::FAILURE;
+    }
     let sound = match &args.seeds {
         Some(seeds) if args.core => many(&args, seeds.clone(), clock),
         Some(seeds) => many_of_whole_nodes(&args, seeds.clone(), clock),
@@ -195,8 +213,8 @@ impl Args {
     fn options(&self, seed: u64) -> Options {
         let base = Options {
             agents: self.agents,
-            faults: self.faults.clone(),
-            faulty_for: Duration::from_secs(self.faulty_for),
+            faults: self.faults.parse().unwrap_or_default(),
+            faulty_for: Duration::from_secs(self.faulty_for.unwrap_or(FAULTY_FOR)),
             ..Options::default()
         };
         let varied = base.varied(seed);
@@ -211,9 +229,10 @@ impl Args {
 impl Args {
     /// What a run is told that is one of many, beside its seed.
     fn of_one_run(&self) -> Vec<String> {
-        let (agents, faulty_for) = (self.agents.to_string(), self.faulty_for.to_string());
+        let (agents, faulty_for) =
+            (self.agents.to_string(), self.faulty_for.unwrap_or(FAULTY_FOR).to_string());
         let mut told = vec!["--agents".into(), agents, "--faulty-for".into(), faulty_for];
-        told.extend(["--faults".into(), self.faults.to_string()]);
+        told.extend(["--faults".into(), self.faults.clone()]);
         for (name, number) in [("--nodes", self.nodes), ("--regions", self.regions)] {
             told.extend(number.into_iter().flat_map(|n| [name.to_owned(), n.to_string()]));
         }

@@ -242,6 +242,21 @@ async fn a_leader_that_is_not_heard_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_led_before_it_stopped_leads_only_when_elected_anew() {
+    let mut cluster = Cluster::of(3, 0).await;
+    let term = cluster.node(cluster.leader()).status().term;
+    for number in 0..3 {
+        cluster.kill(number).await;
+    }
+    for number in 0..3 {
+        cluster.start(number);
+    }
+    cluster.agree().await;
+    let now = cluster.node(cluster.leader()).status().term;
+    assert!(now > term, "term {now} after {term}: its disk may lack what was decided");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_out_of_reach_of_all_voters_restarts_with_what_it_knew() {
     let mut cluster = Cluster::of(1, 1).await;
     let good = cluster.node(1).register(Some(id("good")), Claim::random()).await.unwrap();

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use super::{
     Carry,
     command::{Batch, Outcome},
     network::{Network, Receiving},
-    raft::{TypeConfig, VoterAddress},
+    raft::{StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
 
@@ -33,9 +34,20 @@ const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// A leader that has not heard of a quorum for so long decides nothing.
 pub(super) const QUORUM_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Entries between two snapshots, and those that are kept behind one for voters that lag.
-const SNAPSHOT_EVERY: u64 = 10_000;
-const ENTRIES_KEPT: u64 = 1_000;
+/// How much of the log is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogLimits {
+    /// Entries between two snapshots.
+    pub(super) snapshot_every: u64,
+    /// Entries that are kept behind a snapshot for voters that lag.
+    pub(super) kept: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { snapshot_every: 10_000, kept: 1_000 }
+    }
+}
 
 /// Entries that are sent to a voter at a time, at most; their bytes have a limit of their own.
 const ENTRIES_PER_MESSAGE: u64 = 64;
@@ -104,17 +116,27 @@ impl Consensus {
     /// [initialized](Self::initialize).
     pub(super) async fn start<L, M>(
         me: NodeId,
-        log: L,
+        mut log: L,
         machine: M,
         carry: Arc<dyn Carry>,
+        limits: LogLimits,
     ) -> Result<Self, ConsensusError>
     where
         L: RaftLogStorage<TypeConfig>,
         M: RaftStateMachine<TypeConfig>,
     {
+        let ended = |error: &dyn fmt::Display| ConsensusError::Ended(error.to_string());
+        step_down(me, &mut log).await.map_err(|error| ended(&error))?;
         let network = Network::new(me, carry);
-        let raft = Raft::new(me.0, Arc::new(config()), network, log, machine).await;
-        let raft = raft.map_err(|error| ConsensusError::Ended(error.to_string()))?;
+        let raft = Raft::new(me.0, Arc::new(config(limits)), network, log, machine).await;
+        let raft = raft.map_err(|error| ended(&error))?;
+        let alone = raft.with_raft_state(move |state| {
+            state.membership_state.effective().voter_ids().eq([me.0])
+        });
+        // There is nobody to wait for.
+        if alone.await.map_err(|error| ended(&error))? {
+            raft.trigger().elect().await.map_err(|error| ended(&error))?;
+        }
         Ok(Self { me, raft, receiving: Receiving::default() })
     }
 
@@ -285,7 +307,24 @@ pub(super) async fn outcomes(decided: Decided) -> Result<Vec<Outcome>, Consensus
     }
 }
 
-fn config() -> Config {
+/// Whoever led before it stopped leads no more until it is elected anew.
+///
+/// openraft would have it lead at once, in its old term. But what it had sent to others and not yet on
+/// its own disk may have been decided: it would answer reads without, and give the same place in the
+/// log, under the same name, to something else.
+async fn step_down<L>(me: NodeId, log: &mut L) -> Result<(), StorageError>
+where
+    L: RaftLogStorage<TypeConfig>,
+{
+    match log.read_vote().await? {
+        Some(vote) if vote.committed && vote.leader_id.node_id == me.0 => {
+            log.save_vote(&Vote { committed: false, ..vote }).await
+        }
+        _ => Ok(()),
+    }
+}
+
+fn config(limits: LogLimits) -> Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "registry".into(),
@@ -294,8 +333,8 @@ fn config() -> Config {
         election_timeout_max: millis(ELECTION.1),
         install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
         max_payload_entries: ENTRIES_PER_MESSAGE,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
+        max_in_snapshot_log_to_keep: limits.kept,
         ..Config::default()
     }
 }

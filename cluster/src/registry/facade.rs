@@ -12,7 +12,6 @@ use futures_util::{
 };
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use zeroize::Zeroizing;
@@ -21,6 +20,7 @@ use super::{
     AdminError, Administration, AgentPage, AgentRecord, Audience, Claim, Imported, KeyInfo,
     KeyRotation, RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, Vault,
     VaultEntry, VaultError, VoterChange, VoterStatus,
+    aside::aside,
     command::Secret,
     consensus::Member,
     deciding::AGENTS_MAX,
@@ -261,7 +261,7 @@ impl Administration for SharedRegistry {
         let image = self.store().export().map_err(|error| broken(&error))?;
         let chunks = stream::try_unfold(Box::new(image), |image: Box<Image>| async move {
             let mut image = image;
-            let read = spawn_blocking(move || image.next_chunk().map(|chunk| (chunk, image)));
+            let read = aside(move || image.next_chunk().map(|chunk| (chunk, image)));
             let read = read.await.map_err(|error| broken(&error))?;
             let (chunk, image) = read.map_err(|error| broken(&error))?;
             Ok(chunk.map(|chunk| (chunk, image)))

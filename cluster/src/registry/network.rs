@@ -19,10 +19,10 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::task::spawn_blocking;
 
 use super::{
     Carry,
+    aside::aside,
     consensus::Consensus,
     image::{self, Image},
     message::{self, Piece, Question, Taken},
@@ -249,7 +249,7 @@ async fn read(mut image: Box<Image>) -> Result<(Box<Image>, Option<Bytes>), Stor
     let failed = |reason: String| StorageError::IO {
         source: StorageIOError::read_snapshot(None, &io::Error::other(reason)),
     };
-    let read = spawn_blocking(move || image.next_chunk().map(|chunk| (image, chunk))).await;
+    let read = aside(move || image.next_chunk().map(|chunk| (image, chunk))).await;
     read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 

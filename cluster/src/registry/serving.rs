@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
     Carry,
+    aside::aside,
     command::Batch,
     consensus::{Consensus, Situation},
     duties,
@@ -76,7 +76,9 @@ impl SharedRegistry {
         let mut failure = self.store().failure();
         let machine = self.store().machine(Arc::clone(self.standing()) as Arc<dyn Follow>);
         let carry = self.place().carry.clone().unwrap_or_else(|| Arc::new(Nobody));
-        let consensus = match Consensus::start(me, self.store().log(), machine, carry).await {
+        let log = self.store().log();
+        let started = Consensus::start(me, log, machine, carry, self.log_limits()).await;
+        let consensus = match started {
             Ok(consensus) => Arc::new(consensus),
             Err(error) => return error.to_string(),
         };
@@ -205,7 +207,7 @@ impl SharedRegistry {
             versions.mark_unchanged();
             let (index, facts) = self.standing().view();
             let (dir, sealing) = (self.data_dir().to_owned(), self.store().sealing());
-            let saved = spawn_blocking(move || Saved { index, facts }.write(&dir, &sealing)).await;
+            let saved = aside(move || Saved { index, facts }.write(&dir, &sealing)).await;
             let error = match saved {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

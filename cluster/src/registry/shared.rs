@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
-    consensus::{Consensus, Situation},
+    consensus::{Consensus, LogLimits, Situation},
     disk, duties,
     heard::Heard,
     hello::{Hello, Part},
@@ -90,6 +90,7 @@ pub struct SharedRegistry {
     token_ttl: Option<Duration>,
     now: Wall,
     data_dir: PathBuf,
+    log_limits: LogLimits,
     store: Store,
     /// Whether the store has been seen to hold something; it will not be empty again.
     stored: AtomicBool,
@@ -129,6 +130,16 @@ impl SharedRegistry {
         had_one: bool,
         settings: Settings,
     ) -> Result<Arc<Self>, OpenError> {
+        Self::open_limited(source, data_dir, had_one, settings, LogLimits::default())
+    }
+
+    pub(super) fn open_limited(
+        source: impl Source,
+        data_dir: &Path,
+        had_one: bool,
+        settings: Settings,
+        log_limits: LogLimits,
+    ) -> Result<Arc<Self>, OpenError> {
         let Settings { token_ttl, now, at_rest } = settings;
         let Opened { identity, store, facts, index } =
             Store::open(source, &at_rest, had_one, now())?;
@@ -149,6 +160,7 @@ impl SharedRegistry {
             token_ttl,
             now,
             data_dir: data_dir.to_owned(),
+            log_limits,
             store,
             stored: AtomicBool::new(false),
             standing: Arc::new(standing),
@@ -316,6 +328,10 @@ impl SharedRegistry {
 
     pub(super) fn token_ttl(&self) -> Option<Duration> {
         self.token_ttl
+    }
+
+    pub(super) fn log_limits(&self) -> LogLimits {
+        self.log_limits
     }
 
     pub(super) fn data_dir(&self) -> &Path {

@@ -17,7 +17,10 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 
 pub(super) use super::tables::{SCHEMA, StoreError};
 use super::{
@@ -103,7 +106,14 @@ struct Handle {
     shared: Arc<Shared>,
     /// None only while this is dropped.
     requests: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<Working>,
+}
+
+/// The writer at work.
+enum Working {
+    Thread(JoinHandle<()>),
+    /// On a simulated disk; ends when this is dropped.
+    Task(#[allow(dead_code)] JoinSet<()>), // only held
 }
 
 /// What the handles and the writer share.
@@ -159,10 +169,8 @@ impl Store {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let dir = source.dir().to_owned();
         let writer = Writer { source, shared: shared.clone(), unflushed: false };
-        let writer = thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|source| OpenError::Io { dir, source })?;
+        let writer =
+            Working::start(writer, queue).map_err(|source| OpenError::Io { dir, source })?;
         let handle = Handle { shared, requests: Some(requests), writer: Some(writer) };
         Ok(Opened { identity, store: Self(Arc::new(handle)), facts, index })
     }
@@ -372,10 +380,22 @@ impl Shared {
     }
 }
 
+impl Working {
+    fn start(writer: Writer<impl Source>, queue: mpsc::Receiver<Request>) -> io::Result<Self> {
+        if let Some(turns) = writer.source.turns() {
+            let mut task = JoinSet::new();
+            task.spawn(writer.run_in_turns(queue, turns));
+            return Ok(Self::Task(task));
+        }
+        let thread = thread::Builder::new().name("registry".to_owned());
+        thread.spawn(move || writer.run(queue)).map(Self::Thread)
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         drop(self.requests.take());
-        let Some(writer) = self.writer.take() else { return };
+        let Some(Working::Thread(writer)) = self.writer.take() else { return };
         // The last handle may have been in a job: then the thread ends when it is done with that.
         if writer.thread().id() != thread::current().id() && writer.join().is_err() {
             tracing::error!("the registry's writer had panicked");

@@ -17,7 +17,7 @@ use super::{
     store::{OpenError, Shared},
     tables::StoreError,
 };
-use crate::database::Source;
+use crate::database::{Source, Turns};
 
 /// The most jobs in one transaction: bounds how long the first waits for the rest.
 const BATCH_MAX: usize = 64;
@@ -67,25 +67,42 @@ impl<S: Source> Writer<S> {
     /// Works until the last sender is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut jobs = Vec::with_capacity(BATCH_MAX);
         while requests.blocking_recv_many(&mut waiting, BATCH_MAX) > 0 {
-            for request in waiting.drain(..) {
-                match request {
-                    Request::Job(epoch, job) => jobs.push((epoch, job)),
-                    Request::Reopen(reply) => {
-                        self.work(&mut jobs);
-                        // An error means that nobody waits any more.
-                        let _ = reply.send(self.reopen());
-                    }
-                    Request::Close(reply) => {
-                        self.work(&mut jobs);
-                        self.close();
-                        let _ = reply.send(());
-                    }
+            self.serve(waiting.drain(..));
+        }
+    }
+
+    /// The same within a runtime, turn by turn.
+    pub(super) async fn run_in_turns(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        turns: Turns,
+    ) {
+        let mut waiting = Vec::with_capacity(BATCH_MAX);
+        while requests.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+            turns().await;
+            self.serve(waiting.drain(..));
+        }
+    }
+
+    fn serve(&mut self, waiting: impl Iterator<Item = Request>) {
+        let mut jobs = Vec::with_capacity(BATCH_MAX);
+        for request in waiting {
+            match request {
+                Request::Job(epoch, job) => jobs.push((epoch, job)),
+                Request::Reopen(reply) => {
+                    self.work(&mut jobs);
+                    // An error means that nobody waits any more.
+                    let _ = reply.send(self.reopen());
+                }
+                Request::Close(reply) => {
+                    self.work(&mut jobs);
+                    self.close();
+                    let _ = reply.send(());
                 }
             }
-            self.work(&mut jobs);
         }
+        self.work(&mut jobs);
     }
 
     fn work(&mut self, jobs: &mut Vec<(u64, Box<dyn Job>)>) {

@@ -127,7 +127,7 @@ async fn strangers_are_refused_with_a_reason(bed: Bed) {
     let near = Setup { wall: clock(30_000), allegiance: registry(7), ..Setup::of(6) }.start(&bed);
     link(&near, &a).await;
     // Whose clock is right may have learned from one whose is not.
-    let led_astray = Setup { time: clock(45_000), ..Setup::of(9) }.start(&bed);
+    let led_astray = Setup { time: clock(45_000), ..Setup::of(10) }.start(&bed);
     link(&led_astray, &a).await;
 }
 
