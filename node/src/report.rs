@@ -154,17 +154,12 @@ pub fn stats(relay: &Relay) -> Stats {
 pub fn total(relay: &Relay) -> (Load, usize) {
     let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
     let (mut sum, mut nodes) = (load(relay), 1);
-    for node in others(relay.node, &known).filter(|node| is_there(node.member.state)) {
+    for node in others(relay.node, &known).filter(|node| node.member.state.lives()) {
         sum.sessions += node.member.load.sessions;
         sum.messages_per_minute += node.member.load.messages_per_minute;
         nodes += 1;
     }
     (sum, nodes)
-}
-
-/// Whether a node carries anything.
-fn is_there(state: MemberState) -> bool {
-    matches!(state, MemberState::Alive | MemberState::Suspect | MemberState::Leaving)
 }
 
 fn others(me: NodeId, known: &[NodeStatus]) -> impl Iterator<Item = &NodeStatus> {
