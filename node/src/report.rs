@@ -126,6 +126,12 @@ pub fn tls(relay: &Relay) -> Option<TlsReport> {
     relay.certificates().map(|certificates| certificates.report(relay.clock.wall()))
 }
 
+/// Whether a node that is said to be in this state is there; what is gone carries nothing, whatever it
+/// said last.
+pub fn is_there(state: &str) -> bool {
+    !["left", "dead"].contains(&state)
+}
+
 /// The name of the node that has the agent's session, as far as is found out within a second.
 pub async fn home_of(relay: &Relay, agent: &AgentId) -> Option<String> {
     if relay.sessions.get(agent.as_str()).is_some() {
