@@ -35,7 +35,6 @@ use crate::{
     metrics::Metrics,
     peers::Join,
     relay::{Relay, TlsDoors, VERSION},
-    shelf::VaultShelf,
     supervisor::Supervisor,
 };
 
@@ -106,10 +105,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new(can_reload).map_err(RunError::Signals)?;
     let reload = Arc::new(Notify::new());
     let registry = open_registry(&config, &clock)?;
-    let certificates = {
-        let shelf = VaultShelf::new(Arc::clone(&registry));
-        Certificates::open(&config, &clock, Arc::new(shelf))?
-    };
+    let certificates = Certificates::open(&config, &clock, Arc::clone(&registry) as _)?;
     let (join, keeper, address) = tokio::select! {
         biased;
         signal = signals.next(&reload) => {
@@ -169,7 +165,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     Ok(ended?)
 }
 
-/// So that the next start finds a file that was closed, and has nothing to repair.
+/// Closes the registry's file, so that the next start finds nothing to repair.
 async fn close(registry: &SharedRegistry) {
     if timeout(CLOSING_PATIENCE, registry.close()).await.is_err() {
         tracing::warn!(
