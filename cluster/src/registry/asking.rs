@@ -199,10 +199,10 @@ mod tests {
     async fn a_try_that_may_come_late_takes_no_name_for_nobody() {
         let token = "tok_".to_owned();
         let given = || Some(Answer::Registered { agent: id("rawk-042"), token: token.clone() });
-        let taken = || Some(Answer::Taken);
-        let outcome = register(vec![taken()]).await;
+        let anothers = || Some(Answer::Taken);
+        let outcome = register(vec![anothers()]).await;
         assert!(matches!(outcome, (Err(RegisterError::Taken), 0)), "{outcome:?}");
-        let outcome = register(vec![taken(), None]).await;
+        let outcome = register(vec![anothers(), None]).await;
         assert!(matches!(outcome, (Err(RegisterError::Taken), 1)), "{outcome:?}");
         let outcome = register(vec![given(), None]).await;
         assert!(matches!(outcome, (Ok(()), 0)), "{outcome:?}");
