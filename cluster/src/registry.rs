@@ -76,7 +76,7 @@ pub use restoring::{
 };
 pub use sealing::AtRest;
 pub use shared::{Place, Settings, SharedRegistry};
-pub use simulated::SimulatedDisk;
+pub use simulated::{SimulatedDisk, gives_vote};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
 

@@ -36,12 +36,19 @@ struct Tries {
 impl SharedRegistry {
     /// Asks the node that leads, whichever it is, until it answers or [`PATIENCE`] is at its end.
     pub(super) async fn ask_leader(&self, request: Request) -> Answer {
+        self.ask_leader_and_look_back(request).await.0
+    }
+
+    /// The same, and whether the request may be carried out once more later: an earlier try that was not
+    /// answered may still be on its way.
+    pub(super) async fn ask_leader_and_look_back(&self, request: Request) -> (Answer, bool) {
         let mut tries = Tries { why: String::new(), unknown: false, hint: None };
         let answer = timeout(PATIENCE, self.try_leaders(&request, &mut tries)).await;
-        answer.unwrap_or_else(|_| {
+        let answer = answer.unwrap_or_else(|_| {
             let why = if tries.why.is_empty() { self.why_unavailable() } else { tries.why };
             Answer::Unavailable { why, unknown: tries.unknown }
-        })
+        });
+        (answer, tries.unknown)
     }
 
     async fn try_leaders(&self, request: &Request, tries: &mut Tries) -> Answer {
@@ -58,7 +65,10 @@ impl SharedRegistry {
                         tries.unknown = unknown || this;
                         tries.why = why;
                     }
-                    Some(answer) => return answer,
+                    Some(answer) => {
+                        tries.unknown = unknown;
+                        return answer;
+                    }
                     None => {
                         tries.why = "the node that leads it does not answer".into();
                         let mut others = self.heard().voters().into_iter();
@@ -123,5 +133,78 @@ impl SharedRegistry {
             }
         }
         Answer::Unavailable { why: self.why_unavailable(), unknown: false }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
+    use super::{
+        super::{
+            AtRest, Carry, Claim, Place, RegisterError, Registry,
+            hello::{Hello, Part},
+            message::Telling,
+            testing::{TestClock, id},
+        },
+        *,
+    };
+
+    const LEADER: NodeId = NodeId(7);
+
+    /// A leader that answers so, the last answer first; none: the question is lost.
+    struct Leader(Mutex<Vec<Option<Answer>>>);
+
+    #[async_trait]
+    impl Carry for Leader {
+        async fn ask(&self, _: NodeId, _: Vec<u8>, _: Duration) -> Option<Vec<u8>> {
+            let answer = self.0.lock().pop().unwrap();
+            answer.map(|answer| message::to_bytes(&answer))
+        }
+
+        fn tell(&self, _: NodeId, _: Vec<u8>) {}
+
+        fn linked(&self) -> Vec<NodeId> {
+            vec![LEADER]
+        }
+    }
+
+    /// What becomes of a name that is wanted, and how many are to be given back then.
+    async fn register(answers: Vec<Option<Answer>>) -> (Result<(), RegisterError>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = TestClock::new().settings(AtRest::generate(), None);
+        let registry = SharedRegistry::open(dir.path(), settings).unwrap();
+        let carry: Arc<dyn Carry> = Arc::new(Leader(Mutex::new(answers)));
+        let place = Place { carry: Some(carry), seeds: Vec::new(), slot: None };
+        drop(Arc::clone(&registry).serve(place));
+        let hello = Hello {
+            registry: None,
+            lineage: Vec::new(),
+            part: Part::Observer,
+            stored: true,
+            voter: true,
+            leader: Some(LEADER),
+            applied: 1,
+        };
+        registry.told(LEADER, &message::to_bytes(&Telling::Hello(hello)));
+        let outcome = registry.register(Some(id("rawk-042")), Claim::random()).await;
+        (outcome.map(drop), registry.releases().names().len())
+    }
+
+    #[tokio::test]
+    async fn a_try_that_may_come_late_takes_no_name_for_nobody() {
+        let token = "tok_".to_owned();
+        let given = || Some(Answer::Registered { agent: id("rawk-042"), token: token.clone() });
+        let anothers = || Some(Answer::Taken);
+        let outcome = register(vec![anothers()]).await;
+        assert!(matches!(outcome, (Err(RegisterError::Taken), 0)), "{outcome:?}");
+        let outcome = register(vec![anothers(), None]).await;
+        assert!(matches!(outcome, (Err(RegisterError::Taken), 1)), "{outcome:?}");
+        let outcome = register(vec![given(), None]).await;
+        assert!(matches!(outcome, (Ok(()), 0)), "{outcome:?}");
     }
 }

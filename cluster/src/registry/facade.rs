@@ -153,8 +153,10 @@ impl SharedRegistry {
         } else {
             Some(self.releases().attempt(agent.clone(), claim).ok_or_else(busy)?)
         };
-        let answer = self.ask_leader(Request::Register { agent, claim }).await;
-        if !matches!(answer, Answer::Unavailable { unknown: true, .. }) {
+        let request = Request::Register { agent, claim };
+        let (answer, may_come_late) = self.ask_leader_and_look_back(request).await;
+        // A try that comes late would take the name when whoever has it now has given it back.
+        if matches!(answer, Answer::Registered { .. }) || !may_come_late {
             attempt.into_iter().for_each(super::releases::Attempt::settled);
         }
         answer.into_registration()

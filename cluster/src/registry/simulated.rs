@@ -8,8 +8,17 @@ use std::{io, path::Path, sync::Arc};
 use async_trait::async_trait;
 use redb::{Database, StorageBackend};
 
-use super::{OpenError, Settings, SharedRegistry, consensus::LogLimits};
-use crate::database::{self, FileError, Source, Turns};
+use openraft::raft::VoteResponse;
+
+use super::{
+    OpenError, Settings, SharedRegistry,
+    consensus::LogLimits,
+    message::{self, Question},
+};
+use crate::{
+    AgentId,
+    database::{self, FileError, Source, Turns},
+};
 
 /// What redb may keep of the disk in memory.
 const CACHE_BYTES: usize = 1 << 20;
@@ -46,6 +55,18 @@ impl SharedRegistry {
         let limits = LogLimits { snapshot_every, kept: snapshot_every / 4 };
         Self::open_limited(Simulated(disk), data_dir, false, settings, limits)
     }
+
+    /// The names that are to be given back: should this node die now, they may stay taken for nobody.
+    pub fn names_to_give_back(&self) -> Vec<AgentId> {
+        self.releases().names().into_iter().map(|(agent, _)| agent).collect()
+    }
+}
+
+/// Whether what one node asked of another and was answered is that node's vote for it.
+pub fn gives_vote(question: &[u8], answer: &[u8]) -> bool {
+    matches!(message::from_bytes(question), Some(Question::Vote(_)))
+        && message::from_bytes(answer)
+            .is_some_and(|response: VoteResponse<u64>| response.vote_granted)
 }
 
 /// A simulated disk where the registry looks for its file.

@@ -27,6 +27,9 @@ const CALLS_PER_NAME: usize = 10;
 const GIVEN_UP: f64 = 0.15;
 const OWN_GIVEN_UP: f64 = 0.5;
 
+/// What whoever comes again is told in place of the token that an administrator has replaced meanwhile.
+const REPLACED: &str = "its token was replaced";
+
 /// Every node is to know of a revocation after so long.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -262,6 +265,9 @@ impl Clients {
         match answer {
             Some(Ok(registration)) => self.granted(running, registration.token),
             Some(Err(RegisterError::Taken)) => Outcome::Taken,
+            Some(Err(RegisterError::Unavailable(why))) if why.contains(REPLACED) => {
+                Outcome::Replaced
+            }
             Some(Err(error)) => Outcome::Unavailable(error.to_string()),
             None => Outcome::Died,
         }

@@ -23,7 +23,8 @@ pub enum FaultKind {
     Crash,
     /// Most of the voters die at once, and start again.
     Majority,
-    /// The leader dies; who votes for the next dies as it has voted, and the next is not heard for a while.
+    /// The leader is cut off; those who vote for the next die as they have voted, and the next is not heard
+    /// for a while, but the former one is.
     Vote,
     /// A node stands still, and goes on.
     Hang,
@@ -88,7 +89,7 @@ pub(super) enum What {
     /// Nothing gets from the first to the second of each.
     Block(Vec<(usize, usize)>),
     Crash(Vec<usize>),
-    /// The leader crashes, and [then](super::network::Network::trap) who votes.
+    /// The leader is cut off, and [then](super::network::Network::trap) those crash who vote.
     Vote,
     Hang(usize),
     Stall(usize),
@@ -122,7 +123,9 @@ impl Faults {
                 kinds.retain(|kind| *kind != FaultKind::Wipe);
             }
             let (what, longest) = draw(kind, rng, nodes, voters);
-            let until = at + rng.random_range(100..longest);
+            // Nobody votes before the leader has been silent for long enough.
+            let shortest = if kind == FaultKind::Vote { 2_000 } else { 100 };
+            let until = at + rng.random_range(shortest..longest);
             let [from, until] = [at, until.min(millis(faulty_for))].map(Duration::from_millis);
             plan.push(Fault { at: from, until, what });
             at += rng.random_range(100..1_500);
@@ -164,7 +167,7 @@ fn draw(kind: FaultKind, rng: &mut SmallRng, nodes: usize, voters: usize) -> (Wh
             all.truncate(rng.random_range(least..=voters));
             (What::Crash(all), 2_000)
         }
-        FaultKind::Vote => (What::Vote, 3_000),
+        FaultKind::Vote => (What::Vote, 4_500),
         FaultKind::Hang => (What::Hang(node), 3_000),
         FaultKind::Stall => (What::Stall(voter), 3_000),
         FaultKind::Slow => (What::Slow(node), 4_000),

@@ -8,16 +8,13 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     faults::{Fault, What},
-    history::{Call, Disturbance, What as Asked},
-    network::Answered,
+    history::Disturbance,
+    network::Elected,
     world::World,
 };
 
 /// A node whose disk fails as it starts is started again after so long.
 const START_EVERY: Duration = Duration::from_millis(250);
-
-/// Attempts that ended so long before their node died have been given back, or could not be.
-const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is to be done when, in this order.
 #[derive(Default)]
@@ -29,6 +26,13 @@ struct Agenda {
 enum Turn {
     Begin(Fault),
     End(What),
+}
+
+/// A leader that is cut off, until another is elected.
+struct Election {
+    elected: oneshot::Receiver<Elected>,
+    /// The ways from and to the leader.
+    ways: Vec<(usize, usize)>,
 }
 
 impl Agenda {
@@ -52,23 +56,31 @@ impl World {
             let (at, until) = (start + at, start + until);
             agenda.add(at, Turn::Begin(Fault { at, until, what }));
         }
-        let mut trap = None;
+        let mut election = None;
         loop {
             let at = agenda.next_at().unwrap_or(end);
             let follows = tokio::select! {
                 biased;
-                answered = sprung(&mut trap) => self.after_the_vote(answered),
+                elected = elected(&mut election) => self.after_the_vote(elected, election.take()),
                 () = sleep(at.saturating_sub(self.nodes.elapsed())) => {
                     match agenda.due.pop_first() {
                         None => return,
+                        Some((_, Turn::End(What::Vote))) => {
+                            self.no_vote(election.take());
+                            Vec::new()
+                        }
                         Some((_, Turn::End(what))) => {
                             self.end(&what);
                             Vec::new()
                         }
                         Some((_, Turn::Begin(fault))) => {
-                            let follows = self.begin(&fault, &mut trap);
+                            self.begin(&fault);
+                            if fault.what == What::Vote {
+                                self.no_vote(election.take());
+                                election = self.before_the_vote(&fault);
+                            }
                             agenda.add(fault.until, Turn::End(fault.what));
-                            follows
+                            Vec::new()
                         }
                     }
                 }
@@ -79,12 +91,8 @@ impl World {
         }
     }
 
-    /// Begins a fault; returns those that follow from it.
-    fn begin(
-        &mut self,
-        Fault { at, until, what }: &Fault,
-        trap: &mut Option<oneshot::Receiver<Answered>>,
-    ) -> Vec<Fault> {
+    /// Begins a fault.
+    fn begin(&mut self, Fault { at, until, what }: &Fault) {
         self.say(&format!("begins: {what:?}"));
         let (nodes, ways) = what.touches(self.nodes.count());
         let (from, until, stopped) = (*at, *until, what.stops());
@@ -100,7 +108,7 @@ impl World {
                     self.crash(*node);
                 }
             }
-            What::Vote => return self.before_the_vote(trap),
+            What::Vote => {} // which is more than this
             What::Hang(node) => network.set_still(*node, true),
             What::Stall(node) => network.set_stalled(*node, true),
             What::Slow(node) => network.set_slow(*node, true),
@@ -114,7 +122,6 @@ impl World {
                 }
             }
         }
-        Vec::new()
     }
 
     fn end(&mut self, what: &What) {
@@ -146,22 +153,45 @@ impl World {
         }
     }
 
-    /// The leader dies, and whoever votes for another is waited for.
-    fn before_the_vote(&mut self, trap: &mut Option<oneshot::Receiver<Answered>>) -> Vec<Fault> {
-        let Some(leader) = self.nodes.leader() else { return Vec::new() };
-        let others = (0..self.nodes.voters()).filter(|node| *node != leader);
-        *trap = Some(self.nodes.network.trap(others.collect()));
-        vec![self.fault_from_now(What::Crash(vec![leader]), 200..1_200)]
+    /// The leader is cut off, and it is waited for another to be elected.
+    fn before_the_vote(&mut self, Fault { at, until, .. }: &Fault) -> Option<Election> {
+        let leader = self.nodes.leader()?;
+        let voters = self.nodes.voters();
+        let others = (0..self.nodes.count()).filter(|node| *node != leader);
+        let ways: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+        self.say(&format!("cut off: node-{leader}, which leads"));
+        let (from, until, nodes, stopped) = (*at, *until, Vec::new(), true);
+        let disturbance = Disturbance { from, until, nodes, stopped, ways: ways.clone() };
+        self.history.lock().disturbances.push(disturbance);
+        self.nodes.network.set_blocked(&ways, true);
+        let others = (0..voters).filter(|node| *node != leader).collect();
+        // Its own vote makes it a majority.
+        Some(Election { elected: self.nodes.network.trap(others, voters / 2), ways })
     }
 
-    /// Whoever has voted dies; who was voted for may hear that it was, and is not heard.
-    fn after_the_vote(&mut self, Answered { asker, answerer }: Answered) -> Vec<Fault> {
-        let others = (0..self.nodes.count()).filter(|node| *node != asker);
-        let unheard = others.map(|other| (asker, other)).collect();
+    /// Those who voted die; who was elected hears of it, and is not heard; the former leader is in reach.
+    fn after_the_vote(&mut self, elected: Elected, election: Option<Election>) -> Vec<Fault> {
+        let Elected { node, voters } = elected;
+        self.say(&format!("elected: node-{node}, by {voters:?}"));
+        let others = (0..self.nodes.count()).filter(|it| *it != node);
+        let unheard: Vec<_> = others.map(|other| (node, other)).collect();
+        let ways = election.map_or_else(Vec::new, |election| election.ways);
+        let again: Vec<_> = ways.into_iter().filter(|way| !unheard.contains(way)).collect();
+        let network = &self.nodes.network;
+        network.set_blocked(&unheard, true);
+        network.set_blocked(&again, false);
         vec![
-            self.fault_from_now(What::Crash(vec![answerer]), 50..400),
+            self.fault_from_now(What::Crash(voters.into_iter().collect()), 50..250),
             self.fault_from_now(What::Block(unheard), 1_500..4_000),
         ]
+    }
+
+    /// Nobody was elected while the leader was cut off.
+    fn no_vote(&self, election: Option<Election>) {
+        if let Some(Election { ways, .. }) = election {
+            self.say("nobody was elected");
+            self.nodes.network.set_blocked(&ways, false);
+        }
     }
 
     fn fault_from_now(&mut self, what: What, millis: std::ops::Range<u64>) -> Fault {
@@ -170,22 +200,14 @@ impl World {
         Fault { at, until, what }
     }
 
+    /// The power of a node goes, and what it would have given back is forgotten.
     fn crash(&self, node: usize) {
-        if !self.nodes.crash(node) {
-            return;
-        }
-        let now = self.nodes.elapsed();
+        let Some(running) = self.nodes.running(node) else { return };
+        let forgotten = running.registry.names_to_give_back();
+        self.nodes.crash(node);
         let history = &mut *self.history.lock();
         history.crashes += 1;
-        let since = now.saturating_sub(GIVEN_BACK_WITHIN);
-        let orphaned = |call: &Call| {
-            call.node == node
-                && !call.is_certain()
-                && call.done.is_none_or(|done| done >= since)
-                && matches!(call.what, Asked::Register { repeatable: false, .. })
-        };
-        let calls = history.calls.iter().enumerate();
-        history.orphaned.extend(calls.filter(|(_, call)| orphaned(call)).map(|(number, _)| number));
+        history.forgotten.extend(forgotten);
     }
 
     /// Starts a node, if its disk lets it; it is tried again when all heals.
@@ -208,15 +230,11 @@ impl World {
     }
 }
 
-/// Who has answered whom, once the trap is sprung.
-async fn sprung(trap: &mut Option<oneshot::Receiver<Answered>>) -> Answered {
-    let answered = match trap {
-        Some(waits) => waits.await,
-        None => pending().await,
-    };
-    *trap = None;
-    match answered {
-        Ok(answered) => answered,
-        Err(_) => pending().await, // there is another trap, or all has healed
+/// Who was elected while the leader is cut off.
+async fn elected(election: &mut Option<Election>) -> Elected {
+    let Some(Election { elected, .. }) = election else { return pending().await };
+    match elected.await {
+        Ok(elected) => elected,
+        Err(_) => pending().await, // all has healed
     }
 }

@@ -1,6 +1,9 @@
 //! What was seen of a run, from outside: who asked what when, and what was answered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use cluster::{AgentId, registry::AgentRecord, token::Grant};
 
@@ -25,8 +28,8 @@ pub struct History {
     pub books: Vec<(usize, String)>,
     /// At the end: all names.
     pub names: BTreeMap<AgentId, AgentRecord>,
-    /// Attempts of agents that were broken off by the death of the node that was asked, by call.
-    pub orphaned: Vec<usize>,
+    /// Names that were still to be given back by nodes that died.
+    pub forgotten: BTreeSet<AgentId>,
     /// When the run ended.
     pub ended: Duration,
     /// What happened, for who reads it: with the agent that it concerns, if any.
@@ -87,6 +90,8 @@ pub enum Outcome {
     Granted(String, Option<Grant>),
     /// The name is another's.
     Taken,
+    /// The claim had taken the name, but its token was replaced by one that was issued anew.
+    Replaced,
     /// It was done.
     Done,
     /// What is known of the agent.

@@ -68,18 +68,21 @@ struct State {
     carried: u64,
 }
 
-/// Waits for one of some nodes to answer another of them.
+/// Waits for one of some nodes to be given so many votes by others of them.
 #[derive(Debug)]
 struct Trap {
     among: BTreeSet<usize>,
-    sprung: oneshot::Sender<Answered>,
+    needed: usize,
+    /// Who has voted for whom.
+    votes: BTreeMap<usize, BTreeSet<usize>>,
+    sprung: oneshot::Sender<Elected>,
 }
 
-/// A question that was answered a moment ago; the answer is under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answered {
-    pub(super) asker: usize,
-    pub(super) answerer: usize,
+/// A node that has all the votes that it needs, the last of which is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Elected {
+    pub(super) node: usize,
+    pub(super) voters: BTreeSet<usize>,
 }
 
 /// A node that runs.
@@ -171,11 +174,11 @@ impl Network {
         self.state.lock().late = one_in;
     }
 
-    /// Tells when next one of these has answered another of them. Of voters that have no leader, it has
-    /// voted then. There is one trap at a time: a new one takes the other's place.
-    pub(super) fn trap(&self, among: BTreeSet<usize>) -> oneshot::Receiver<Answered> {
+    /// Tells when next so many of these have voted for another of them. There is one trap at a time: a new
+    /// one takes the other's place.
+    pub(super) fn trap(&self, among: BTreeSet<usize>, needed: usize) -> oneshot::Receiver<Elected> {
         let (sprung, tells) = oneshot::channel();
-        self.state.lock().trap = Some(Trap { among, sprung });
+        self.state.lock().trap = Some(Trap { among, needed, votes: BTreeMap::new(), sprung });
         tells
     }
 
@@ -352,11 +355,20 @@ impl State {
         Duration::from_micros(self.rng.random_range(200..most))
     }
 
-    fn spring(&mut self, answered: Answered) {
-        let Answered { asker, answerer } = answered;
-        let caught = |trap: &mut Trap| [asker, answerer].iter().all(|it| trap.among.contains(it));
-        if let Some(trap) = self.trap.take_if(caught) {
-            let _ = trap.sprung.send(answered); // nobody may wait any more
+    /// A node has voted for another.
+    fn voted(&mut self, voter: usize, node: usize) {
+        let Some(trap) = &mut self.trap else { return };
+        if !trap.among.contains(&voter) || !trap.among.contains(&node) {
+            return;
+        }
+        let voters = trap.votes.entry(node).or_default();
+        voters.insert(voter);
+        if voters.len() < trap.needed {
+            return;
+        }
+        let voters = std::mem::take(voters);
+        if let Some(trap) = self.trap.take() {
+            let _ = trap.sprung.send(Elected { node, voters }); // nobody may wait any more
         }
     }
 

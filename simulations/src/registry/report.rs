@@ -97,9 +97,10 @@ impl Report {
             (
                 "outcomes",
                 format!(
-                    "{} granted, {} taken, {} done, {} read, {} unavailable, {} given up, {} died",
+                    "{} granted, {} taken, {} replaced, {} done, {} read, {} unavailable, {} given up, {} died",
                     count(|it| matches!(it, Outcome::Granted(..))),
                     count(|it| matches!(it, Outcome::Taken)),
+                    count(|it| matches!(it, Outcome::Replaced)),
                     count(|it| matches!(it, Outcome::Done)),
                     count(|it| matches!(it, Outcome::Read(_))),
                     count(|it| matches!(it, Outcome::Unavailable(_))),

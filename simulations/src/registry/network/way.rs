@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use cluster::{Incarnation, NodeId, registry::Carry};
+use cluster::{
+    Incarnation, NodeId,
+    registry::{Carry, gives_vote},
+};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Answered, Link, Network};
+use super::{Link, Network};
 
 /// The way of one life of a node to the others.
 pub(super) struct Way {
@@ -30,8 +33,10 @@ impl Way {
                 }
                 let life = network.state.lock().lives.get(&peer).cloned();
                 let life = life.filter(|life| life.id == asked)?;
-                let answer = life.registry.asked(me.node, body).await;
-                network.state.lock().spring(Answered { asker: node, answerer: peer });
+                let answer = life.registry.asked(me.node, body.clone()).await;
+                if gives_vote(&body, &answer) {
+                    network.state.lock().voted(peer, node);
+                }
                 if !network.cross(peer, node).await {
                     return None;
                 }

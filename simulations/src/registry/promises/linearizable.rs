@@ -4,9 +4,11 @@
 //!
 //! A call whose outcome is not known may have been carried out at any time since it was made, or
 //! never; and unless whoever asked comes again with the same claim, the name may be given back at any
-//! time after. A node repeats what is not answered: what found a name taken may have taken it itself
-//! before, if a token was issued anew meanwhile. Bans are not in the model: a reissue that was refused
-//! for one says that the name is taken.
+//! time after. A node repeats what is not answered: what was told that its token was replaced may have
+//! taken the name itself before. Bans are not in the model: a reissue that was refused for one says that
+//! the name is taken.
+
+use std::time::Duration;
 
 use cluster::AgentId;
 
@@ -18,14 +20,18 @@ use crate::registry::history::{Call, History, Outcome, What};
 
 pub(super) const NAME: &str = "what is asked about a name happens in one order";
 
+/// For so long a claim is told that its token was replaced: a minute by the log's time, which goes with the
+/// clocks of those who lead, and these differ.
+const REPLACED_KEPT: Duration = Duration::from_secs(40);
+
 /// One name in the one book: whose it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Owner {
     #[default]
     Nobody,
     Claim(usize),
-    /// Of who has the token that was issued anew: no claim is good any more.
-    Token,
+    /// Of who has the token that was issued anew: the claim that the name was taken by is good no more.
+    Token(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,7 @@ enum Op {
 enum Ret {
     Granted,
     Taken,
+    Replaced,
     /// Of a release.
     Done,
     Unknown,
@@ -59,6 +66,7 @@ impl Model for Owner {
                 Ret::Granted
             }
             (Op::Register(claim), owner) if owner == Self::Claim(claim) => Ret::Granted,
+            (Op::Register(claim), owner) if owner == Self::Token(claim) => Ret::Replaced,
             (Op::Register(_), _) => Ret::Taken,
             (Op::Release(claim), owner) => {
                 if owner == Self::Claim(claim) {
@@ -67,10 +75,11 @@ impl Model for Owner {
                 Ret::Done
             }
             (Op::Reissue | Op::Read, Self::Nobody) => Ret::Unknown,
-            (Op::Reissue, _) => {
-                *self = Self::Token;
+            (Op::Reissue, Self::Claim(claim)) => {
+                *self = Self::Token(claim);
                 Ret::Granted
             }
+            (Op::Reissue, Self::Token(_)) => Ret::Granted,
             (Op::Read, _) => Ret::Present,
         }
     }
@@ -107,9 +116,11 @@ fn steps_of(call: &Call, about: &[&Call]) -> Vec<Step> {
     let asked = Asked { at: call.at, op, answer: None };
     if let (Some(ret), Some(done)) = (ret, call.done) {
         let answered = Asked { answer: Some((done, ret)), ..asked };
-        let may_have_been_before =
-            ret == Ret::Taken && about.iter().any(|other| reissues_during(other, call));
-        return if may_have_been_before { vec![asked, answered] } else { vec![answered] };
+        return match ret {
+            Ret::Taken if is_forgotten(call, about) => Vec::new(),
+            Ret::Replaced => vec![asked, answered],
+            _ => vec![answered],
+        };
     }
     match call.what {
         // A read that was not answered says nothing, as it changes nothing.
@@ -132,6 +143,7 @@ fn understood(call: &Call) -> Option<(Op, Option<Ret>)> {
     let ret = match &call.outcome {
         Outcome::Granted(..) => Some(Ret::Granted),
         Outcome::Taken => Some(Ret::Taken),
+        Outcome::Replaced => Some(Ret::Replaced),
         Outcome::UnknownAgent | Outcome::Read(None) => Some(Ret::Unknown),
         Outcome::Banned | Outcome::Read(Some(_)) => Some(Ret::Present),
         _ => None,
@@ -139,12 +151,14 @@ fn understood(call: &Call) -> Option<(Op, Option<Ret>)> {
     Some((op, ret))
 }
 
-/// A node repeats a request that is not answered. If the first one took the name, and a token was
-/// issued anew before the second, the second finds it taken: by who has that token.
-fn reissues_during(other: &Call, call: &Call) -> bool {
-    matches!(other.what, What::Reissue(_))
-        && call.done.is_some_and(|done| other.at <= done)
-        && !matches!(other.outcome, Outcome::UnknownAgent | Outcome::Banned)
+/// Whether what a claim is told may be that the name is taken, though it was taken by that claim and the
+/// token was replaced: that is forgotten.
+fn is_forgotten(call: &Call, about: &[&Call]) -> bool {
+    let replaces = |other: &&Call| {
+        matches!(other.what, What::Reissue(_))
+            && call.done.is_some_and(|done| done.saturating_sub(other.at) > REPLACED_KEPT)
+    };
+    about.iter().any(replaces)
 }
 
 #[cfg(test)]
@@ -188,11 +202,31 @@ mod tests {
     }
 
     #[test]
-    fn who_repeats_may_find_what_it_took_issued_anew() {
-        let taken = call(0, 10, register(0, true), Outcome::Taken);
-        assert_eq!(breaches(&history(vec![taken.clone()])).len(), 1, "by whom?");
+    fn who_comes_again_is_told_that_its_token_was_replaced() {
+        let mine = call(0, 1, register(0, true), granted());
         let reissue = call(4, 5, What::Reissue(agent()), granted());
-        assert_eq!(breaches(&history(vec![taken, reissue])), []);
+        let again = |claim, outcome| call(6, 7, register(claim, true), outcome);
+        for (claim, outcome, explained) in [
+            (0, Outcome::Replaced, true),
+            (0, Outcome::Taken, false),
+            (1, Outcome::Taken, true),
+            (1, Outcome::Replaced, false),
+        ] {
+            let calls = vec![mine.clone(), reissue.clone(), again(claim, outcome)];
+            assert_eq!(breaches(&history(calls)).is_empty(), explained);
+        }
+        let late = call(50_000, 50_001, register(0, true), Outcome::Taken);
+        assert_eq!(breaches(&history(vec![mine, reissue, late])), [], "it is forgotten");
+    }
+
+    #[test]
+    fn who_repeats_may_find_what_it_took_issued_anew() {
+        let replaced = call(0, 10, register(0, true), Outcome::Replaced);
+        assert_eq!(breaches(&history(vec![replaced.clone()])).len(), 1, "by whom?");
+        let reissue = call(4, 5, What::Reissue(agent()), granted());
+        assert_eq!(breaches(&history(vec![replaced, reissue.clone()])), []);
+        let taken = call(0, 10, register(0, true), Outcome::Taken);
+        assert_eq!(breaches(&history(vec![taken, reissue])).len(), 1, "by whom?");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! When all is whole again, no name is taken with nobody holding its token.
 //!
-//! Not covered: attempts whose node died before it answered. It is gone with all that it would have
-//! given back, and says so in its log when it stops in order. And a name for which a token was issued
-//! anew for an administrator who was not answered: no claim takes it away any more, and he asks again.
+//! Not covered: attempts whose node died before it answered, and what a node still had to give back when
+//! it died: it is gone with that, and says so in its log when it stops in order. And a name for which a
+//! token may have been issued anew for an administrator who was not answered: it ends the claim, by which
+//! alone the name could be given back; he knows the name, and asks again.
 
 use super::Breach;
 use crate::registry::history::{History, Outcome, What};
@@ -10,11 +11,11 @@ use crate::registry::history::{History, Outcome, What};
 pub(super) const NAME: &str = "no name stays taken for nobody";
 
 pub(super) fn breaches(history: &History) -> Vec<Breach> {
-    let nobodys = history.names.keys().filter(|agent| {
-        !history.about(agent).any(|(number, call)| {
+    let known = history.names.keys().filter(|agent| !history.forgotten.contains(*agent));
+    let nobodys = known.filter(|agent| {
+        !history.about(agent).any(|(_, call)| {
             call.is_granted()
                 || matches!(call.outcome, Outcome::Died)
-                || history.orphaned.contains(&number)
                 || !call.is_certain()
                     && matches!(
                         call.what,
