@@ -277,21 +277,14 @@ impl Routes {
         except: &mut Vec<AgentId>,
         needs: &mut Needs,
     ) {
-        if self.shards[index].read().open.is_empty() {
+        let message = kept.message;
+        // Mostly none does: the others who send are not kept waiting to find that out.
+        if self.shards[index].read().who_hold_back(message).next().is_none() {
             return;
         }
-        let message = kept.message;
         let mut shard = self.shards[index].write();
         let first = except.len();
-        except.extend(
-            shard
-                .open
-                .iter()
-                .filter(|(agent, route)| {
-                    *agent != message.from && route.holds_back(message.from.as_str(), message.lane)
-                })
-                .map(|(agent, _)| agent.clone()),
-        );
+        except.extend(shard.who_hold_back(message).cloned());
         for agent in except.iter().skip(first) {
             self.queue(&mut shard, agent, kept, cx);
             needs.extend(self.advance(&mut shard, agent, cx));

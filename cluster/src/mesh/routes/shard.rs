@@ -296,6 +296,14 @@ impl Shard {
         known.or_else(|| Some(self.open.get_key_value(agent)?.0)).cloned()
     }
 
+    /// The agents who get the broadcast along their routes, behind what waits there.
+    pub(super) fn who_hold_back(&self, broadcast: &Outgoing<'_>) -> impl Iterator<Item = &AgentId> {
+        let (from, lane) = (broadcast.from, broadcast.lane);
+        let holds = move |route: &Route| route.holds_back(from.as_str(), lane);
+        let others = self.open.iter().filter(move |(agent, _)| *agent != from);
+        others.filter(move |(_, route)| holds(route)).map(|(agent, _)| agent)
+    }
+
     /// Remembers for a while that the agent, to which there may be no route, has this session.
     fn note(&mut self, agent: &AgentId, session: SessionId, now: Duration) {
         let is_newest = self.told.get(agent).is_none_or(|(told, _)| *told <= session);
