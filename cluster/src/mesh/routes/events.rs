@@ -9,7 +9,7 @@ use crate::{
         Lost, Outgoing,
         route::{Known, Place, RingView, Vouched, Waiting, coarse_seconds},
     },
-    wire::{Direct, Located},
+    wire::{Body, Direct, Located},
 };
 
 /// A route that nobody uses for so long is forgotten.
@@ -30,8 +30,9 @@ impl Routes {
             out.lost(Lost::Stale, direct.targets.iter().count() as u64);
             return Needs::new();
         };
-        let message =
-            Outgoing { from: &sender, lane, followed: direct.followed, body: direct.body.clone() };
+        // Kept as it came, it would keep alive all that was read along with it, which nobody counts.
+        let body = Body::Borrowed(direct.body.as_slice());
+        let message = Outgoing { from: &sender, lane, followed: direct.followed, body };
         let mut kept = Kept { message: &message, shared: None };
         let mut needs = Needs::new();
         for target in direct.targets.iter() {

@@ -164,6 +164,24 @@ fn a_bounce_of_an_earlier_era_changes_nothing() {
 }
 
 #[test]
+fn what_came_back_does_not_keep_what_came_with_it() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let received = Bytes::from(vec![b'x'; 1 << 16]);
+    let direct = Direct {
+        followed: false,
+        resent: false,
+        era: routes.era(),
+        from: "sender",
+        targets: Names::List(&["agent-a"]),
+        body: Body::Shared(received.slice(..10)),
+    };
+    routes.bounced(NodeId(2), 0, &direct, &out, NOW);
+    drop(direct);
+    assert!(routes.room.used() > 0, "it waits");
+    assert!(received.is_unique(), "what came is free again");
+}
+
+#[test]
 fn a_question_is_asked_once() {
     let (routes, out) = known(&[]);
     routes.heard(NodeId(2), &out, NOW);
