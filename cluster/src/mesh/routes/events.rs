@@ -90,7 +90,8 @@ impl Routes {
     }
 
     /// `from` tells that the agent's session is another now, or none. When this returns, barriers for
-    /// the new session may be pushed: no broadcast that they overtake comes behind them.
+    /// the new session may be pushed: no broadcast comes behind them that should have waited for what
+    /// was sent along the route before.
     #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
     pub(in crate::mesh) fn moved(
         &self,

@@ -33,8 +33,10 @@ pub(super) struct Shard {
 }
 
 impl Routes {
-    /// The agent has this session; returns whether its route is open. What was pushed before may come
-    /// back, so no broadcast may be under way when this returns that does not know of it.
+    /// The agent has this session; returns whether its route is open. What was pushed along the route
+    /// that there was may come back, so no broadcast may be under way when this returns that does not
+    /// know of it. Without a route nothing comes back, and no broadcast is waited for: who arrives anew
+    /// keeps nobody.
     pub(super) fn found_at(
         &self,
         agent: &AgentId,
@@ -43,6 +45,7 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> (bool, Needs) {
         let mut shard = self.lock(agent.as_str());
+        let had_route = shard.agent(agent.as_str()).is_some();
         self.found(&mut shard, agent, place, take);
         let need = self.advance(&mut shard, agent, cx);
         let open = shard.open.contains_key(agent);
@@ -50,7 +53,9 @@ impl Routes {
             shard.note(agent, place.session, cx.now);
         }
         drop(shard);
-        drop(self.gate.write());
+        if had_route {
+            drop(self.gate.write());
+        }
         (open, need.into_iter().collect())
     }
 

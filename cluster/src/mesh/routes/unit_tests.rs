@@ -1,6 +1,6 @@
 //! What the routes push and count, seen from outside.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::mpsc, thread};
 
 use super::*;
 use crate::{
@@ -315,6 +315,28 @@ fn a_broadcast_goes_along_open_routes_only_where_it_must() {
     assert_eq!(except_of("sender"), [agent("agent-a"), agent("agent-c")]);
     assert_eq!(except_of("another"), [agent("agent-a")]);
     assert_eq!(except_of("agent-a"), [], "nobody gets his own");
+}
+
+#[test]
+fn only_an_agent_with_a_route_waits_for_broadcasts_that_are_under_way() {
+    let (routes, _) = known(&[("agent-a", 2)]);
+    let routes = Arc::new(routes);
+    let under_way = routes.gate.read();
+    let (tell, told) = mpsc::sync_channel(2);
+    let moving = ["agent-z", "agent-a"].map(|name| {
+        let (routes, tell) = (Arc::clone(&routes), tell.clone());
+        thread::spawn(move || {
+            let out = Record::default();
+            routes.moved(OWNER, &agent(name), None, Some(session(2, 3)), &RING, &out, NOW);
+            tell.send(name).unwrap();
+        })
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("agent-z"));
+    drop(under_way);
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("agent-a"));
+    for thread in moving {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
