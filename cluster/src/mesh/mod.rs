@@ -59,6 +59,10 @@ pub trait Deliver: Send + Sync + 'static {
     /// Starts a batch of messages that came from elsewhere; its end writes them.
     fn batch(&self) -> Box<dyn Batch + '_>;
 
+    /// Puts a message into the agent's outbox; `false` if the agent has no session here. Called with
+    /// locks of the mesh held: the session's own task writes it.
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool;
+
     /// The agent has a newer session on another node: an older one here is closed with 4009 and gets
     /// no more messages from now on.
     fn replaced(&self, agent: &AgentId, by: SessionId);
