@@ -9,7 +9,7 @@ pub mod action;
 #[cfg(test)]
 mod arrival_test;
 mod behind;
-pub mod broadcast;
+mod broadcast;
 mod clock;
 pub mod directory;
 mod engine;
