@@ -133,7 +133,11 @@ impl Reception {
     }
 
     /// A broadcast came on the lane from its origin itself.
-    pub(in crate::mesh) fn broadcast(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+    pub(in crate::mesh) fn broadcast(
+        &mut self,
+        broadcast: &Broadcast<'_>,
+        now: Duration,
+    ) -> Verdict {
         self.place(broadcast.seq, now);
         self.take(broadcast, now)
     }

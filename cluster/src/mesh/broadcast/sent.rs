@@ -60,7 +60,11 @@ impl Sent {
     }
 
     /// What is kept of the broadcasts `from` to `to`, in order, as much as one answer carries.
-    pub(in crate::mesh) fn resend(&self, from: u64, to: u64) -> impl Iterator<Item = Broadcast<'_>> {
+    pub(in crate::mesh) fn resend(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = Broadcast<'_>> {
         let first = self.retained.partition_point(|(_, kept)| kept.seq < from);
         let mut bytes = 0;
         let fits = move |kept: &&KeptBroadcast| {

@@ -4,7 +4,9 @@ use std::{collections::HashMap, hash::BuildHasher, sync::atomic::Ordering, time:
 
 use siphasher::sip::SipHasher13;
 
-use super::{Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, is_there, room::Charge};
+use super::{
+    Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, heard::Heard, is_there, room::Charge,
+};
 use crate::{
     AgentId, NodeId, SessionId,
     mesh::{
@@ -68,7 +70,7 @@ impl Routes {
     ) {
         match shard.known.get_mut(agent) {
             Some(known) if known.session() == place.session => {
-                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched));
+                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched, self.era()));
             }
             Some(known) if known.session() < place.session => {
                 let route = known.doubted(self.last_ask());
@@ -175,6 +177,8 @@ impl Routes {
         agent: &AgentId,
         cx: &Cx<'_, impl RouteOut>,
     ) -> Option<Need> {
+        // Looked at before who is heard: what is lost meanwhile is lost in this era or a later one.
+        let era = self.era();
         let route = shard.open.get_mut(agent)?;
         let is_heard = |node| self.is_heard(node);
         route.push_fences(|node, lane, epoch| {
@@ -193,7 +197,7 @@ impl Routes {
             }
             Next::Settle(place) => {
                 let route = self.close(shard, agent)?;
-                self.settle(shard, agent, route, place, cx);
+                self.settle(shard, agent, route, place, era, cx);
                 None
             }
             Next::Ask => {
@@ -203,12 +207,14 @@ impl Routes {
         }
     }
 
+    /// The route leads to a place that was found good in this era.
     pub(super) fn settle(
         &self,
         shard: &mut Shard,
         agent: &AgentId,
         route: Route,
         place: Place,
+        era: u32,
         cx: &Cx<'_, impl RouteOut>,
     ) {
         let home = place.session.node;
@@ -237,7 +243,8 @@ impl Routes {
             cx.out.unfenced(agent);
         } else if let Some(vouched) = place.vouched {
             shard.make_room();
-            shard.known.insert(agent.clone(), Known::new(place.session, vouched, since, cx.now));
+            let known = Known::new(place.session, vouched, since, era, cx.now);
+            shard.known.insert(agent.clone(), known);
         } else if !is_empty {
             let epoch = self.next_epoch();
             let route = Route::unvouched(place.session, since, self.last_ask(), epoch);
@@ -287,10 +294,12 @@ impl Shard {
     pub(super) fn usable(
         &self,
         agent: &str,
+        heard: &Heard,
         ring: &impl RingView,
         now: Duration,
     ) -> Option<NodeId> {
-        let known = self.known.get(agent).filter(|known| known.is_good(agent, ring))?;
+        let is_good = |known: &&Known| heard.bears_out(known) && known.is_good(agent, ring);
+        let known = self.known.get(agent).filter(is_good)?;
         known.touch(now);
         Some(known.home())
     }
@@ -320,6 +329,19 @@ impl Shard {
     /// Forgets what was told of long ago.
     pub(super) fn forget_told(&mut self, now: Duration) {
         self.told.retain(|_, (_, at)| now.saturating_sub(*at) < TOLD_FOR);
+    }
+
+    /// Forgets the routes that have ended with a link, and doubts those whose owner's link was lost.
+    pub(super) fn forget_ended(&mut self, heard: &Heard) {
+        if !heard.remembers_losses() {
+            return;
+        }
+        self.known.retain(|_, known| {
+            if heard.has_lost_word_of(known) {
+                known.doubt();
+            }
+            !heard.has_ended(known)
+        });
     }
 
     /// Forgets one of the routes if there are too many: the one of a few that was idle longest.
