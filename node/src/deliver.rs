@@ -52,6 +52,14 @@ impl Deliver for Sink {
         }
     }
 
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool {
+        let Some(relay) = self.0.upgrade() else { return false };
+        let mut arriving = Arriving::new(relay);
+        let is_here = arriving.direct(agent.as_str(), body, followed);
+        arriving.deliveries.wake_all();
+        is_here
+    }
+
     fn replaced(&self, agent: &AgentId, by: SessionId) {
         let Some(relay) = self.0.upgrade() else { return };
         if let Some(older) = relay.sessions.take_older(agent, by) {
@@ -226,6 +234,17 @@ mod tests {
         assert_eq!((ann.written.take().as_str(), bob.written.take().as_str()), ("", "134"));
         assert!(hall.count("arc_messages_delivered_total{kind=\"direct\"} 1"));
         assert!(hall.count("arc_messages_delivered_total{kind=\"broadcast\"} 2"));
+    }
+
+    #[test]
+    fn a_message_that_comes_under_the_locks_of_the_mesh_is_written_by_the_sessions_task() {
+        let mut hall = Hall::new();
+        let bob = hall.enter(testing::session("bob", 1));
+        assert!(hall.sink.direct(bob.session.agent(), &Body::Borrowed(b"1"), false));
+        assert_eq!(bob.written.take(), "", "no write call");
+        assert_eq!(bob.got(), "1");
+        assert!(hall.count("arc_messages_delivered_total{kind=\"direct\"} 1"));
+        assert!(!hall.sink.direct(&"eve".parse().unwrap(), &Body::Borrowed(b"2"), false));
     }
 
     #[test]

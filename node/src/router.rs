@@ -240,6 +240,11 @@ impl Deliveries {
         mem::take(&mut self.counts).add_to(relay);
     }
 
+    /// Leaves the writing of what was delivered so far to the sessions' own tasks.
+    pub(crate) fn wake_all(&mut self) {
+        self.unwritten.drain(..).for_each(|session| session.wake());
+    }
+
     /// Notes what a delivery asks for; says whether the frame waits in the outbox.
     fn conclude(&mut self, session: &Arc<Session>, delivery: Delivery) -> bool {
         match delivery {

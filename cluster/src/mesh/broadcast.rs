@@ -35,14 +35,13 @@ mod sent;
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod simulation_tests;
 
-pub use kept::Kept;
-pub use reception::{HELD_BYTES_MAX, HELD_FOR_MAX, Missing, Reception, Verdict};
-pub use sent::{RETAINED_BYTES_MAX, RETAINED_FOR, Sent};
+pub(super) use reception::{Reception, Verdict};
+pub(super) use sent::Sent;
 
 /// The node of another region that passes an origin's broadcasts on there: of those that are `usable`
 /// (linked and not suspect, as the origin sees it) the same whatever the order of `nodes`, and another
 /// only if that one ceases to be usable or a better one comes. None if none is usable.
-pub fn gateway(
+pub(super) fn gateway(
     origin: NodeId,
     nodes: impl IntoIterator<Item = NodeId>,
     usable: impl Fn(NodeId) -> bool,

@@ -16,7 +16,7 @@ use self::sweep::Sweep;
 use super::{Home, action::Action, near::NearRings, ring::Rings, route::RingView};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId,
-    membership::{Member, MemberState},
+    membership::Member,
     wire::{Control, Located, Published},
 };
 
@@ -136,11 +136,9 @@ impl Directory {
     /// member nor linked end.
     pub fn members(&mut self, members: &[Member], rings: Rings) {
         self.change_rings(rings);
-        let lives =
-            |member: &&Member| !matches!(member.state, MemberState::Left | MemberState::Dead);
         let alive: BTreeMap<NodeId, Generation> = members
             .iter()
-            .filter(lives)
+            .filter(|member| member.state.lives())
             .map(|member| (member.node(), member.incarnation.generation))
             .collect();
         for (node, generation) in &alive {

@@ -324,10 +324,12 @@ impl Mesh {
         drop(core);
         self.ask(needs, now);
         let receptions = self.receptions.read().get(&peer).cloned();
+        // Its end writes: not while a reception is locked.
+        let mut batch = self.deliver.batch();
         for (number, reception) in (0..).zip(receptions.iter().flat_map(|all| all.iter())) {
             let mut reception = reception.lock();
             reception.link_lost();
-            self.release(node, number, &mut reception, &mut *self.deliver.batch(), now);
+            self.release(node, number, &mut reception, &mut *batch, now);
         }
     }
 

@@ -63,6 +63,10 @@ impl Deliver for Sessions {
         Box::new(Nobody(self))
     }
 
+    fn direct(&self, _: &AgentId, _: &Body<'_>, _: bool) -> bool {
+        false
+    }
+
     fn replaced(&self, _: &AgentId, _: SessionId) {}
 
     fn admitted(&self, _: &AgentId, _: SessionId) {}

@@ -9,7 +9,7 @@ pub mod action;
 #[cfg(test)]
 mod arrival_test;
 mod behind;
-pub mod broadcast;
+mod broadcast;
 mod clock;
 pub mod directory;
 mod engine;
@@ -58,6 +58,10 @@ pub enum Pushed {
 pub trait Deliver: Send + Sync + 'static {
     /// Starts a batch of messages that came from elsewhere; its end writes them.
     fn batch(&self) -> Box<dyn Batch + '_>;
+
+    /// Puts a message into the agent's outbox; `false` if the agent has no session here. Called with
+    /// locks of the mesh held: the session's own task writes it.
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool;
 
     /// The agent has a newer session on another node: an older one here is closed with 4009 and gets
     /// no more messages from now on.

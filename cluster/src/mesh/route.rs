@@ -125,6 +125,8 @@ pub(super) struct Route<C> {
     /// By lane: what the former home gave back. It was sent before all that waits.
     bounced: [VecDeque<Waiting<C>>; LANES],
     waiting: VecDeque<Waiting<C>>,
+    /// How many wait of each lane.
+    waiting_of: [usize; LANES],
     /// The last question, until its answer has come.
     asked: Option<(u64, Whom)>,
     /// How many questions were asked since there was reason to hope for a quick answer.
@@ -145,6 +147,7 @@ impl<C> Route<C> {
             newest: None,
             bounced: [const { VecDeque::new() }; LANES],
             waiting: VecDeque::new(),
+            waiting_of: [0; LANES],
             asked: None,
             asks: 0,
             ask_at: Duration::ZERO,
@@ -174,6 +177,7 @@ impl<C> Route<C> {
         if self.len() >= WAITING_MAX {
             return Err(message);
         }
+        count(&mut self.waiting_of, &message);
         self.waiting.push_back(message);
         Ok(())
     }
@@ -413,6 +417,10 @@ impl<C> Route<C> {
                 *queue = left;
             }
         }
+        if !taken.is_empty() {
+            self.waiting_of = [0; LANES];
+            self.waiting.iter().for_each(|message| count(&mut self.waiting_of, message));
+        }
         taken
     }
 
@@ -477,15 +485,15 @@ impl<C> Route<C> {
         (bounced.chain(self.waiting), stale)
     }
 
-    /// Whether a broadcast of this sender must wait here too, not to overtake its direct messages.
+    /// Whether a broadcast of this sender must wait here too, not to overtake its direct messages. Each
+    /// broadcast asks all open routes: of one in which nothing of the lane waits, nothing is gone
+    /// through.
     pub(super) fn holds_back(&self, from: &str, lane: u8) -> bool {
-        let bounced = self.bounced.get(usize::from(lane));
-        self.is_fenced()
-            || bounced
-                .into_iter()
-                .chain([&self.waiting])
-                .flatten()
-                .any(|m| m.message.from.as_str() == from)
+        let lane = usize::from(lane);
+        let waiting = self.waiting_of.get(lane).is_some_and(|count| *count > 0);
+        let mut of_lane =
+            self.bounced.get(lane).into_iter().chain(waiting.then_some(&self.waiting)).flatten();
+        self.is_fenced() || of_lane.any(|waiting| waiting.message.from.as_str() == from)
     }
 
     fn is_fenced(&self) -> bool {
@@ -504,5 +512,11 @@ impl<C> Route<C> {
 
     fn len(&self) -> usize {
         self.bounced.iter().map(VecDeque::len).sum::<usize>() + self.waiting.len()
+    }
+}
+
+fn count<C>(lanes: &mut [usize; LANES], message: &Waiting<C>) {
+    if let Some(count) = lanes.get_mut(usize::from(message.lane)) {
+        *count += 1;
     }
 }

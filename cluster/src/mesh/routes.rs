@@ -6,10 +6,13 @@
 //!
 //! Whatever is pushed because of a route is pushed while the lock of its shard is held, so that a
 //! settlement and the messages after it cannot change places. Locks, in their order: the broadcasts'
-//! gate, shards (several only for reading, ascending), the set of heard nodes; then what [`RouteOut`]
-//! takes. Nothing in [`RouteOut`] may call back.
+//! gate, shards (several only for reading, ascending); then what [`RouteOut`] takes. Nothing in [`RouteOut`] may call back.
+//!
+//! A node that falls silent, or whose link is lost, may be in a million routes. That touches only those
+//! that are open; a known one is judged by [`Heard`] when it is used next.
 
 mod events;
+mod heard;
 #[cfg(test)]
 mod model;
 mod room;
@@ -20,7 +23,6 @@ mod tests;
 mod unit_tests;
 
 use std::{
-    collections::HashMap,
     hash::BuildHasher,
     sync::{
         Arc,
@@ -29,11 +31,13 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
 
 use self::{
+    heard::Heard,
     room::{Charge, Room},
     shard::{Keyed, Shard},
 };
@@ -99,12 +103,11 @@ pub(super) struct Routes {
     /// more. A direct message carries the era in which it was pushed, and comes back with it; so it can
     /// be told whether it belongs to the route as that is now.
     era: AtomicU32,
-    /// Nodes that are linked and not silent, and since which era.
-    heard: RwLock<HashMap<NodeId, u32, Keyed>>,
+    heard: ArcSwap<Heard>,
     room: Arc<Room>,
     /// Held for reading while a broadcast finds out whom to leave out and is pushed.
     gate: RwLock<()>,
-    /// Which shard is looked through for idle routes next.
+    /// How many times a shard was looked through for idle routes; each in turn.
     sweep: AtomicUsize,
 }
 
@@ -126,7 +129,7 @@ impl Routes {
             asks: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
             era: AtomicU32::new(0),
-            heard: RwLock::new(HashMap::with_hasher(hasher)),
+            heard: ArcSwap::from_pointee(Heard::new(hasher)),
             room: Arc::default(),
             gate: RwLock::new(()),
             sweep: AtomicUsize::new(0),
@@ -148,7 +151,7 @@ impl Routes {
         let mut needs = Needs::new();
         if let [target] = targets {
             let shard = self.shards[self.shard_of(target)].read();
-            let home = shard.usable(target, ring, now);
+            let home = shard.usable(target, &self.heard.load(), ring, now);
             let pushed = home.map(|home| self.push(home, message, targets, false, &cx));
             drop(shard);
             if !pushed.is_some_and(is_there) {
@@ -171,12 +174,14 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> SmallVec<[&'t str; 8]> {
         let locked = self.read_shards_of(targets);
+        // Not before: whoever waits for the locks says that a link is lost.
+        let heard = self.heard.load();
         let mut rest = SmallVec::new();
         let mut known: SmallVec<[(NodeId, &str); 16]> = SmallVec::new();
         for &target in targets {
             let index = self.shard_of(target);
             let shard = locked.iter().find(|(i, _)| *i == index);
-            match shard.and_then(|(_, shard)| shard.usable(target, ring, cx.now)) {
+            match shard.and_then(|(_, shard)| shard.usable(target, &heard, ring, cx.now)) {
                 Some(home) => known.push((home, target)),
                 None => rest.push(target),
             }
@@ -220,7 +225,7 @@ impl Routes {
         };
         let message = kept.message;
         let mut shard = self.lock(target);
-        if let Some(home) = shard.usable(target, ring, cx.now) {
+        if let Some(home) = shard.usable(target, &self.heard.load(), ring, cx.now) {
             if is_there(self.push(home, message, &[target], false, cx)) {
                 return None;
             }
@@ -277,21 +282,14 @@ impl Routes {
         except: &mut Vec<AgentId>,
         needs: &mut Needs,
     ) {
-        if self.shards[index].read().open.is_empty() {
+        let message = kept.message;
+        // Mostly none does: the others who send are not kept waiting to find that out.
+        if self.shards[index].read().who_hold_back(message).next().is_none() {
             return;
         }
-        let message = kept.message;
         let mut shard = self.shards[index].write();
         let first = except.len();
-        except.extend(
-            shard
-                .open
-                .iter()
-                .filter(|(agent, route)| {
-                    *agent != message.from && route.holds_back(message.from.as_str(), message.lane)
-                })
-                .map(|(agent, _)| agent.clone()),
-        );
+        except.extend(shard.who_hold_back(message).cloned());
         for agent in except.iter().skip(first) {
             self.queue(&mut shard, agent, kept, cx);
             needs.extend(self.advance(&mut shard, agent, cx));
@@ -317,12 +315,20 @@ impl Routes {
     }
 
     fn is_heard(&self, node: NodeId) -> bool {
-        node == self.me || self.heard.read().contains_key(&node)
+        node == self.me || self.heard.load().since(node).is_some()
     }
 
     /// Since which era the node is linked and was never silent.
     fn heard_since(&self, node: NodeId) -> u32 {
-        self.heard.read().get(&node).copied().unwrap_or_default()
+        self.heard.load().since(node).unwrap_or_default()
+    }
+
+    fn change_heard(&self, change: impl Fn(&mut Heard)) {
+        self.heard.rcu(|heard| {
+            let mut next = Heard::clone(heard);
+            change(&mut next);
+            next
+        });
     }
 
     /// Pushes a message to the home of these agents, whose shards are locked.
@@ -345,8 +351,13 @@ impl Routes {
         cx.out.data(home, message.lane, &frame)
     }
 
+    /// The agent's shard, locked; if its route has ended with a link, there is none any more.
     fn lock(&self, agent: &str) -> RwLockWriteGuard<'_, Shard> {
-        self.shards[self.shard_of(agent)].write()
+        let mut shard = self.shards[self.shard_of(agent)].write();
+        if shard.known.get(agent).is_some_and(|known| self.heard.load().has_ended(known)) {
+            shard.known.remove(agent);
+        }
+        shard
     }
 
     /// From bits that the maps in a shard make no use of to place an agent.

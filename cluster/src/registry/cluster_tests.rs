@@ -8,7 +8,7 @@ use tls::acme::{Shelf, ShelfError};
 use tokio::task::JoinSet;
 
 use super::{
-    testing::{Cluster, NOW, id, until, within},
+    testing::{Cluster, NOW, id, until, within, won_and_taken},
     *,
 };
 
@@ -47,15 +47,7 @@ async fn of_many_claims_on_all_nodes_one_wins() {
         let node = cluster.node(number % 4).clone();
         claims.spawn(async move { node.register(Some(id("wanted")), Claim::random()).await });
     }
-    let (mut won, mut taken) = (0, 0);
-    for outcome in claims.join_all().await {
-        match outcome {
-            Ok(_) => won += 1,
-            Err(RegisterError::Taken) => taken += 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!((won, taken), (1, 199));
+    assert_eq!(won_and_taken(claims).await, (1, 199));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,6 +72,21 @@ pub(super) async fn within<T>(most: Duration, doing: impl Future<Output = T>) ->
     timeout(most, doing).await.unwrap_or_else(|_| panic!("it took longer than {most:?}"))
 }
 
+/// How many of those who claim one name at the same time get it, and how many hear that it is taken.
+pub(super) async fn won_and_taken(
+    claims: JoinSet<Result<Registration, RegisterError>>,
+) -> (usize, usize) {
+    let (mut won, mut taken) = (0, 0);
+    for outcome in claims.join_all().await {
+        match outcome {
+            Ok(_) => won += 1,
+            Err(RegisterError::Taken) => taken += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (won, taken)
+}
+
 /// A registry that runs until this is dropped.
 pub(super) struct Running {
     pub(super) registry: Arc<SharedRegistry>,

@@ -7,7 +7,7 @@ use redb::Database;
 use tokio::task::JoinSet;
 
 use super::{
-    testing::{NOW, Running, TestClock, id},
+    testing::{NOW, Running, TestClock, id, won_and_taken},
     *,
 };
 
@@ -81,15 +81,7 @@ async fn of_many_claims_to_one_name_one_wins() {
         let registry = registry.registry.clone();
         claims.spawn(async move { registry.register(Some(id("wanted")), Claim::random()).await });
     }
-    let (mut won, mut taken) = (0, 0);
-    for outcome in claims.join_all().await {
-        match outcome {
-            Ok(_) => won += 1,
-            Err(RegisterError::Taken) => taken += 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!((won, taken), (1, 199));
+    assert_eq!(won_and_taken(claims).await, (1, 199));
     assert_eq!(registry.registered_agents(), 1);
 }
 

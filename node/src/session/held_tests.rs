@@ -8,7 +8,7 @@ use cluster::{
     AgentId, NodeId, SessionId,
     mesh::{Batch, Deliver, Lost},
     registry::Claim,
-    wire::Spent,
+    wire::{Body, Spent},
 };
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -26,6 +26,10 @@ struct Deaf(Sink);
 impl Deliver for Deaf {
     fn batch(&self) -> Box<dyn Batch + '_> {
         self.0.batch()
+    }
+
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool {
+        self.0.direct(agent, body, followed)
     }
 
     fn replaced(&self, _: &AgentId, _: SessionId) {}

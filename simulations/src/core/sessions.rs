@@ -169,6 +169,10 @@ impl Deliver for Sessions {
         Box::new(Arrivals(self))
     }
 
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool {
+        self.batch().direct(agent.as_str(), body, followed)
+    }
+
     fn replaced(&self, agent: &AgentId, by: SessionId) {
         let Some(agent) = message::agent_number(agent.as_str()) else { return };
         let mut state = self.0.lock();

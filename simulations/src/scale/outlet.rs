@@ -102,6 +102,10 @@ impl Deliver for Sessions {
         Box::new(Counted(self))
     }
 
+    fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool {
+        self.batch().direct(agent.as_str(), body, followed)
+    }
+
     fn replaced(&self, _: &AgentId, _: SessionId) {}
 
     fn admitted(&self, agent: &AgentId, _: SessionId) {

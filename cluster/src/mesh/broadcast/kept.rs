@@ -16,7 +16,7 @@ const OVERHEAD_BYTES: usize = 192;
 
 /// A frame of a data lane that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept(Frame);
+pub(crate) struct Kept(Frame);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Frame {
@@ -51,7 +51,7 @@ pub(super) struct KeptBroadcast {
 
 impl Kept {
     /// A copy of the frame.
-    pub fn new(frame: &Data<'_>) -> Self {
+    pub(crate) fn new(frame: &Data<'_>) -> Self {
         Self(match *frame {
             Data::Start { seq } => Frame::Start { seq },
             Data::Direct(ref direct) => Frame::Direct(direct.into()),
@@ -67,7 +67,7 @@ impl Kept {
     }
 
     /// The frame.
-    pub fn frame(&self) -> Data<'_> {
+    pub(crate) fn frame(&self) -> Data<'_> {
         match self.0 {
             Frame::Start { seq } => Data::Start { seq },
             Frame::Direct(ref direct) => Data::Direct(direct.frame()),
@@ -83,7 +83,7 @@ impl Kept {
     }
 
     /// What it costs to keep it, in bytes.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.0 {
             Frame::Start { .. } => OVERHEAD_BYTES,
             Frame::Direct(direct) | Frame::Bounced(direct) => {

@@ -13,12 +13,12 @@ use crate::wire::{Broadcast, Data};
 
 /// How many bytes of frames one lane holds back; on all lanes from 100 origins 1.6 GiB at the very
 /// worst, while they all stand still.
-pub const HELD_BYTES_MAX: usize = 4 << 20;
+pub(crate) const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// How long a frame is held back at most; then what it waits for is given up. So long a broadcast
 /// waits for its place if the lane says none: 32 MiB may be before it in the lane, and what is among
 /// them comes too late once the broadcast is delivered. A link that carries nothing is lost long before.
-pub const HELD_FOR_MAX: Duration = Duration::from_secs(30);
+pub(crate) const HELD_FOR_MAX: Duration = Duration::from_secs(30);
 
 /// How long a broadcast whose place has come is waited for, if the origin can be asked for it: it answers
 /// behind all that waits in the lane.
@@ -46,7 +46,7 @@ const NUMBER_MAX: u64 = u64::MAX - 1;
 /// What is to be done with a frame that came. Whatever it is, what
 /// [`released`](Reception::released) then gives is to be delivered next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Deliver it now.
     Deliver,
     /// It is kept, and will be released in its turn.
@@ -57,11 +57,11 @@ pub enum Verdict {
 
 /// Broadcasts to ask the origin for (`Resend`): their first and last number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// The first.
-    pub from: u64,
+    pub(crate) from: u64,
     /// The last.
-    pub to: u64,
+    pub(crate) to: u64,
 }
 
 /// A request, and when it may be repeated.
@@ -76,7 +76,7 @@ struct Asked {
 
 /// One lane of one origin, in one of its lives, in another region.
 #[derive(Debug, Default)]
-pub struct Reception {
+pub(crate) struct Reception {
     /// The broadcast that is to be delivered next; none until the origin has said where to start.
     next: Option<u64>,
     /// Whether there is a link to the origin, whose lane then decides the order.
@@ -110,14 +110,14 @@ pub struct Reception {
 impl Reception {
     /// There is a link to the origin: from now on its lane decides the order. To be said as soon as it
     /// is known, before the first frame.
-    pub fn link_up(&mut self) {
+    pub(crate) fn link_up(&mut self) {
         self.linked = true;
     }
 
     /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
     /// one says that those above it are for this node: of those up to it that came already, by another
     /// way, nobody knows the place, so they are lost.
-    pub fn start(&mut self, seq: u64, now: Duration) {
+    pub(crate) fn start(&mut self, seq: u64, now: Duration) {
         let seq = seq.min(NUMBER_MAX);
         self.linked = true;
         if self.next.is_none() {
@@ -133,18 +133,18 @@ impl Reception {
     }
 
     /// A broadcast came on the lane from its origin itself.
-    pub fn broadcast(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+    pub(crate) fn broadcast(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
         self.place(broadcast.seq, now);
         self.take(broadcast, now)
     }
 
     /// A broadcast of the origin came from a gateway of this node's region.
-    pub fn relayed(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
+    pub(crate) fn relayed(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
         self.take(broadcast, now)
     }
 
     /// Any other frame came on the lane.
-    pub fn follow(&mut self, frame: &Data<'_>) -> Verdict {
+    pub(crate) fn follow(&mut self, frame: &Data<'_>) -> Verdict {
         if let Data::Direct(direct) = frame
             && self.placed < self.overtaken
         {
@@ -166,26 +166,26 @@ impl Reception {
 
     /// Whether a gateway passes a broadcast on that it got from the origin itself: unless it asked for
     /// it. To be asked before [`broadcast`](Self::broadcast) is called.
-    pub fn passes_on(&self, seq: u64) -> bool {
+    pub(crate) fn passes_on(&self, seq: u64) -> bool {
         self.asked.is_none_or(|asked| seq > asked.through)
     }
 
     /// The origin's ping says which was its last broadcast on this lane. Pings overtake the lane, so
     /// this counts only when the next ping comes.
-    pub fn pinged(&mut self, last: u64, now: Duration) {
+    pub(crate) fn pinged(&mut self, last: u64, now: Duration) {
         let due = std::mem::replace(&mut self.pinged, last.min(NUMBER_MAX));
         self.learn(due, now);
     }
 
     /// The link to the origin is lost: no lane decides the order any more, what waits for it is
     /// delivered in the order of the broadcasts.
-    pub fn link_lost(&mut self) {
+    pub(crate) fn link_lost(&mut self) {
         self.linked = false;
         self.advance();
     }
 
     /// Time has passed: gives up what was waited for too long, and says what to ask the origin for.
-    pub fn poll(&mut self, now: Duration) -> Option<Missing> {
+    pub(crate) fn poll(&mut self, now: Duration) -> Option<Missing> {
         while let Some(seq) = self.overdue(now) {
             self.give_up(seq);
         }
@@ -197,24 +197,25 @@ impl Reception {
     }
 
     /// The next frame that was held and is now to be delivered.
-    pub fn released(&mut self) -> Option<Kept> {
+    pub(crate) fn released(&mut self) -> Option<Kept> {
         self.ready.pop_front()
     }
 
     /// How many broadcasts were given up, and directs came too late, since this was last asked.
-    pub fn take_missed(&mut self) -> u64 {
+    pub(crate) fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.missed)
     }
 
     /// How many broadcasts were dropped since this was last asked because the origin had not said where
     /// to start, or started behind them: this node was not linked with it when it sent them. Those
     /// that turn out to be for this node may come again.
-    pub fn take_unplaced(&mut self) -> u64 {
+    pub(crate) fn take_unplaced(&mut self) -> u64 {
         std::mem::take(&mut self.unplaced)
     }
 
     /// How many bytes are held back.
-    pub fn held_bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 

@@ -8,10 +8,10 @@ use crate::wire::Broadcast;
 
 /// How many bytes of broadcasts one lane keeps for those that missed one; on all lanes of a node 32
 /// MiB.
-pub const RETAINED_BYTES_MAX: usize = 8 << 20;
+pub(crate) const RETAINED_BYTES_MAX: usize = 8 << 20;
 
 /// How long they are kept: as long as a receiver may wait for its lane to say that there are any.
-pub const RETAINED_FOR: Duration = Duration::from_secs(30);
+pub(crate) const RETAINED_FOR: Duration = Duration::from_secs(30);
 
 /// How many bytes one `Resend` is answered with, if they are more than one broadcast: who missed more
 /// asks again, so that a slow link is not buried under what it is slow with.
@@ -19,7 +19,7 @@ const RESENT_BYTES_MAX: usize = 1 << 20;
 
 /// This node's broadcasts on one lane.
 #[derive(Debug, Default)]
-pub struct Sent {
+pub(crate) struct Sent {
     last: u64,
     /// In the order of their numbers.
     retained: VecDeque<(Duration, KeptBroadcast)>,
@@ -28,19 +28,19 @@ pub struct Sent {
 
 impl Sent {
     /// The number of one more broadcast; the first is 1.
-    pub fn next_number(&mut self) -> u64 {
+    pub(crate) fn next_number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
     /// The number of the last broadcast; 0 if there was none.
-    pub fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
     /// Keeps a broadcast, in the order of their numbers, for [`resend`](Self::resend). Called only
     /// while there is another region; the oldest give way.
-    pub fn retain(&mut self, broadcast: &Broadcast<'_>, now: Duration) {
+    pub(crate) fn retain(&mut self, broadcast: &Broadcast<'_>, now: Duration) {
         let kept = KeptBroadcast::share(broadcast);
         self.retained_bytes += kept.bytes();
         self.retained.push_back((now, kept));
@@ -48,7 +48,7 @@ impl Sent {
     }
 
     /// Forgets what was kept for long enough; [`retain`](Self::retain) does so too.
-    pub fn expire(&mut self, now: Duration) {
+    pub(crate) fn expire(&mut self, now: Duration) {
         while let Some((at, oldest)) = self.retained.front() {
             let old = now.saturating_sub(*at) >= RETAINED_FOR;
             if !old && self.retained_bytes <= RETAINED_BYTES_MAX {
@@ -60,7 +60,7 @@ impl Sent {
     }
 
     /// What is kept of the broadcasts `from` to `to`, in order, as much as one answer carries.
-    pub fn resend(&self, from: u64, to: u64) -> impl Iterator<Item = Broadcast<'_>> {
+    pub(crate) fn resend(&self, from: u64, to: u64) -> impl Iterator<Item = Broadcast<'_>> {
         let first = self.retained.partition_point(|(_, kept)| kept.seq < from);
         let mut bytes = 0;
         let fits = move |kept: &&KeptBroadcast| {
@@ -73,7 +73,8 @@ impl Sent {
     }
 
     /// How many bytes are kept.
-    pub fn retained_bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn retained_bytes(&self) -> usize {
         self.retained_bytes
     }
 }

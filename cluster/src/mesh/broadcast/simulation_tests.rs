@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Kept, Missing, Reception, Sent, Verdict, gateway};
+use super::{Reception, Sent, Verdict, gateway, kept::Kept, reception::Missing};
 use crate::{
     NodeId,
     wire::{Body, Broadcast, Data, Direct, Names},

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::membership::Load;
+use crate::membership::{Load, MemberState};
 
 const ME: NodeId = NodeId(1);
 

@@ -101,6 +101,8 @@ impl Mesh {
 
     /// Asks an origin for what is missing, and goes on without what does not come.
     pub(super) fn poll(&self, origin: NodeId, receptions: &Receptions, now: Duration) {
+        // Its end writes: not while a reception is locked.
+        let mut batch = self.deliver.batch();
         for (lane, reception) in (0..).zip(receptions) {
             let mut reception = reception.lock();
             if let Some(missing) = reception.poll(now) {
@@ -111,7 +113,7 @@ impl Mesh {
             if missed > 0 {
                 self.deliver.lost(Lost::LinkLost, missed);
             }
-            self.release(origin, lane, &mut reception, &mut *self.deliver.batch(), now);
+            self.release(origin, lane, &mut reception, &mut *batch, now);
         }
     }
 

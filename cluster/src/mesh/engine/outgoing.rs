@@ -294,7 +294,7 @@ impl RouteOut for Out<'_> {
     }
 
     fn here(&self, agent: &AgentId, _: &AgentId, followed: bool, body: &Body<'_>) -> bool {
-        self.mesh.deliver.batch().direct(agent.as_str(), body, followed)
+        self.mesh.deliver.direct(agent, body, followed)
     }
 
     fn unfenced(&self, agent: &AgentId) {

@@ -53,15 +53,19 @@ pub(in crate::mesh) struct Known {
     ring: AtomicU32,
     /// In which era it was made.
     since: u32,
+    /// In which era it was vouched for last.
+    confirmed: u32,
     used_s: AtomicU32,
 }
 
 impl Known {
-    /// A route to `session`, used now, along which nothing was pushed before the era `since`.
+    /// A route to `session`, used now, along which nothing was pushed before the era `since`; in the era
+    /// `confirmed` its home was heard, and who vouches for it linked.
     pub(in crate::mesh) fn new(
         session: SessionId,
         vouched: Vouched,
         since: u32,
+        confirmed: u32,
         now: Duration,
     ) -> Self {
         let Vouched { owner, ring } = vouched;
@@ -70,6 +74,7 @@ impl Known {
             owner,
             ring: AtomicU32::new(ring),
             since,
+            confirmed,
             used_s: AtomicU32::new(coarse_seconds(now)),
         }
     }
@@ -87,6 +92,16 @@ impl Known {
     /// Since which era.
     pub(in crate::mesh) fn since(&self) -> u32 {
         self.since
+    }
+
+    /// In which era it was vouched for last.
+    pub(in crate::mesh) fn confirmed(&self) -> u32 {
+        self.confirmed
+    }
+
+    /// Who vouches for it.
+    pub(in crate::mesh) fn owner(&self) -> NodeId {
+        self.owner
     }
 
     /// The home node of the session.
@@ -115,16 +130,9 @@ impl Known {
         self.ring.store(DOUBTED, Relaxed);
     }
 
-    /// Doubts the route if only `node` vouches for it.
-    pub(in crate::mesh) fn doubt_word_of(&self, node: NodeId) {
-        if self.owner == node {
-            self.doubt();
-        }
-    }
-
-    /// The owner confirms the route.
-    pub(in crate::mesh) fn confirm(&mut self, vouched: Vouched) {
-        self.owner = vouched.owner;
+    /// The owner confirms the route in this era.
+    pub(in crate::mesh) fn confirm(&mut self, vouched: Vouched, era: u32) {
+        (self.owner, self.confirmed) = (vouched.owner, era);
         *self.ring.get_mut() = vouched.ring;
     }
 

@@ -359,5 +359,11 @@ fn broadcasts_wait_behind_a_fence_and_behind_their_senders_messages() {
     route.queue(waiting("a", 0, 0)).unwrap();
     assert!(route.holds_back("sender", 0));
     assert!(!route.holds_back("another", 0));
+    route.queue(waiting("b", 3, 1)).unwrap();
+    assert!(route.holds_back("sender", 3));
+    route.ask(1, millis(0));
+    assert_eq!(route.nobody(1).len(), 1);
+    assert!(!route.holds_back("sender", 0));
+    assert!(route.holds_back("sender", 3), "what is left of the other lane is still counted");
     assert!(moved().holds_back("another", 0));
 }

@@ -9,7 +9,7 @@ use crate::{
         Lost, Outgoing,
         route::{Known, Place, RingView, Vouched, Waiting, coarse_seconds},
     },
-    wire::{Direct, Located},
+    wire::{Body, Direct, Located},
 };
 
 /// A route that nobody uses for so long is forgotten.
@@ -30,8 +30,9 @@ impl Routes {
             out.lost(Lost::Stale, direct.targets.iter().count() as u64);
             return Needs::new();
         };
-        let message =
-            Outgoing { from: &sender, lane, followed: direct.followed, body: direct.body.clone() };
+        // Kept as it came, it would keep alive all that was read along with it, which nobody counts.
+        let body = Body::Borrowed(direct.body.as_slice());
+        let message = Outgoing { from: &sender, lane, followed: direct.followed, body };
         let mut kept = Kept { message: &message, shared: None };
         let mut needs = Needs::new();
         for target in direct.targets.iter() {
@@ -89,7 +90,8 @@ impl Routes {
     }
 
     /// `from` tells that the agent's session is another now, or none. When this returns, barriers for
-    /// the new session may be pushed: no broadcast that they overtake comes behind them.
+    /// the new session may be pushed: no broadcast comes behind them that should have waited for what
+    /// was sent along the route before.
     #[expect(clippy::too_many_arguments, reason = "the frame's three, and what every event has")]
     pub(in crate::mesh) fn moved(
         &self,
@@ -195,7 +197,10 @@ impl Routes {
 
     /// There is a link to the node, or it is heard of again.
     pub(in crate::mesh) fn heard(&self, node: NodeId, out: &impl RouteOut, now: Duration) -> Needs {
-        self.heard.write().entry(node).or_insert_with(|| self.next_era());
+        if self.heard.load().since(node).is_none() {
+            let era = self.next_era();
+            self.change_heard(|heard| heard.begin(node, era));
+        }
         self.on_all_open(&Cx { out, now }, |_| ())
     }
 
@@ -207,11 +212,7 @@ impl Routes {
         out: &impl RouteOut,
         now: Duration,
     ) -> Needs {
-        self.heard.write().remove(&node);
-        for shard in self.shards.iter() {
-            let shard = shard.read();
-            shard.known.values().filter(|known| known.home() == node).for_each(Known::doubt);
-        }
+        self.change_heard(|heard| heard.end(node));
         self.on_all_open(&Cx { out, now }, |route| route.silent(node))
     }
 
@@ -222,33 +223,38 @@ impl Routes {
         out: &impl RouteOut,
         now: Duration,
     ) -> Needs {
-        self.heard.write().remove(&node);
-        for shard in self.shards.iter() {
-            let mut shard = shard.write();
-            shard.known.retain(|_, known| {
-                known.doubt_word_of(node);
-                known.home() != node
-            });
-        }
+        // What is confirmed from here on is not of this link: only then the era is looked at.
+        self.change_heard(|heard| heard.end(node));
+        let (era, sweeps) = (self.era(), self.sweep.load(Ordering::Relaxed));
+        self.change_heard(|heard| heard.lose(node, era, sweeps));
+        // Whoever still pushes along such a route has done so before there may be another link.
+        self.shards.iter().for_each(|shard| drop(shard.write()));
         self.on_all_open(&Cx { out, now }, |route| route.link_lost(node))
     }
 
     /// Time passes: what waited too long is dropped, what was not answered is asked again.
     pub(in crate::mesh) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
         let cx = Cx { out, now };
-        self.forget_idle(now);
+        self.look_through_one(now);
         // A node that stood still has perhaps nothing to wait for any more: first what may go goes.
         let mut needs = self.on_all_open(&cx, |route| route.lose_patience(now));
         needs.extend(self.on_all_open(&cx, |route| cx.lose(Lost::Unresolved, &route.expire(now))));
         needs
     }
 
-    /// Looks through one shard.
-    fn forget_idle(&self, now: Duration) {
-        let index = self.sweep.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let mut shard = self.shards[index].write();
+    /// Forgets the routes of one shard that are idle or have ended, and then the links that were lost so
+    /// long ago that no route is left to be judged by it.
+    fn look_through_one(&self, now: Duration) {
+        let sweeps = self.sweep.fetch_add(1, Ordering::Relaxed);
+        let mut shard = self.shards[sweeps % SHARDS].write();
         shard.forget_told(now);
-        let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) else { return };
-        shard.known.retain(|_, known| known.used_s() >= oldest);
+        shard.forget_ended(&self.heard.load());
+        if let Some(oldest) = now.checked_sub(IDLE).map(coarse_seconds) {
+            shard.known.retain(|_, known| known.used_s() >= oldest);
+        }
+        drop(shard);
+        if self.heard.load().has_past_losses(sweeps) {
+            self.change_heard(|heard| heard.forget_past_losses(sweeps));
+        }
     }
 }

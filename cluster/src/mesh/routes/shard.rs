@@ -4,7 +4,9 @@ use std::{collections::HashMap, hash::BuildHasher, sync::atomic::Ordering, time:
 
 use siphasher::sip::SipHasher13;
 
-use super::{Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, is_there, room::Charge};
+use super::{
+    Cx, Kept, Need, Needs, Route, RouteOut, Routes, SHARDS, heard::Heard, is_there, room::Charge,
+};
 use crate::{
     AgentId, NodeId, SessionId,
     mesh::{
@@ -33,8 +35,10 @@ pub(super) struct Shard {
 }
 
 impl Routes {
-    /// The agent has this session; returns whether its route is open. What was pushed before may come
-    /// back, so no broadcast may be under way when this returns that does not know of it.
+    /// The agent has this session; returns whether its route is open. What was pushed along the route
+    /// that there was may come back, so no broadcast may be under way when this returns that does not
+    /// know of it. Without a route nothing comes back, and no broadcast is waited for: who arrives anew
+    /// keeps nobody.
     pub(super) fn found_at(
         &self,
         agent: &AgentId,
@@ -43,6 +47,7 @@ impl Routes {
         cx: &Cx<'_, impl RouteOut>,
     ) -> (bool, Needs) {
         let mut shard = self.lock(agent.as_str());
+        let had_route = shard.agent(agent.as_str()).is_some();
         self.found(&mut shard, agent, place, take);
         let need = self.advance(&mut shard, agent, cx);
         let open = shard.open.contains_key(agent);
@@ -50,7 +55,9 @@ impl Routes {
             shard.note(agent, place.session, cx.now);
         }
         drop(shard);
-        drop(self.gate.write());
+        if had_route {
+            drop(self.gate.write());
+        }
         (open, need.into_iter().collect())
     }
 
@@ -63,7 +70,7 @@ impl Routes {
     ) {
         match shard.known.get_mut(agent) {
             Some(known) if known.session() == place.session => {
-                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched));
+                place.vouched.into_iter().for_each(|vouched| known.confirm(vouched, self.era()));
             }
             Some(known) if known.session() < place.session => {
                 let route = known.doubted(self.last_ask());
@@ -170,6 +177,8 @@ impl Routes {
         agent: &AgentId,
         cx: &Cx<'_, impl RouteOut>,
     ) -> Option<Need> {
+        // Looked at before who is heard: what is lost meanwhile is lost in this era or a later one.
+        let era = self.era();
         let route = shard.open.get_mut(agent)?;
         let is_heard = |node| self.is_heard(node);
         route.push_fences(|node, lane, epoch| {
@@ -188,7 +197,7 @@ impl Routes {
             }
             Next::Settle(place) => {
                 let route = self.close(shard, agent)?;
-                self.settle(shard, agent, route, place, cx);
+                self.settle(shard, agent, route, place, era, cx);
                 None
             }
             Next::Ask => {
@@ -198,12 +207,14 @@ impl Routes {
         }
     }
 
+    /// The route leads to a place that was found good in this era.
     pub(super) fn settle(
         &self,
         shard: &mut Shard,
         agent: &AgentId,
         route: Route,
         place: Place,
+        era: u32,
         cx: &Cx<'_, impl RouteOut>,
     ) {
         let home = place.session.node;
@@ -232,7 +243,8 @@ impl Routes {
             cx.out.unfenced(agent);
         } else if let Some(vouched) = place.vouched {
             shard.make_room();
-            shard.known.insert(agent.clone(), Known::new(place.session, vouched, since, cx.now));
+            let known = Known::new(place.session, vouched, since, era, cx.now);
+            shard.known.insert(agent.clone(), known);
         } else if !is_empty {
             let epoch = self.next_epoch();
             let route = Route::unvouched(place.session, since, self.last_ask(), epoch);
@@ -282,10 +294,12 @@ impl Shard {
     pub(super) fn usable(
         &self,
         agent: &str,
+        heard: &Heard,
         ring: &impl RingView,
         now: Duration,
     ) -> Option<NodeId> {
-        let known = self.known.get(agent).filter(|known| known.is_good(agent, ring))?;
+        let is_good = |known: &&Known| heard.bears_out(known) && known.is_good(agent, ring);
+        let known = self.known.get(agent).filter(is_good)?;
         known.touch(now);
         Some(known.home())
     }
@@ -294,6 +308,14 @@ impl Shard {
     pub(super) fn agent(&self, agent: &str) -> Option<AgentId> {
         let known = self.known.get_key_value(agent).map(|(agent, _)| agent);
         known.or_else(|| Some(self.open.get_key_value(agent)?.0)).cloned()
+    }
+
+    /// The agents who get the broadcast along their routes, behind what waits there.
+    pub(super) fn who_hold_back(&self, broadcast: &Outgoing<'_>) -> impl Iterator<Item = &AgentId> {
+        let (from, lane) = (broadcast.from, broadcast.lane);
+        let holds = move |route: &Route| route.holds_back(from.as_str(), lane);
+        let others = self.open.iter().filter(move |(agent, _)| *agent != from);
+        others.filter(move |(_, route)| holds(route)).map(|(agent, _)| agent)
     }
 
     /// Remembers for a while that the agent, to which there may be no route, has this session.
@@ -307,6 +329,19 @@ impl Shard {
     /// Forgets what was told of long ago.
     pub(super) fn forget_told(&mut self, now: Duration) {
         self.told.retain(|_, (_, at)| now.saturating_sub(*at) < TOLD_FOR);
+    }
+
+    /// Forgets the routes that have ended with a link, and doubts those whose owner's link was lost.
+    pub(super) fn forget_ended(&mut self, heard: &Heard) {
+        if !heard.remembers_losses() {
+            return;
+        }
+        self.known.retain(|_, known| {
+            if heard.has_lost_word_of(known) {
+                known.doubt();
+            }
+            !heard.has_ended(known)
+        });
     }
 
     /// Forgets one of the routes if there are too many: the one of a few that was idle longest.

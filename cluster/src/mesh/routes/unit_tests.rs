@@ -1,6 +1,6 @@
 //! What the routes push and count, seen from outside.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::mpsc, thread};
 
 use super::*;
 use crate::{
@@ -164,6 +164,24 @@ fn a_bounce_of_an_earlier_era_changes_nothing() {
 }
 
 #[test]
+fn what_came_back_does_not_keep_what_came_with_it() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    let received = Bytes::from(vec![b'x'; 1 << 16]);
+    let direct = Direct {
+        followed: false,
+        resent: false,
+        era: routes.era(),
+        from: "sender",
+        targets: Names::List(&["agent-a"]),
+        body: Body::Shared(received.slice(..10)),
+    };
+    routes.bounced(NodeId(2), 0, &direct, &out, NOW);
+    drop(direct);
+    assert!(routes.room.used() > 0, "it waits");
+    assert!(received.is_unique(), "what came is free again");
+}
+
+#[test]
 fn a_question_is_asked_once() {
     let (routes, out) = known(&[]);
     routes.heard(NodeId(2), &out, NOW);
@@ -253,6 +271,70 @@ fn a_silent_home_is_verified_and_waited_for() {
     assert_eq!(done.len(), 5, "verified before it is used again");
 }
 
+/// Looks through every shard, and once more.
+fn sweep(routes: &Routes, out: &Record) {
+    (0..=SHARDS).for_each(|_| assert!(routes.tick(out, NOW).is_empty()));
+}
+
+fn count_known(routes: &Routes) -> usize {
+    routes.shards.iter().map(|shard| shard.read().known.len()).sum()
+}
+
+#[test]
+fn a_route_ends_with_the_link_to_its_home() {
+    for is_swept in [false, true] {
+        let (routes, out) = known(&[("agent-a", 2), ("agent-b", 3)]);
+        routes.link_lost(NodeId(2), &out, NOW);
+        if is_swept {
+            sweep(&routes, &out);
+            assert_eq!(count_known(&routes), 1);
+            assert!(!routes.heard.load().remembers_losses());
+        }
+        routes.heard(NodeId(2), &out, NOW);
+        // What was on its way is lost with the link: nobody is asked to give it back.
+        routes.moved(OWNER, &agent("agent-a"), None, Some(session(2, 3)), &RING, &out, NOW);
+        assert_eq!((out.take().len(), routes.open.load(Ordering::Relaxed)), (0, 0), "{is_swept}");
+        let needs = say(&routes, &out, b"hi", &["agent-a"]);
+        answer(&routes, &out, &needs[0], Located::At(session(2, 3)));
+        assert!(say(&routes, &out, b"hi", &["agent-b"]).is_empty(), "the other stands");
+        assert_eq!(out.take(), ["3: hi for agent-a", "3: hi for agent-b"]);
+    }
+}
+
+#[test]
+fn a_silence_leaves_its_doubts_and_what_came_before_comes_back() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    routes.silent(NodeId(2), &out, NOW);
+    sweep(&routes, &out);
+    routes.heard(NodeId(2), &out, NOW);
+    assert_eq!(count_known(&routes), 1);
+    let needs = say(&routes, &out, b"hi", &["agent-a"]);
+    assert_eq!((needs.len(), out.take().len()), (1, 0), "verified first");
+    routes.heard(NodeId(3), &out, NOW);
+    answer(&routes, &out, &needs[0], Located::At(session(2, 3)));
+    let done = out.take();
+    assert!(done.iter().all(|done| done.starts_with("2: fence agent-a")), "{done:?}");
+    assert_eq!(done.len(), LANES);
+}
+
+#[test]
+fn an_owner_whose_link_was_lost_is_asked_again() {
+    for is_swept in [false, true] {
+        let (routes, out) = known(&[("agent-a", 2)]);
+        routes.heard(OWNER, &out, NOW);
+        routes.link_lost(OWNER, &out, NOW);
+        if is_swept {
+            sweep(&routes, &out);
+        }
+        routes.heard(OWNER, &out, NOW);
+        let needs = say(&routes, &out, b"hi", &["agent-a"]);
+        assert_eq!((needs.len(), out.take().len()), (1, 0), "{is_swept}");
+        answer(&routes, &out, &needs[0], Located::At(session(1, 2)));
+        assert!(say(&routes, &out, b"hi", &["agent-a"]).is_empty(), "its word is good again");
+        assert_eq!(out.take().len(), 2);
+    }
+}
+
 #[test]
 fn all_routes_share_their_room() {
     let (routes, out) = known(&[]);
@@ -270,7 +352,7 @@ fn all_routes_share_their_room() {
 #[test]
 fn idle_routes_are_forgotten() {
     let (routes, out) = known(&[("agent-a", 2)]);
-    let count = || routes.shards.iter().map(|shard| shard.read().known.len()).sum::<usize>();
+    let count = || count_known(&routes);
     let tick_all = |now| (0..SHARDS).for_each(|_| assert!(routes.tick(&out, now).is_empty()));
     tick_all(NOW + Duration::from_mins(10));
     assert_eq!(count(), 1);
@@ -297,6 +379,28 @@ fn a_broadcast_goes_along_open_routes_only_where_it_must() {
     assert_eq!(except_of("sender"), [agent("agent-a"), agent("agent-c")]);
     assert_eq!(except_of("another"), [agent("agent-a")]);
     assert_eq!(except_of("agent-a"), [], "nobody gets his own");
+}
+
+#[test]
+fn only_an_agent_with_a_route_waits_for_broadcasts_that_are_under_way() {
+    let (routes, _) = known(&[("agent-a", 2)]);
+    let routes = Arc::new(routes);
+    let under_way = routes.gate.read();
+    let (tell, told) = mpsc::sync_channel(2);
+    let moving = ["agent-z", "agent-a"].map(|name| {
+        let (routes, tell) = (Arc::clone(&routes), tell.clone());
+        thread::spawn(move || {
+            let out = Record::default();
+            routes.moved(OWNER, &agent(name), None, Some(session(2, 3)), &RING, &out, NOW);
+            tell.send(name).unwrap();
+        })
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("agent-z"));
+    drop(under_way);
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("agent-a"));
+    for thread in moving {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
