@@ -36,7 +36,7 @@ pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Fa
     output.result(&told(&report)).await
 }
 
-fn told(report: &ClusterReport) -> String {
+pub(crate) fn told(report: &ClusterReport) -> String {
     // What is gone carries nothing, whatever it said last.
     let is_there = |node: &&NodeReport| !["left", "dead"].contains(&node.state.as_str());
     let there: Vec<_> = report.nodes.iter().filter(is_there).collect();
@@ -267,6 +267,8 @@ mod tests {
             id: "id-b".into(),
             rtt_ms: 0.349,
             queue_bytes: 70_000,
+            sent_bytes: 0,
+            received_bytes: 0,
             silent_ms: 12,
         };
         let gone = NodeReport { state: "dead".into(), ..node("c", 5) };
