@@ -322,6 +322,7 @@ mod tests {
     fn every_counter_is_there_from_the_start() {
         let metrics = Metrics::new().unwrap();
         metrics.dropped.offline.increment(3);
+        assert!(metrics.dropped.counts().any(|count| count == ("offline", 3)));
         metrics.relay_seconds.record(0.002);
         metrics.upkeep();
         let text = metrics.render();

@@ -78,3 +78,31 @@ fn with_policy(text: impl IntoResponse, media_type: &'static str) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::testing::relay;
+
+    #[test]
+    fn all_of_it_is_small() {
+        let files: usize = FILES.iter().map(|(_, _, text)| text.len()).sum();
+        assert!(files + PAGE.len() < 100_000, "{} bytes before gzip", files + PAGE.len());
+    }
+
+    #[test]
+    fn the_page_loads_its_files_and_nothing_else() {
+        let page = page(&relay().0);
+        assert!(!page.contains("http://") && !page.contains("https://") && !page.contains('{'));
+        let named = |text: &str| {
+            FILES.iter().any(|(name, ..)| text.starts_with(&format!("/dashboard/{name}")))
+        };
+        for attribute in ["href=\"/dashboard", "src=\"/dashboard"] {
+            for (at, _) in page.match_indices(attribute) {
+                let path = page.get(at..).and_then(|rest| rest.split('"').nth(1));
+                assert!(path.is_some_and(named), "{path:?}");
+            }
+        }
+        assert!(page.contains("1 node"), "who runs no scripts sees the cluster too");
+    }
+}

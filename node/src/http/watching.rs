@@ -74,7 +74,7 @@ pub(super) async fn events(
     query: Result<Query<EventQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|refusal| {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", refusal.body_text())
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", refusal.body_text())
     })?;
     let epoch = relay.watch.epoch().0;
     let is_of_now = query.epoch.is_none_or(|asked| asked == epoch);
@@ -244,7 +244,9 @@ mod tests {
     #[tokio::test]
     async fn events_are_read_page_by_page() {
         let (relay, mut router) = node();
-        ["one", "two", "three"].iter().for_each(|text| happen(&relay, text));
+        for text in ["one", "two", "three"] {
+            happen(&relay, text);
+        }
         let first = json(&mut router, "/events?after=0&limit=2").await;
         assert_eq!((&first["next"], &first["missed"]), (&2.into(), &0.into()));
         assert_eq!(first["events"][0]["text"], "one");
@@ -280,7 +282,9 @@ mod tests {
     #[tokio::test]
     async fn who_was_away_for_too_long_hears_what_it_missed() {
         let (relay, mut router) = node();
-        (0..EVENTS_MAX + 10).for_each(|_| happen(&relay, "again"));
+        for _ in 0..EVENTS_MAX + 10 {
+            happen(&relay, "again");
+        }
         let mut stream =
             BodyStream::new(get(&mut router, "/events?after=3", &[STREAM]).await.into_body());
         let text = said(&mut stream);
@@ -326,6 +330,16 @@ mod tests {
 
     async fn json_of(router: &mut Router) -> Value {
         json(router, "/history").await
+    }
+
+    #[tokio::test]
+    async fn an_attempt_at_a_change_is_an_event_without_the_agents_name() {
+        let (_, mut router) = node();
+        let request = Request::post("/agents/somebody/ban").body(Body::empty()).unwrap();
+        assert_eq!(router.call(request).await.unwrap().status(), 401);
+        let page = json(&mut router, "/events").await;
+        assert_eq!(page["events"][0]["kind"], "admin");
+        assert_eq!(page["events"][0]["text"], "ban an agent: unauthorized");
     }
 
     #[tokio::test]

@@ -188,15 +188,10 @@ impl Telling {
 
     fn certificate(&mut self, before: &TlsReport, after: &TlsReport) {
         if before.problem != after.problem {
-            match &after.problem {
-                Some(problem) => {
-                    self.tell_own(Level::Warn, Kind::Certificate, problem.as_str());
-                }
-                None => {
-                    let text = "what was wrong with the certificate is mended";
-                    self.tell_own(Level::Info, Kind::Certificate, text);
-                }
-            }
+            let mended = "what was wrong with the certificate is mended";
+            let level = if after.problem.is_some() { Level::Warn } else { Level::Info };
+            let text = after.problem.as_deref().unwrap_or(mended);
+            self.tell_own(level, Kind::Certificate, text);
         }
         if before.expires_at != after.expires_at && after.expires_at.is_some() {
             let days = after.expires_in.unwrap_or_default() / 86_400;

@@ -271,16 +271,17 @@ fn look(relay: &Relay, before: &Looked) -> Looked {
         watch.note(wall, Happening { level, kind: Kind::Drops, node, text });
     }
     let sample = looked.sample(before);
+    let registered = relay.registry.registered_agents();
     let memory = &mut *watch.memory.lock();
     memory.history.add(looked.at, &sample);
     if watch.is_viewed() {
-        show(relay, memory, &looked, &sample);
+        show(relay, memory, &looked, (&sample, registered));
     }
     looked
 }
 
 /// Makes the frame that all viewers get.
-fn show(relay: &Relay, memory: &mut Memory, looked: &Looked, sample: &Sample) {
+fn show(relay: &Relay, memory: &mut Memory, looked: &Looked, counts: (&Sample, u64)) {
     let report = &looked.snapshot.report;
     let sees = NodeSees {
         links: report.links.clone(),
@@ -289,7 +290,7 @@ fn show(relay: &Relay, memory: &mut Memory, looked: &Looked, sample: &Sample) {
     };
     memory.sights.take(looked.at, &report.node, sees);
     memory.sights.forget(looked.at, &report.nodes);
-    let view = View::new(relay, &memory.events, &memory.sights, report, sample);
+    let view = View::new(relay, &memory.events, &memory.sights, report, counts);
     if let Ok(json) = serde_json::to_string(&view) {
         relay.watch.frames.send_replace(format!("data: {json}\n\n").into());
     }

@@ -247,8 +247,8 @@ mod tests {
     }
 
     fn sees(links: Vec<LinkReport>, lost: u64) -> NodeSees {
-        let loss = Loss { reason: "offline".into(), total: lost, last_minute: 1 };
-        NodeSees { links, losses: vec![loss], tls: None }
+        let losses = vec![Loss { reason: "offline".into(), total: lost, last_minute: 1 }];
+        NodeSees { links, losses, tls: None }
     }
 
     const fn second(number: u64) -> Duration {

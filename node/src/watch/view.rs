@@ -53,7 +53,7 @@ impl<'a> View<'a> {
         events: &Events,
         sights: &'a Sights,
         report: &'a ClusterReport,
-        sample: &'a Sample,
+        (sample, registered_agents): (&'a Sample, u64),
     ) -> Self {
         let nodes = report.nodes.as_slice();
         let is_small = nodes.len() <= NODES_WITH_LINKS_MAX;
@@ -69,7 +69,7 @@ impl<'a> View<'a> {
             version: VERSION,
             node: &report.node,
             nodes,
-            registered_agents: relay.registry.registered_agents(),
+            registered_agents,
             sample,
             links: is_small.then(|| sights.links().collect()),
             regions: sights.regions(nodes),

@@ -100,7 +100,7 @@ impl Line {
         if self.is_written.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.note(outcome, reason);
+        self.note(outcome);
         let (action, what) = (self.action, self.what.get().map(String::as_str));
         let from = self.from.map(tracing::field::display);
         match outcome {
@@ -112,16 +112,13 @@ impl Line {
         }
     }
 
-    /// The line as an event, for those who follow the node.
-    fn note(&self, outcome: &str, reason: Option<&str>) {
-        let Self { relay, action, .. } = self;
-        let what = self.what.get().map(|what| format!(" {what}")).unwrap_or_default();
-        let from = self.from.map(|from| format!(" from {from}")).unwrap_or_default();
-        let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    /// The line as an event, for those who follow the node: they need no token, so it names no agent.
+    fn note(&self, outcome: &str) {
+        let Self { relay, action, from, .. } = self;
+        let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
         let level = if outcome == "done" { Level::Info } else { Level::Warn };
-        let text = format!("{action}{what}{from}: {outcome}{why}");
-        let happening =
-            Happening { level, kind: Kind::Admin, node: relay.config.node_name.clone(), text };
+        let (node, text) = (relay.config.node_name.clone(), format!("{action}{from}: {outcome}"));
+        let happening = Happening { level, kind: Kind::Admin, node, text };
         relay.watch.note(relay.clock.wall(), happening);
     }
 }

@@ -66,6 +66,7 @@ function draw() {
   tables.drawRegistry(at("registry"), view);
   tables.drawCertificates(at("certificates"), view);
   tables.drawLosses(at("losses"), view);
+  drawHistory();
 }
 
 function choose(id) {
@@ -115,7 +116,7 @@ async function remember() {
 function drawHistory() {
   const { history } = state;
   if (!history || !CHARTS.every(([column]) => history.columns[column])) return;
-  drawCharts(at("charts"), history);
+  drawCharts(at("charts"), history, state.view.sample);
   if (at("history-details").open) historyTable(at("history"), history);
 }
 

@@ -1,10 +1,13 @@
 // Charts of the last hour. Each is a picture with its summary in words, and can be read step by step with the
 // arrow keys; the table below them has all numbers.
 
-import { bytes, clock, count, html, keyed, milliseconds, rate, say, set, svg, table } from "./elements.js";
+import { bytes, clock, count, duration, html, keyed, milliseconds, rate, say, set, svg, table } from "./elements.js";
 
 const WIDTH = 360;
 const HEIGHT = 84;
+
+/** Steps that are shown at least: five minutes. Then the picture grows with what is known, up to an hour. */
+const STEPS_MIN = 30;
 
 /** Column of the history, title, and how a value is written. */
 export const CHARTS = [
@@ -16,10 +19,10 @@ export const CHARTS = [
   ["slowest_link_ms", "Slowest link, this node", milliseconds],
 ];
 
-/** Draws the charts of `history` into `place`. */
-export function drawCharts(place, history) {
+/** Draws the charts of `history` into `place`, with the values of `now`. */
+export function drawCharts(place, history, now) {
   keyed(place, CHARTS, ([column]) => column, made, (figure, [column, title, written]) => {
-    figure.data = { history, column, title, written };
+    figure.data = { history, column, title, written, now: now[column] };
     draw(figure);
   });
 }
@@ -35,7 +38,8 @@ function made([, title]) {
   const steps = () => figure.data.history.columns[figure.data.column].length;
   picture.addEventListener("pointermove", (event) => {
     const at = event.offsetX / picture.clientWidth;
-    to(Math.round(at * 360) - (360 - steps()));
+    const span = Math.max(STEPS_MIN, steps());
+    to(Math.min(steps() - 1, Math.floor(at * span) - (span - steps())));
   });
   picture.addEventListener("pointerleave", () => to(null));
   picture.addEventListener("blur", () => to(null));
@@ -49,12 +53,13 @@ function made([, title]) {
 }
 
 function draw(figure) {
-  const { history, column, title, written } = figure.data;
+  const { history, column, title, written, now } = figure.data;
   const values = history.columns[column];
   const known = values.filter((value) => value !== null);
   const [lowest, highest] = [Math.min(...known), Math.max(...known)];
   const top = Math.max(highest * 1.1, 1);
-  const x = (n) => ((360 - values.length + n + 0.5) / 360) * WIDTH;
+  const span = Math.max(STEPS_MIN, values.length);
+  const x = (n) => ((span - values.length + n + 0.5) / span) * WIDTH;
   const y = (value) => HEIGHT - 2 - (value / top) * (HEIGHT - 6);
   const [caption, picture, range] = figure.children;
   const [, area, curve, cursor] = picture.children;
@@ -62,13 +67,14 @@ function draw(figure) {
   set(area, { d: runs(values).map((run) => `M${x(run[0][0]).toFixed(1)} ${HEIGHT}L${run.map(([n, value]) => `${x(n).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}L${x(run.at(-1)[0]).toFixed(1)} ${HEIGHT}Z`).join("") });
   const step = figure.cursor ?? null;
   const shown = step === null ? values.length - 1 : step;
-  const value = values[shown] ?? null;
-  set(cursor, { x1: x(shown), x2: x(shown), visibility: step === null || step < 0 ? "hidden" : null });
-  const at = step === null || step < 0 ? "" : ` at ${clock(timeOf(history, shown, values.length))}`;
+  const isNow = step === null || step < 0;
+  const value = isNow ? now : values[shown] ?? null;
+  set(cursor, { x1: x(shown), x2: x(shown), visibility: isNow ? "hidden" : null });
+  const at = isNow ? "" : ` at ${clock(timeOf(history, shown, values.length))}`;
   say(caption.lastChild, (value === null ? "not known" : written(value)) + at);
-  say(range.firstChild, "1 h ago");
+  say(range.firstChild, `${duration((span * history.step_ms) / 1000)} ago`);
   say(range.lastChild, known.length ? `highest ${written(highest)}` : "no data yet");
-  const words = known.length ? `now ${value === null ? "not known" : written(values.at(-1) ?? highest)}, lowest ${written(lowest)}, highest ${written(highest)} in the last hour` : "no data yet";
+  const words = known.length ? `now ${written(now)}, lowest ${written(lowest)}, highest ${written(highest)} in the last hour` : "no data yet";
   set(picture, { "aria-label": `${title}: ${words}. Arrow keys read it step by step.` });
 }
 

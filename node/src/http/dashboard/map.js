@@ -38,7 +38,7 @@ function ofNodes(view, width) {
   groups.forEach(([name, nodes], n) => {
     const box = boxes[n];
     regions.push({ name, title: name, ...box });
-    ring(nodes, box).forEach((place, k) => places.set(nodes[k].id, place));
+    ring(nodes, box, groups.length > 1 ? n + 1 : 0).forEach((place, k) => places.set(nodes[k].id, place));
   });
   const links = linksOf(view).map((link) => ({ ...link, from: places.get(link.a), to: places.get(link.b) }))
     .filter((link) => link.from && link.to);
@@ -49,13 +49,19 @@ function ofNodes(view, width) {
   return { kind: "node", regions, links, labels, nodes, height, legend };
 }
 
+/** Regions side by side: few enough to be read, and no row with one alone if that can be. */
+function columnsFor(groups, width) {
+  if (width < 560) return 1;
+  return groups.length === 4 ? 2 : Math.min(groups.length, 3);
+}
+
 function layoutHeight(groups, width) {
-  const columns = width < 560 ? 1 : Math.min(groups.length, 3);
+  const columns = columnsFor(groups, width);
   return Math.ceil(groups.length / columns) * 260;
 }
 
 function boxesFor(groups, width, height) {
-  const columns = width < 560 ? 1 : Math.min(groups.length, 3);
+  const columns = columnsFor(groups, width);
   const rows = Math.ceil(groups.length / columns);
   const gap = groups.length > 1 ? 70 : 0;
   const box = { width: (width - gap * (columns - 1)) / columns, height: (height - gap * (rows - 1)) / rows };
@@ -63,22 +69,28 @@ function boxesFor(groups, width, height) {
   return groups.map((_, n) => ({ ...across(n), ...box }));
 }
 
-/** Places for nodes on an ellipse within their region's box, the first at the top. */
-function ring(nodes, box) {
-  const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+/** Places for nodes on an ellipse within their region's box; each region's is turned, so that links between
+ * regions do not lie on one another. */
+function ring(nodes, box, turn) {
+  const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 - 6 };
   if (nodes.length === 1) return [middle];
-  const [rx, ry] = [Math.min(box.width / 2 - 55, box.height), box.height / 2 - 52];
+  const [rx, ry] = [Math.min(box.width / 2 - 60, box.height * 0.8), box.height / 2 - 58];
   return nodes.map((_, n) => {
-    const angle = (n / nodes.length) * 2 * Math.PI - (nodes.length === 2 ? Math.PI : Math.PI / 2);
+    const begin = nodes.length === 2 && !turn ? Math.PI : Math.PI / 2 + 0.3 * turn;
+    const angle = (n / nodes.length) * 2 * Math.PI - begin;
     return { x: middle.x + rx * Math.cos(angle), y: middle.y + ry * Math.sin(angle) };
   });
 }
 
-/** Each pair of nodes once, with what both ends say of their link; those that should have one and do not, too. */
+/**
+ * Each pair of nodes once, with what both ends say of their link; those that should have one and do not, too.
+ * None where links are told by region.
+ */
 export function linksOf(view) {
+  if (!view.links) return [];
   const pairs = new Map();
   const key = (a, b) => (a < b ? `${a} ${b}` : `${b} ${a}`);
-  for (const link of view.links ?? []) {
+  for (const link of view.links) {
     const [a, b] = [link.from, link.to].sort();
     const pair = pairs.get(key(a, b)) ?? { key: key(a, b), a, b, rtt: Infinity, rate: null, queue: 0, state: "up" };
     pair.rtt = Math.min(pair.rtt, link.rtt_ms);
@@ -87,6 +99,8 @@ export function linksOf(view) {
     if (link.silent_ms >= SILENT_MS) pair.state = "silent";
     pairs.set(pair.key, pair);
   }
+  const dead = new Set(view.nodes.filter((node) => node.state === "dead").map((node) => node.id));
+  for (const pair of pairs.values()) if (dead.has(pair.a) || dead.has(pair.b)) pair.state = "silent";
   const able = view.nodes.filter((node) => node.state === "alive" && !view.untold.includes(node.id));
   for (const [n, one] of able.entries()) {
     for (const other of able.slice(n + 1)) {
@@ -107,13 +121,15 @@ function between(view, boxes) {
   return view.regions.filter((pair) => pair.a !== pair.b).map((pair) => {
     const [a, b] = [middle.get(pair.a), middle.get(pair.b)];
     const text = milliseconds(pair.rtt_ms) + (pair.silent ? `, ${pair.silent} silent` : "");
-    return { key: `${pair.a} ${pair.b}`, text, x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+    // Off the middle where lines cross there.
+    const part = a.x === b.x || a.y === b.y ? 0.5 : 0.36;
+    return { key: `${pair.a} ${pair.b}`, text, x: a.x + (b.x - a.x) * part, y: a.y + (b.y - a.y) * part };
   });
 }
 
 function ofRegions(view, width) {
   const groups = [...Map.groupBy(view.nodes, (node) => node.region)];
-  const columns = width < 560 ? 1 : Math.min(groups.length, 3);
+  const columns = columnsFor(groups, width);
   const gap = columns > 1 ? 90 : 40;
   const boxWidth = (width - gap * (columns - 1)) / columns;
   const perRow = Math.max(1, Math.floor((boxWidth - 16) / CELL));

@@ -1,11 +1,11 @@
 // The tables and lists beside map and charts.
 
-import { MARKS, bytes, clock, count, duration, facts, html, keyed, milliseconds, say, set, table } from "./elements.js";
+import { MARKS, bytes, clock, count, duration, facts, html, keyed, milliseconds, rate, say, set, table } from "./elements.js";
 import { linksOf } from "./map.js";
 
 const nameOf = (view, id) => view.nodes.find((node) => node.id === id)?.name ?? id;
 const isGone = (node) => node.state === "dead" || node.state === "left";
-const percent = (share) => `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 
 /** Losses that an operator can do something about, in words; the others are agents' own doing. */
 const REASONS = {
@@ -57,7 +57,10 @@ function certificateAlarm(alarm, name, id, tls) {
 }
 
 function linkAlarms(alarm, view) {
+  const gone = new Set(view.nodes.filter(isGone).map((node) => node.id));
   for (const link of linksOf(view)) {
+    // That a dead node does not answer is said already.
+    if (gone.has(link.a) || gone.has(link.b)) continue;
     const ends = `${nameOf(view, link.a)} and ${nameOf(view, link.b)}`;
     if (link.state === "silent") alarm(`silent ${link.key}`, "warn", `The link between ${ends} is silent`);
     if (link.state === "missing") alarm(`missing ${link.key}`, "warn", `There is no link between ${ends}`);
@@ -67,10 +70,14 @@ function linkAlarms(alarm, view) {
   if (silent) alarm("silent", "warn", `${silent} ends of links hear no answer`);
 }
 
+const ALARMS_MAX = 10;
+
 /** Shows what is wrong. Screen readers hear of each alarm when it comes. */
 export function drawAlarms(list, well, alarms) {
   well.hidden = alarms.length > 0;
-  keyed(list, alarms, (alarm) => alarm.key, () => html("li"), (item, { level, text }) => {
+  const more = { key: "more", level: "warn", text: `${alarms.length - ALARMS_MAX} more: the tables below have them` };
+  const shown = alarms.length > ALARMS_MAX ? [...alarms.slice(0, ALARMS_MAX), more] : alarms;
+  keyed(list, shown, (alarm) => alarm.key, () => html("li"), (item, { level, text }) => {
     set(item, { "data-level": level });
     say(item, `${level === "error" ? "Error" : "Warning"}: ${text}`);
   });
@@ -84,8 +91,8 @@ export function drawFigures(list, view, alarms) {
     ["nodes", there === view.nodes.length ? count(there) : `${there} of ${view.nodes.length}`, there < view.nodes.length],
     ["agents connected", count(view.sample.agents)],
     ["names registered", count(view.registered_agents)],
-    ["messages a second", view.sample.messages_per_second < 10 ? view.sample.messages_per_second.toFixed(1) : count(view.sample.messages_per_second)],
-    ["dropped in the last minute", count(lost)],
+    ["messages a second", rate(view.sample.messages_per_second)],
+    ["dropped, last minute", count(lost)],
     ["alarms", String(alarms.length), alarms.length > 0],
   ];
   keyed(list, figures, ([title]) => title, ([title]) => html("div", {}, html("dt", {}, title), html("dd")), (box, [, text, bad]) => {
@@ -102,7 +109,7 @@ const stateCell = (state) => (place) => {
 
 /** All nodes; a name chooses its node. */
 export function drawNodes(element, view, choose) {
-  const columns = [["Node"], ["Region"], ["State"], ["Agents", "number"], ["Messages/min", "number"], ["Ring share", "number"], ["Release", "nowrap"], ["Mesh address", "nowrap"]];
+  const columns = [["Node", "nowrap"], ["Region", "nowrap"], ["State"], ["Agents", "number"], ["Messages/min", "number"], ["Ring share", "number"], ["Release", "nowrap"], ["Mesh address", "nowrap"]];
   const name = (node) => (place) => {
     if (!place.firstChild) {
       place.append(html("button", { type: "button", class: "plain" }));
@@ -139,7 +146,7 @@ export function drawLinks(element, view) {
         milliseconds(pair.worst_ms), `${bytes(pair.bytes_per_second)}/s`, count(pair.silent)],
     })));
   }
-  const columns = [["Between"], ["State", "nowrap"], ["Round trip", "number"], ["Carries", "number"], ["Waiting", "number"]];
+  const columns = [["Between", "nowrap"], ["State", "nowrap"], ["Round trip", "number"], ["Carries", "number"], ["Waiting", "number"]];
   const rows = linksOf(view).map((link) => ({ key: link.key, cells: [`${nameOf(view, link.a)} – ${nameOf(view, link.b)}`, ...written(link)] }));
   for (const id of view.untold) rows.push({ key: id, cells: [`${nameOf(view, id)}, as it sees them`, "not known", "–", "–", "–"] });
   return table(element, columns, rows);
@@ -221,5 +228,5 @@ export function drawEvents(element, events, least) {
     say(place, LEVEL_WORDS[event.level] ?? event.level);
   };
   const rows = shown.map((event) => ({ key: `${event.epoch} ${event.seq}`, cells: [clock(event.ts), level(event), event.kind, event.node, event.text] }));
-  table(element, [["Time", "nowrap"], ["Level", "nowrap"], ["About"], ["Node"], ["What happened"]], rows);
+  table(element, [["Time", "nowrap"], ["Level", "nowrap"], ["About", "nowrap"], ["Node", "nowrap"], ["What happened"]], rows);
 }
