@@ -1,7 +1,7 @@
 //! The book of names: which agent ids are taken, which tokens are good.
 //!
 //! [`Registry`] is what the rest of the relay sees of it, [`Administration`] what its operator does with
-//! it, [`Vault`] what its certificates need of it. [`SharedRegistry`] is all three on every node: on one
+//! it, [`Shelf`](tls::acme::Shelf) what its certificates need of it. [`SharedRegistry`] is all three on every node: on one
 //! that is alone, on the voters that keep the book by consensus, and on those that only observe. How its
 //! parts go together is told in ARCHITECTURE.md.
 
@@ -61,7 +61,6 @@ mod tail;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod vault;
 mod voters;
 mod writer;
 
@@ -80,7 +79,6 @@ pub use shared::{Place, Settings, SharedRegistry};
 pub use simulated::SimulatedDisk;
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
 pub use store::OpenError;
-pub use vault::{Audience, Vault, VaultEntry, VaultError};
 
 use async_trait::async_trait;
 

@@ -30,7 +30,6 @@ pub mod saving;
 pub mod serve;
 pub mod session;
 pub mod sessions;
-pub mod shelf;
 pub mod subscriptions;
 pub mod supervisor;
 pub mod tasks;

@@ -147,6 +147,12 @@ pub fn tls(relay: &Relay) -> Option<TlsReport> {
     relay.certificates().map(|certificates| certificates.report(relay.clock.wall()))
 }
 
+/// Whether a node that is said to be in this state is there; what is gone carries nothing, whatever it
+/// said last.
+pub fn is_there(state: &str) -> bool {
+    !["left", "dead"].contains(&state)
+}
+
 /// The name of the node that has the agent's session, as far as is found out within a second.
 pub async fn home_of(relay: &Relay, agent: &AgentId) -> Option<String> {
     if relay.sessions.get(agent.as_str()).is_some() {
@@ -175,17 +181,12 @@ pub fn stats(relay: &Relay) -> Stats {
 pub fn total(relay: &Relay) -> (Load, usize) {
     let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
     let (mut sum, mut nodes) = (load(relay), 1);
-    for node in others(relay.node, &known).filter(|node| is_there(node.member.state)) {
+    for node in others(relay.node, &known).filter(|node| node.member.state.lives()) {
         sum.sessions += node.member.load.sessions;
         sum.messages_per_minute += node.member.load.messages_per_minute;
         nodes += 1;
     }
     (sum, nodes)
-}
-
-/// Whether a node carries anything.
-fn is_there(state: MemberState) -> bool {
-    matches!(state, MemberState::Alive | MemberState::Suspect | MemberState::Leaving)
 }
 
 fn others(me: NodeId, known: &[NodeStatus]) -> impl Iterator<Item = &NodeStatus> {

@@ -35,7 +35,6 @@ use crate::{
     metrics::Metrics,
     peers::Join,
     relay::{Relay, TlsDoors, VERSION},
-    shelf::VaultShelf,
     supervisor::Supervisor,
 };
 
@@ -106,10 +105,7 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new(can_reload).map_err(RunError::Signals)?;
     let reload = Arc::new(Notify::new());
     let registry = open_registry(&config, &clock)?;
-    let certificates = {
-        let shelf = VaultShelf::new(Arc::clone(&registry));
-        Certificates::open(&config, &clock, Arc::new(shelf))?
-    };
+    let certificates = Certificates::open(&config, &clock, Arc::clone(&registry) as _)?;
     let (join, keeper, address) = tokio::select! {
         biased;
         signal = signals.next(&reload) => {
@@ -164,14 +160,18 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
         never = signals.obey(&stop, &reload) => match never {},
         never = inform(supervisor, relay) => match never {},
     };
-    // So that the next start finds a file that was closed, and has nothing to repair.
+    close(&registry).await;
+    tracing::info!("stopped");
+    Ok(ended?)
+}
+
+/// Closes the registry's file, so that the next start finds nothing to repair.
+async fn close(registry: &SharedRegistry) {
     if timeout(CLOSING_PATIENCE, registry.close()).await.is_err() {
         tracing::warn!(
             "the registry's disk hangs: its file is left as after a crash, which does no harm"
         );
     }
-    tracing::info!("stopped");
-    Ok(ended?)
 }
 
 /// Tells the service manager, if there is one, how the relay is: from the threads that serve, so that it

@@ -138,7 +138,7 @@ async fn one(relay: &Relay, node: NodeReport) -> NodeTls {
 }
 
 async fn asked(relay: &Relay, node: &NodeReport) -> Option<NodeSays> {
-    if ["left", "dead"].contains(&node.state.as_str()) {
+    if !report::is_there(&node.state) {
         return None;
     }
     let id = u64::from_str_radix(&node.id, 16).ok()?;

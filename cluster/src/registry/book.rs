@@ -9,14 +9,13 @@ use std::time::Duration;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
-    Audience, Claim, KeyId, RegistryId, Revocation,
-    command::{Batch, Command, Issued, Outcome, Secret},
+    Claim, KeyId, RegistryId, Revocation,
+    command::{Audience, Batch, Command, Issued, Outcome, Secret},
     facts::{Facts, Founded, VaultFact},
     keys::Keys,
     record::{AgentEntry, Claimed, RevokedEntry, VaultRecord},
     sealing::{Place, Sealing},
     tables::{self, Head, Reading, StoreError, meta},
-    vault::VAULT_BYTES_MAX,
 };
 use crate::{AgentId, UnixMillis, token::Serial};
 
@@ -30,6 +29,9 @@ const REVOCATION_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// How often, in log time, what has expired is dropped: whenever the time passes a multiple of it.
 const FORGET_EVERY_MILLIS: u64 = 60_000;
+
+/// The longest value in the vault, in bytes: a chain of certificates and its key take a few thousand.
+pub(super) const VAULT_BYTES_MAX: usize = 64 << 10;
 
 /// The longest key of a value in the vault, in bytes.
 const VAULT_KEY_BYTES_MAX: usize = 256;

@@ -7,7 +7,7 @@ use openraft::{EntryPayload, storage::RaftStateMachine};
 use proptest::prelude::*;
 
 use super::{
-    command::{Batch, Command, Issued, Outcome, Secret},
+    command::{Audience, Batch, Command, Issued, Outcome, Secret},
     facts::Facts,
     raft::Entry,
     store_tests::{Bench, NOW, id, log_id, register},

@@ -4,6 +4,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use tls::acme::{Shelf, ShelfError};
 use tokio::task::JoinSet;
 
 use super::{
@@ -377,34 +378,35 @@ async fn a_vaults_value_is_replaced_only_by_who_knows_it() {
     let cluster = Cluster::of(3, 1).await;
     let value = |byte| Some(zeroize::Zeroizing::new(vec![byte; 1_000]));
     let put = async |number: usize, expected, byte| {
-        cluster.node(number).put("acme", expected, value(byte), Audience::All).await
+        cluster.node(number).put("acme", expected, value(byte), true).await
     };
     let first = put(0, 0, 1).await.unwrap();
-    assert_eq!(put(3, 0, 2).await, Err(VaultError::Conflict(first)));
+    assert_eq!(put(3, 0, 2).await, Err(ShelfError::Conflict));
     let second = put(3, first, 2).await.unwrap();
     assert!(second > first);
-    let ours = cluster.node(1).put("ours", 0, value(3), Audience::Voters).await.unwrap();
+    let ours = cluster.node(1).put("ours", 0, value(3), false).await.unwrap();
     let leader = cluster.node(cluster.leader());
     leader.spread(Duration::from_secs(5)).await.unwrap();
     for node in cluster.running() {
         let entry = node.get("acme").unwrap();
-        assert_eq!((entry.version, entry.value[0]), (second, 2));
+        assert_eq!((entry.version, entry.bytes[0]), (second, 2));
     }
     assert_eq!(leader.get("ours").unwrap().version, ours);
     assert!(cluster.node(3).get("ours").is_none(), "observers are given no secrets of voters");
     let too_long = Some(zeroize::Zeroizing::new(vec![0; (64 << 10) + 1]));
-    let refused = leader.put("acme", second, too_long, Audience::All).await;
-    assert_eq!(refused, Err(VaultError::TooLong));
+    let refused = leader.put("acme", second, too_long, true).await;
+    assert!(matches!(refused, Err(ShelfError::Unavailable(why)) if why.contains("65536 bytes")));
 
     let observer = cluster.node(3).identity().node;
     leader.living(cluster.running().map(|node| node.identity().node));
     cluster.part(&[3]);
     put(1, second, 4).await.unwrap();
-    until("it is known", || leader.get("acme").is_some_and(|it| it.value[0] == 4)).await;
-    assert_eq!(leader.spread(Duration::from_millis(300)).await, Err(vec![observer]));
+    until("it is known", || leader.get("acme").is_some_and(|it| it.bytes[0] == 4)).await;
+    let behind = leader.spread(Duration::from_millis(300)).await;
+    assert_eq!(behind, Err(format!("{observer} did not follow within 300ms")));
     cluster.heal();
     leader.spread(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(cluster.node(3).get("acme").unwrap().value[0], 4);
+    assert_eq!(cluster.node(3).get("acme").unwrap().bytes[0], 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -413,7 +415,7 @@ async fn a_voter_that_hears_only_another_follower_keeps_the_voters_secrets() {
     let (leader, late) = (cluster.leader(), cluster.follower());
     let other = (0..3).find(|it| ![leader, late].contains(it)).unwrap();
     let value = Some(zeroize::Zeroizing::new(vec![7; 100]));
-    let version = cluster.node(leader).put("account", 0, value, Audience::Voters).await.unwrap();
+    let version = cluster.node(leader).put("account", 0, value, false).await.unwrap();
     let kept = || cluster.node(late).get("account").map(|entry| entry.version);
     until("its own book has it", || kept() == Some(version)).await;
     cluster.part(&[late]);

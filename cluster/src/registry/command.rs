@@ -9,7 +9,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Audience, Revocation};
+use super::Revocation;
 use crate::{
     AgentId, UnixMillis,
     token::{KeyId, Serial},
@@ -77,6 +77,15 @@ pub(super) enum Command {
     },
     /// Who is to keep the book, if not the leader's seeds.
     WantVoters(Option<Vec<String>>),
+}
+
+/// Which nodes are given a value of the vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Audience {
+    /// Voters alone.
+    Voters,
+    /// Every node.
+    All,
 }
 
 /// What came of a command.

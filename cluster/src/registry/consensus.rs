@@ -278,9 +278,10 @@ impl Situation {
         }
     }
 
-    /// Who leads, unless that is this node and nobody follows it: then it does not know who leads now.
+    /// Who leads, unless that is this node and nobody follows it, or it was voted out of those that keep
+    /// the book: then it does not know who leads now.
     pub(super) fn followed_leader(&self) -> Option<NodeId> {
-        self.leader.filter(|_| self.available || !self.leads)
+        self.leader.filter(|_| self.available)
     }
 
     /// Whether `node` decides with the others.
@@ -336,5 +337,20 @@ fn config(limits: LogLimits) -> Config {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
         max_in_snapshot_log_to_keep: limits.kept,
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_was_voted_out_does_not_take_itself_for_one() {
+        for state in [ServerState::Learner, ServerState::Candidate, ServerState::Follower] {
+            let initial = RaftMetrics::new_initial(1);
+            let metrics = RaftMetrics { state, current_leader: Some(1), ..initial };
+            assert_eq!(Situation::of(NodeId(1), &metrics).followed_leader(), None);
+            assert_eq!(Situation::of(NodeId(2), &metrics).followed_leader(), Some(NodeId(1)));
+        }
     }
 }

@@ -10,6 +10,7 @@ use futures_util::{
     future::join_all,
     stream::{self, BoxStream},
 };
+use tls::acme::{Shelf, ShelfError, Value};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -17,11 +18,12 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
-    AdminError, Administration, AgentPage, AgentRecord, Audience, Claim, Imported, KeyInfo,
-    KeyRotation, RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, Vault,
-    VaultEntry, VaultError, VoterChange, VoterStatus,
+    AdminError, Administration, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation,
+    RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, VoterChange,
+    VoterStatus,
     aside::aside,
-    command::Secret,
+    book::VAULT_BYTES_MAX,
+    command::{Audience, Secret},
     consensus::Member,
     deciding::AGENTS_MAX,
     hello::{Hello, Part},
@@ -29,7 +31,6 @@ use super::{
     message::{self, Question},
     request::{Answer, Request},
     shared::SharedRegistry,
-    vault::VAULT_BYTES_MAX,
 };
 use crate::{
     AgentId, NodeId, UnixMillis,
@@ -275,8 +276,8 @@ fn broken(error: &impl ToString) -> AdminError {
 }
 
 #[async_trait]
-impl Vault for SharedRegistry {
-    fn get(&self, key: &str) -> Option<VaultEntry> {
+impl Shelf for SharedRegistry {
+    fn get(&self, key: &str) -> Option<Value> {
         self.standing().vault(key).or_else(|| self.kept_in_vault(key))
     }
 
@@ -285,11 +286,13 @@ impl Vault for SharedRegistry {
         key: &str,
         expected: u64,
         value: Option<Zeroizing<Vec<u8>>>,
-        audience: Audience,
-    ) -> Result<u64, VaultError> {
+        for_all: bool,
+    ) -> Result<u64, ShelfError> {
         if value.as_ref().is_some_and(|value| value.len() > VAULT_BYTES_MAX) {
-            return Err(VaultError::TooLong);
+            let why = format!("a value has at most {VAULT_BYTES_MAX} bytes");
+            return Err(ShelfError::Unavailable(why));
         }
+        let audience = if for_all { Audience::All } else { Audience::Voters };
         let value = value.map(Secret);
         let request = Request::PutVault { key: key.to_owned(), expected, value, audience };
         self.ask_leader(request).await.into_version()
@@ -299,7 +302,7 @@ impl Vault for SharedRegistry {
         self.standing().vault_changes()
     }
 
-    async fn spread(&self, deadline: Duration) -> Result<(), Vec<NodeId>> {
+    async fn spread(&self, deadline: Duration) -> Result<(), String> {
         let index = self.standing().index();
         let mut behind: BTreeSet<NodeId> = self.other_nodes();
         let all_know = async {
@@ -319,10 +322,10 @@ impl Vault for SharedRegistry {
                 }
             }
         };
-        match timeout(deadline, all_know).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(behind.into_iter().collect()),
-        }
+        timeout(deadline, all_know).await.map_err(|_| {
+            let nodes: Vec<_> = behind.iter().map(ToString::to_string).collect();
+            format!("{} did not follow within {deadline:?}", nodes.join(", "))
+        })
     }
 
     fn leads(&self) -> watch::Receiver<bool> {
@@ -333,13 +336,13 @@ impl Vault for SharedRegistry {
 impl SharedRegistry {
     /// A value of this node's own book. What voters hear of each other leaves out what is for voters
     /// alone, so the memory of one that was out of its leader's reach may lack it.
-    fn kept_in_vault(&self, key: &str) -> Option<VaultEntry> {
+    fn kept_in_vault(&self, key: &str) -> Option<Value> {
         if !self.keeps_book() {
             return None;
         }
         let kept = self.store().vault(key);
         let kept = kept.inspect_err(|error| tracing::error!(%error, key, "cannot read the vault"));
-        kept.ok().flatten().as_ref().and_then(VaultEntry::of)
+        kept.ok().flatten()?.shelved()
     }
 
     /// The last entry that a node knows.

@@ -4,13 +4,14 @@
 //! the earlier, has what comes after. Facts of everything are a difference to nothing. Serialised as
 //! `MessagePack`; a test freezes the bytes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use tls::acme::Value;
 
 use super::{
-    Audience, RegistryId,
-    command::{Secret, byte_array},
+    RegistryId,
+    command::{Audience, Secret, byte_array},
 };
 use crate::{
     AgentId, UnixMillis,
@@ -77,6 +78,14 @@ pub(super) struct VaultFact {
     pub(super) version: u64,
     /// None: it was removed, or is not for whoever is told this.
     pub(super) value: Option<Secret>,
+}
+
+impl VaultFact {
+    /// The value as it lies on the shelf; none if there is none, or none for this node.
+    pub(super) fn shelved(&self) -> Option<Value> {
+        let value = self.value.as_ref()?;
+        Some(Value { version: self.version, bytes: Arc::new(value.0.clone()) })
+    }
 }
 
 impl Facts {

@@ -8,9 +8,9 @@ use super::*;
 use crate::{
     AgentId, NodeId,
     registry::{
-        AgentPage, AgentRecord, Audience, Claim, Imported, KeyId, KeyInfo, KeyRotation, Revocation,
+        AgentPage, AgentRecord, Claim, Imported, KeyId, KeyInfo, KeyRotation, Revocation,
         VoterChange,
-        command::{Batch, Command, Secret},
+        command::{Audience, Batch, Command, Secret},
         raft::{Entry, VoterAddress},
         request::Answer,
     },

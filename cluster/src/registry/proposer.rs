@@ -118,7 +118,7 @@ async fn settle(decided: Result<Decided, ConsensusError>, waiting: Outcomes) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Audience, command::Secret};
+    use crate::registry::command::{Audience, Secret};
 
     fn waiting(commands: impl IntoIterator<Item = Command>) -> VecDeque<Proposal> {
         let proposal = |command| Proposal { command, outcome: oneshot::channel().0 };

@@ -6,7 +6,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Audience, Claim};
+use super::command::{Audience, Claim};
 use crate::{UnixMillis, token::Serial};
 
 /// A registered agent.

@@ -1,10 +1,12 @@
 //! What a node asks of the voter that leads, or of any voter, for its agents and its administrator.
 
 use serde::{Deserialize, Serialize};
+use tls::acme::ShelfError;
 
 use super::{
-    AdminError, AgentPage, AgentRecord, Audience, Claim, Imported, KeyInfo, KeyRotation,
-    RegisterError, Registration, Revocation, VaultError, VoterChange, command::Secret,
+    AdminError, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation, RegisterError,
+    Registration, Revocation, VoterChange,
+    command::{Audience, Secret},
 };
 use crate::{AgentId, NodeId};
 
@@ -97,11 +99,11 @@ impl Answer {
         }
     }
 
-    pub(super) fn into_version(self) -> Result<u64, VaultError> {
+    pub(super) fn into_version(self) -> Result<u64, ShelfError> {
         match self {
             Self::Version(version) => Ok(version),
-            Self::Conflict(version) => Err(VaultError::Conflict(version)),
-            other => Err(VaultError::Unavailable(other.why())),
+            Self::Conflict(_) => Err(ShelfError::Conflict),
+            other => Err(ShelfError::Unavailable(other.into_error().to_string())),
         }
     }
 
@@ -156,5 +158,19 @@ impl Answer {
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Answer({})", self.kind())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_of_a_value_is_a_version_or_said_in_words() {
+        assert_eq!(Answer::Version(3).into_version(), Ok(3));
+        assert_eq!(Answer::Conflict(3).into_version(), Err(ShelfError::Conflict));
+        let unavailable = Answer::NotLeader(None).into_version();
+        let why = "the registry cannot be changed now: no node leads it now".to_owned();
+        assert_eq!(unavailable, Err(ShelfError::Unavailable(why)));
     }
 }

@@ -399,7 +399,7 @@ impl SharedRegistry {
     /// Whether this node hears of what is decided from its own log: it keeps the book, and a leader is in
     /// reach.
     pub(super) fn follows_log(&self) -> bool {
-        let leader = self.situation().leader;
+        let leader = self.situation().followed_leader();
         let in_reach = |leader| leader == self.identity.node || self.is_linked(leader);
         self.keeps_book() && leader.is_some_and(in_reach)
     }

@@ -14,10 +14,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
+use tls::acme::Value;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    RegistryId, VaultEntry,
+    RegistryId,
     facts::{Facts, Follow, Founded, KeyFact, VaultFact},
 };
 use crate::{
@@ -39,7 +40,7 @@ struct Known {
     keys: Vec<KeyFact>,
     /// Those whose tokens are refused, since they retired or are gone.
     retired: HashSet<KeyId>,
-    vault: HashMap<String, (VaultFact, VaultEntry)>,
+    vault: HashMap<String, (VaultFact, Value)>,
     wanted_voters: Vec<String>,
 }
 
@@ -146,8 +147,8 @@ impl Standing {
         self.known.read().keys.iter().any(due)
     }
 
-    pub(super) fn vault(&self, key: &str) -> Option<VaultEntry> {
-        self.known.read().vault.get(key).map(|(_, entry)| entry.clone())
+    pub(super) fn vault(&self, key: &str) -> Option<Value> {
+        self.known.read().vault.get(key).map(|(_, value)| value.clone())
     }
 
     /// Changes whenever something was revoked.
@@ -361,8 +362,8 @@ impl Known {
         }
         change.vault = !facts.vault.is_empty();
         for (key, fact) in facts.vault {
-            match VaultEntry::of(&fact) {
-                Some(entry) => drop(self.vault.insert(key, (fact, entry))),
+            match fact.shelved() {
+                Some(value) => drop(self.vault.insert(key, (fact, value))),
                 None => drop(self.vault.remove(&key)),
             }
         }
@@ -390,20 +391,13 @@ impl Known {
     }
 }
 
-impl VaultEntry {
-    pub(super) fn of(fact: &VaultFact) -> Option<Self> {
-        let value = fact.value.as_ref()?;
-        Some(Self { version: fact.version, value: Arc::new(value.0.clone()) })
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{registry::Audience, token::TokenSigner};
+    use crate::{registry::command::Audience, token::TokenSigner};
 
     const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
 

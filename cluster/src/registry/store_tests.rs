@@ -17,7 +17,7 @@ use openraft::{
 use parking_lot::Mutex;
 
 use super::{
-    command::{Batch, Command, Outcome, Secret},
+    command::{Audience, Batch, Command, Outcome, Secret},
     facts::{Facts, Follow},
     image::{Image, Receiving},
     log::LogStore,

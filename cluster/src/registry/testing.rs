@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use futures_util::future::pending;
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tls::acme::Shelf;
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},

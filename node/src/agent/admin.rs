@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use hyper::{Method, header::HeaderValue};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
 
-use super::{
-    args::OpsArgs, failure::Failure, http::Call, output::Output, secret::Secret, text::on_one_line,
-};
+use super::{args::OpsArgs, failure::Failure, http::Call, secret::Secret};
 
 /// Where a relay with its defaults keeps its admin token.
 const TOKEN_FILE: &str = "admin.token";
@@ -18,7 +15,7 @@ const TOKEN_FILE: &str = "admin.token";
 #[allow(clippy::doc_markdown)] // field comments are the help text, shown as they stand
 pub(super) struct AdminArgs {
     #[command(flatten)]
-    ops: OpsArgs,
+    pub(super) ops: OpsArgs,
 
     /// File with the relay's admin token; without it, ARC_ADMIN_TOKEN, then admin.token in DATA_DIR
     #[arg(long, value_name = "FILE")]
@@ -34,11 +31,6 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Whether the user wants JSON rather than text.
-    pub(super) fn json(&self) -> bool {
-        self.ops.json
-    }
-
     /// The answer to a request without a body.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
@@ -66,20 +58,6 @@ impl AdminArgs {
         take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.ops.download(self.call(Method::POST, path, None)?, take).await
-    }
-
-    /// Prints an answer: as it is, or what `told` makes of it.
-    pub(super) async fn show<T: DeserializeOwned>(
-        &self,
-        answer: &RawValue,
-        told: impl FnOnce(T) -> String,
-        output: &mut Output,
-    ) -> Result<(), Failure> {
-        if self.json() {
-            return output.result(&on_one_line(answer.get())).await;
-        }
-        let answer = serde_json::from_str(answer.get());
-        output.result(&told(answer.map_err(|error| Failure::NotRelay(error.to_string()))?)).await
     }
 
     fn call<'a>(

@@ -17,7 +17,7 @@ use super::{
     output::Output,
     register::hand_over,
     secret::SecretFile,
-    text::{counted, escaped},
+    text::{counted, escaped, or_dash},
 };
 use crate::admin::{
     Agent, AgentBanned, AgentPage, AgentRevoked, Credentials, Imported, ImportedName, TokenRevoked,
@@ -132,7 +132,7 @@ pub(super) async fn run(command: AgentsCommand, output: &mut Output) -> Result<(
 
 /// One line an agent, or one JSON object.
 async fn list(admin: &AdminArgs, output: &mut Output) -> Result<(), Failure> {
-    if !admin.json() {
+    if !admin.ops.json {
         output.result(&row("REGISTERED", "SERIAL", "STATE", "AGENT")).await?;
     }
     let mut after = String::new();
@@ -140,7 +140,7 @@ async fn list(admin: &AdminArgs, output: &mut Output) -> Result<(), Failure> {
         let path = format!("/agents?limit={PAGE}{after}");
         let AgentPage { agents, next } = admin.ask(Method::GET, &path).await?;
         for agent in &agents {
-            let line = if admin.json() { json(agent) } else { listed(agent) };
+            let line = if admin.ops.json { json(agent) } else { listed(agent) };
             output.result(&line).await?;
         }
         match next.map(|next| next.parse::<AgentId>()) {
@@ -154,7 +154,7 @@ async fn list(admin: &AdminArgs, output: &mut Output) -> Result<(), Failure> {
 async fn show(args: &AgentArgs, output: &mut Output) -> Result<(), Failure> {
     let path = format!("/agents/{}", args.agent);
     let answer: Box<RawValue> = args.admin.ask(Method::GET, &path).await?;
-    args.admin.show(&answer, |agent: Agent| told(&agent), output).await
+    args.admin.ops.show(&answer, |agent: Agent| told(&agent), output).await
 }
 
 async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(), Failure> {
@@ -163,11 +163,11 @@ async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(), Failure> {
         let path = format!("/tokens/{}/revoke", args.serial.unwrap_or_default());
         let answer: Box<RawValue> = admin.ask(Method::POST, &path).await?;
         let told = |done: TokenRevoked| format!("revoked token {}", done.serial);
-        return admin.show(&answer, told, output).await;
+        return admin.ops.show(&answer, told, output).await;
     };
     let answer: Box<RawValue> = admin.ask(Method::POST, &format!("/agents/{agent}/revoke")).await?;
     let told = |done: AgentRevoked| format!("revoked all tokens of {}", escaped(&done.agent_id));
-    admin.show(&answer, told, output).await
+    admin.ops.show(&answer, told, output).await
 }
 
 async fn ban(args: &AgentArgs, method: Method, output: &mut Output) -> Result<(), Failure> {
@@ -177,7 +177,7 @@ async fn ban(args: &AgentArgs, method: Method, output: &mut Output) -> Result<()
         let agent = escaped(&agent_id);
         if banned { format!("banned {agent}") } else { format!("lifted the ban of {agent}") }
     };
-    args.admin.show(&answer, told, output).await
+    args.admin.ops.show(&answer, told, output).await
 }
 
 async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure> {
@@ -185,7 +185,7 @@ async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure>
     let path = format!("/agents/{}/reissue", args.agent);
     let credentials: Credentials = args.admin.ask(Method::POST, &path).await?;
     let said = format!("issued a new token for {}", args.agent);
-    hand_over(&credentials, &said, file, args.admin.json(), output).await
+    hand_over(&credentials, &said, file, args.admin.ops.json, output).await
 }
 
 async fn import(args: &ImportArgs, output: &mut Output) -> Result<(), Failure> {
@@ -200,7 +200,7 @@ async fn import(args: &ImportArgs, output: &mut Output) -> Result<(), Failure> {
             output.note(&format!("{done} of {} names", names.len())).await;
         }
     }
-    if args.admin.json() {
+    if args.admin.ops.json {
         return output.result(&serde_json::to_string(&imported).unwrap_or_default()).await;
     }
     let Imported { added, existing } = imported;
@@ -241,8 +241,7 @@ fn json(agent: &Agent) -> String {
 
 fn listed(agent: &Agent) -> String {
     let registered = moment(Some(agent.registered_at));
-    let serial = agent.serial.map_or_else(|| "-".to_owned(), |serial| serial.to_string());
-    row(&registered, &serial, state(agent), &escaped(&agent.agent_id))
+    row(&registered, &or_dash(agent.serial), state(agent), &escaped(&agent.agent_id))
 }
 
 /// Columns of the same width on all pages; an id comes last, because it may be long.
@@ -266,7 +265,7 @@ fn told(agent: &Agent) -> String {
         "agent       {}\nregistered  {}\nserial      {}\nrevoked     {}\nbanned      {}\nconnected   {}",
         escaped(&agent.agent_id),
         moment(Some(agent.registered_at)),
-        agent.serial.map_or_else(|| "-".to_owned(), |serial| serial.to_string()),
+        or_dash(agent.serial),
         yes(agent.revoked),
         yes(agent.banned),
         agent.node.as_ref().map_or_else(

@@ -3,13 +3,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::{
     connect::Connector,
     failure::Failure,
     http::{self, Call},
+    output::Output,
     secret::Secret,
     session::{Dialer, SILENCE_MAX},
+    text::on_one_line,
     url::{Endpoint, RelayUrl, UrlText},
 };
 
@@ -116,6 +119,20 @@ impl OpsArgs {
         take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         http::download(&self.connector()?, self.timeout, call, take).await
+    }
+
+    /// Prints an answer: as it is, or what `told` makes of it.
+    pub(super) async fn show<T: DeserializeOwned>(
+        &self,
+        answer: &RawValue,
+        told: impl FnOnce(T) -> String,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return output.result(&on_one_line(answer.get())).await;
+        }
+        let answer = serde_json::from_str(answer.get());
+        output.result(&told(answer.map_err(|error| Failure::NotRelay(error.to_string()))?)).await
     }
 
     /// Where the ops port is.

@@ -6,8 +6,12 @@ use hyper::Method;
 use serde_json::value::RawValue;
 
 use super::{
-    admin::AdminArgs, args::duration, failure::Failure, message::moment, output::Output,
-    text::escaped,
+    admin::AdminArgs,
+    args::duration,
+    failure::Failure,
+    message::moment,
+    output::Output,
+    text::{escaped, or_dash},
 };
 use crate::admin::{Key, Keys, RegistryReport, Rotated, Rotation, VoterChange};
 
@@ -95,7 +99,7 @@ pub(super) async fn run(command: ClusterCommand, output: &mut Output) -> Result<
         }
         ClusterCommand::Voters(VotersArgs { change: None, admin }) => {
             let answer: Box<RawValue> = admin.ask(Method::GET, "/registry").await?;
-            admin.show(&answer, |report| voters(&report), output).await
+            admin.ops.show(&answer, |report| voters(&report), output).await
         }
         ClusterCommand::Keys(KeysArgs { change: Some(change), .. }) => {
             let KeysChange::Rotate { retire_after, admin } = change;
@@ -103,7 +107,7 @@ pub(super) async fn run(command: ClusterCommand, output: &mut Output) -> Result<
         }
         ClusterCommand::Keys(KeysArgs { change: None, admin }) => {
             let answer: Box<RawValue> = admin.ask(Method::GET, "/registry/keys").await?;
-            admin.show(&answer, |keys: Keys| listed(&keys.keys), output).await
+            admin.ops.show(&answer, |keys: Keys| listed(&keys.keys), output).await
         }
     }
 }
@@ -118,7 +122,7 @@ async fn change_voters(change: VotersChange, output: &mut Output) -> Result<(), 
     let told = |report: RegistryReport| {
         format!("wanted; `arc-relay cluster voters` shows the progress\n\n{}", voters(&report))
     };
-    admin.show(&answer, told, output).await
+    admin.ops.show(&answer, told, output).await
 }
 
 async fn rotate(
@@ -132,19 +136,18 @@ async fn rotate(
         let end = moment(retires.retires_at);
         format!("key {} signs now; tokens of key {} are good until {end}", signs.id, retires.id)
     };
-    admin.show(&answer, told, output).await
+    admin.ops.show(&answer, told, output).await
 }
 
 /// The registry and its voters, as one node sees them.
 fn voters(report: &RegistryReport) -> String {
-    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), escaped);
     let available = if report.available { "yes" } else { "no" };
     // Writing into a `String` cannot fail.
     let mut text = format!(
         "registry   {}\nthis node  {}\nleader     {}\navailable  {available}\n",
-        or_none(&report.id),
+        or_dash(report.id.as_deref().map(escaped)),
         escaped(&report.role),
-        or_none(&report.leader),
+        or_dash(report.leader.as_deref().map(escaped)),
     );
     if let Some(waiting) = &report.waiting {
         let _ = writeln!(text, "waiting    {}", escaped(&waiting.reason));
@@ -155,7 +158,7 @@ fn voters(report: &RegistryReport) -> String {
     let _ = write!(text, "\n{:<16}  {:<7}  {:>6}  SEED", "NODE", "VOTES", "LAG");
     for voter in &report.voters {
         let votes = if voter.votes { "yes" } else { "not yet" };
-        let lag = voter.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
+        let lag = or_dash(voter.lag);
         let (node, seed) = (escaped(&voter.node), escaped(&voter.seed));
         let _ = write!(text, "\n{node:<16}  {votes:<7}  {lag:>6}  {seed}");
     }

@@ -10,12 +10,12 @@ use super::{
     http::Call,
     output::Output,
     table::{Column, table},
-    text::{counted, escaped, on_one_line},
+    text::{counted, escaped, or_dash},
 };
 use crate::{
     admin::{RegistryReport, Voter},
     certificates::{AcmeReport, TlsReport},
-    report::{ClusterReport, LinkReport, NodeReport},
+    report::{ClusterReport, LinkReport, NodeReport, is_there},
 };
 
 /// Options of `arc-relay status`.
@@ -28,18 +28,12 @@ pub struct StatusArgs {
 pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
     let call = Call { path: "/cluster", ..Call::default() };
     let answer: Box<RawValue> = args.ops.ask(call).await?;
-    if args.ops.json {
-        return output.result(&on_one_line(answer.get())).await;
-    }
-    let report: ClusterReport =
-        serde_json::from_str(answer.get()).map_err(|e| Failure::NotRelay(e.to_string()))?;
-    output.result(&told(&report)).await
+    args.ops.show(&answer, |report| told(&report), output).await
 }
 
+/// The cluster as text for people.
 pub(crate) fn told(report: &ClusterReport) -> String {
-    // What is gone carries nothing, whatever it said last.
-    let is_there = |node: &&NodeReport| !["left", "dead"].contains(&node.state.as_str());
-    let there: Vec<_> = report.nodes.iter().filter(is_there).collect();
+    let there: Vec<_> = report.nodes.iter().filter(|node| is_there(&node.state)).collect();
     let messages: u64 = there.iter().map(|node| node.messages_per_minute).sum();
     let asked = report.nodes.iter().find(|node| node.id == report.node);
     let asked = asked.map_or_else(String::new, |node| format!(", says {}", escaped(&node.name)));
@@ -108,7 +102,7 @@ fn voter_row(voter: &Voter, name: String) -> [String; 4] {
         name,
         if voter.seed.is_empty() { "-".to_owned() } else { escaped(&voter.seed) },
         if voter.votes { "yes" } else { "not yet" }.to_owned(),
-        voter.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
+        or_dash(voter.lag),
     ]
 }
 
@@ -173,7 +167,7 @@ fn node_row(node: &NodeReport) -> [String; 8] {
         node.agents.to_string(),
         node.messages_per_minute.to_string(),
         format!("{:.0}%", node.ring_share * 100.0),
-        node.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+        or_dash(node.address),
     ]
 }
 

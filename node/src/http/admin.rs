@@ -15,7 +15,7 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode},
     middleware::{self, Next},
@@ -29,10 +29,7 @@ use cluster::{
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{
-    ApiError, body,
-    register::{UNAVAILABLE_RETRY, bearer},
-};
+use super::{ApiError, body, register::bearer};
 use crate::relay::Relay;
 
 /// Bytes of a body that is no list of names.
@@ -54,6 +51,8 @@ impl fmt::Debug for AdminToken {
         f.write_str("AdminToken(…)")
     }
 }
+
+type Answer<T> = Result<Json<T>, ApiError>;
 
 /// What the admin API works with.
 #[derive(Clone)]
@@ -116,12 +115,8 @@ impl From<AdminError> for ApiError {
             AdminError::UnknownToken => (StatusCode::NOT_FOUND, "unknown_token"),
             AdminError::Banned => (StatusCode::CONFLICT, "agent_banned"),
             AdminError::Refused(_) => (StatusCode::CONFLICT, "refused"),
-            AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
+            AdminError::Unavailable(_) => return Self::registry_unavailable(error.to_string()),
         };
-        let refusal = Self::new(status, code, error.to_string());
-        match error {
-            AdminError::Unavailable(_) => refusal.retry_after(UNAVAILABLE_RETRY),
-            _ => refusal,
-        }
+        Self::new(status, code, error.to_string())
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
+use cluster::InvalidAgentId;
 use serde_json::json;
 
 /// What an error's answer says, kept beside it for those who log it.
@@ -58,6 +59,17 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message).retry_after(wait)
     }
 
+    /// The registry cannot decide or write now, and says why.
+    pub fn registry_unavailable(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable", why)
+            .retry_after(Duration::from_secs(2))
+    }
+
+    /// What was given is no agent's id, or none that will do.
+    pub fn invalid_agent_id(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_agent_id", why)
+    }
+
     /// The node is stopping: it takes nobody in.
     pub fn draining() -> Self {
         Self::not_serving("draining", "this node is stopping: try again")
@@ -82,6 +94,12 @@ impl ApiError {
     pub fn method_not_allowed() -> Self {
         let message = "this path does not answer to this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+}
+
+impl From<InvalidAgentId> for ApiError {
+    fn from(error: InvalidAgentId) -> Self {
+        Self::invalid_agent_id(error.to_string())
     }
 }
 

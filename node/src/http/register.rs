@@ -1,6 +1,6 @@
 //! `POST /register` (PROTOCOL section 2).
 
-use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -25,9 +25,6 @@ use crate::{
 
 /// Bytes of a request's body.
 const BODY_MAX: usize = 4_096;
-
-/// How long a client is asked to wait for a registry that cannot decide now.
-pub(super) const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 /// The header with which a client may ask again (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -165,10 +162,10 @@ fn wanted_id(body: &[u8]) -> Result<Option<AgentId>, ApiError> {
     match fields.get("agent_id").map(|id| id.get()) {
         None | Some("null") => Ok(None),
         Some(text) if text.starts_with('"') => match serde_json::from_str::<String>(text) {
-            Ok(id) => id.parse().map(Some).map_err(invalid_id),
-            Err(_) => Err(invalid_id(InvalidAgentId)),
+            Ok(id) => Ok(Some(id.parse()?)),
+            Err(_) => Err(InvalidAgentId.into()),
         },
-        Some(_) => Err(invalid_id("the agent id must be a string")),
+        Some(_) => Err(ApiError::invalid_agent_id("the agent id must be a string")),
     }
 }
 
@@ -176,21 +173,13 @@ fn invalid_json(why: &str) -> ApiError {
     body::invalid_json(&format!("{why}: send {{\"agent_id\": \"some-name\"}}, or nothing"))
 }
 
-fn invalid_id(why: impl std::fmt::Display) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent_id", why.to_string())
-}
-
 fn refusal(error: &RegisterError) -> ApiError {
-    let (status, code) = match error {
-        RegisterError::Taken => (StatusCode::CONFLICT, "agent_id_taken"),
-        RegisterError::Reserved => (StatusCode::CONFLICT, "agent_id_reserved"),
-        RegisterError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable"),
+    let code = match error {
+        RegisterError::Taken => "agent_id_taken",
+        RegisterError::Reserved => "agent_id_reserved",
+        RegisterError::Unavailable(_) => return ApiError::registry_unavailable(error.to_string()),
     };
-    let refusal = ApiError::new(status, code, error.to_string());
-    match error {
-        RegisterError::Unavailable(_) => refusal.retry_after(UNAVAILABLE_RETRY),
-        RegisterError::Taken | RegisterError::Reserved => refusal,
-    }
+    ApiError::new(StatusCode::CONFLICT, code, error.to_string())
 }
 
 /// The credentials of `Authorization: Bearer`.

@@ -7,7 +7,7 @@ use crate::{
     admin::RegistryReport,
     certificates::TlsReport,
     relay::Phase,
-    report::{ClusterReport, LinkReport, NodeReport},
+    report::{ClusterReport, LinkReport, NodeReport, is_there},
 };
 
 /// A link that was not heard for so many milliseconds is in doubt.
@@ -215,10 +215,6 @@ impl Telling {
             self.tell_own(Level::Warn, Kind::Certificate, text);
         }
     }
-}
-
-fn is_there(state: &str) -> bool {
-    !["left", "dead"].contains(&state)
 }
 
 /// The name of a node; its id if it is not known.

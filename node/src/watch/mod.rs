@@ -244,7 +244,7 @@ impl Looked {
         let seconds = self.at.saturating_sub(before.at).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| float(now.saturating_sub(before)) / seconds;
         let report = &self.snapshot.report;
-        let there = || report.nodes.iter().filter(|node| !["left", "dead"].contains(&&*node.state));
+        let there = || report.nodes.iter().filter(|node| report::is_there(&node.state));
         Sample {
             nodes: float(there().count() as u64),
             agents: float(there().map(|node| node.agents).sum()),

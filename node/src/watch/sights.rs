@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::losses::Loss;
 use crate::{
     certificates::TlsReport,
-    report::{LinkReport, NodeReport},
+    report::{LinkReport, NodeReport, is_there},
 };
 
 /// What a node saw so long ago is not shown any more: with a hundred nodes each is asked every eight
@@ -92,7 +92,7 @@ impl Sights {
     /// Forgets what is not true any more.
     pub fn forget(&mut self, now: Duration, nodes: &[NodeReport]) {
         let there: BTreeSet<_> =
-            nodes.iter().filter(|node| can_tell(node)).map(|node| &node.id).collect();
+            nodes.iter().filter(|node| is_there(&node.state)).map(|node| &node.id).collect();
         self.0.retain(|node, sight| now.saturating_sub(sight.at) < FRESH && there.contains(node));
     }
 
@@ -100,7 +100,7 @@ impl Sights {
     pub fn turn<'a>(&self, nodes: &'a [NodeReport], me: &str, most: usize) -> Vec<&'a str> {
         let mut due: Vec<_> = nodes
             .iter()
-            .filter(|node| node.id != me && can_tell(node))
+            .filter(|node| node.id != me && is_there(&node.state))
             .map(|node| (self.0.get(&node.id).map(|sight| sight.at), node.id.as_str()))
             .collect();
         due.sort_unstable();
@@ -140,7 +140,8 @@ impl Sights {
 
     /// The ids of nodes that should tell and have not.
     pub fn untold<'a>(&self, nodes: &'a [NodeReport]) -> Vec<&'a str> {
-        let silent = nodes.iter().filter(|node| can_tell(node) && !self.0.contains_key(&node.id));
+        let silent =
+            nodes.iter().filter(|node| is_there(&node.state) && !self.0.contains_key(&node.id));
         silent.map(|node| node.id.as_str()).collect()
     }
 
@@ -209,10 +210,6 @@ impl Sight {
         };
         later.links.iter().filter_map(rate).collect()
     }
-}
-
-fn can_tell(node: &NodeReport) -> bool {
-    !["left", "dead"].contains(&node.state.as_str())
 }
 
 #[cfg(test)]

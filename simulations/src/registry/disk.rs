@@ -233,19 +233,20 @@ mod tests {
     fn what_was_synced_outlives_a_crash() {
         let disk = disk();
         let content = disk.open().unwrap();
-        content.set_len(4).unwrap();
-        content.write(0, b"safe").unwrap();
+        let at = MAGIC.len() as u64;
+        content.write(0, MAGIC).unwrap();
+        content.write(at, b"safe").unwrap();
         content.sync_data().unwrap();
-        content.write(0, b"lost").unwrap();
+        content.write(at, b"lost").unwrap();
         let mut after = Vec::new();
         for _ in 0..20 {
             disk.crash();
             assert!(content.len().is_err(), "who had it open is gone");
             let mut bytes = [0; 4];
             let content = disk.open().unwrap();
-            content.read(0, &mut bytes).unwrap();
+            content.read(at, &mut bytes).unwrap();
             after.push(bytes);
-            content.write(0, b"lost").unwrap();
+            content.write(at, b"lost").unwrap();
         }
         assert!(after.contains(b"safe") && after.contains(b"lost"));
     }

@@ -39,6 +39,10 @@ const NONCE_TRIES: u32 = 7;
 /// What an authority says of an account that it does not know (RFC 8555, section 6.7).
 const ACCOUNT_GONE: &str = "accountDoesNotExist";
 
+/// Characters of a failure's text that are kept: an authority may say what it likes, at any length, and
+/// what is too long for the shelf could never be written down.
+const TEXT_CHARS_MAX: usize = 4_000;
+
 /// Why there is no certificate.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -414,7 +418,7 @@ fn failure(error: &OrderError, retry_after: Option<Duration>) -> Failure {
         | OrderError::Spread(_)
         | OrderError::Deadline => Trouble::Unreachable,
     };
-    let mut text = error.to_string();
+    let mut text: String = error.to_string().chars().take(TEXT_CHARS_MAX).collect();
     if matches!(error, OrderError::Acme(Error::Api(it)) if is(it, "externalAccountRequired")) {
         text.push_str(": set ACME_EAB_KID and ACME_EAB_HMAC to what its operator gave you");
     }
@@ -443,4 +447,16 @@ fn is(problem: &Problem, kind: &str) -> bool {
     let named =
         problem.r#type.as_deref().and_then(|it| it.strip_prefix("urn:ietf:params:acme:error:"));
     named == Some(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_says_much_is_cut_short() {
+        let said = failure(&OrderError::Invalid("\u{1}".repeat(1 << 20)), None);
+        assert_eq!(said.text.chars().count(), TEXT_CHARS_MAX);
+        assert!(said.text.starts_with("the authority does not accept: "));
+    }
 }

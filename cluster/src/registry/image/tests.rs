@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::{super::store_tests::*, *};
 use crate::{
     registry::{
-        Audience, Claim, Revocation,
-        command::{Command, Secret},
+        Claim, Revocation,
+        command::{Audience, Command, Secret},
     },
     token::Serial,
 };

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     agent::{message::moment, status::time},
+    report,
     tls_report::{AcmeState, CertificateReport, TlsState},
 };
 
@@ -55,7 +56,7 @@ pub(super) fn served(seen: &Observed) -> impl Iterator<Item = &CertificateReport
 
 /// Whether the node is one that agents may come to.
 pub(super) fn is_there(node: &NodeSeen) -> bool {
-    !["left", "dead"].contains(&node.told.state.as_str())
+    report::is_there(&node.told.state)
 }
 
 /// How the node says it speaks TLS.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     domains::{Whose, whose},
-    findings::Finding,
+    findings::{Finding, is_there},
     observed::{DomainSeen, NodeSeen, Observed},
 };
 use crate::agent::{
@@ -56,7 +56,7 @@ fn rows(node: &NodeSeen, at: u64) -> Vec<[String; 7]> {
         let dash = || "-".to_owned();
         vec![[name.clone(), dash(), why.to_owned(), dash(), dash(), dash(), dash()]]
     };
-    if ["left", "dead"].contains(&node.told.state.as_str()) {
+    if !is_there(node) {
         return without(&node.told.state);
     }
     let Some(says) = &node.told.says else { return without("not told") };

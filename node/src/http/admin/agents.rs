@@ -10,7 +10,7 @@ use axum::{
 };
 use cluster::{AgentId, registry::Revocation, token::Serial};
 
-use super::{Desk, audit::Attempt};
+use super::{Answer, Desk, audit::Attempt};
 use crate::{
     admin::{
         Agent, AgentBanned, AgentPage, AgentQuery, AgentRevoked, Credentials, ErrorBody, Imported,
@@ -32,8 +32,6 @@ const IMPORT_BYTES_MAX: usize = 1 << 20;
 /// Names that are handed to the registry together: one entry of its log.
 const IMPORT_STEP: usize = 1_000;
 
-type Answer<T> = Result<Json<T>, ApiError>;
-
 /// What stands in the path, if it is text.
 type InPath = Result<Path<String>, PathRejection>;
 
@@ -52,7 +50,7 @@ pub(in crate::http) async fn list(
     query: Result<Query<AgentQuery>, QueryRejection>,
 ) -> Answer<AgentPage> {
     let Query(AgentQuery { after, limit }) = query.map_err(|e| invalid_query(&e.body_text()))?;
-    let after = after.as_deref().map(parse_id).transpose()?;
+    let after = after.map(|id| id.parse()).transpose()?;
     let limit = limit.unwrap_or(PAGE_AGENTS);
     if !(1..=PAGE_AGENTS_MAX).contains(&limit) {
         return Err(invalid_query(&format!("limit is a number from 1 to {PAGE_AGENTS_MAX}")));
@@ -251,30 +249,19 @@ fn noted_id(id: InPath, attempt: &Attempt) -> Result<AgentId, ApiError> {
 }
 
 fn id_in(path: InPath) -> Result<AgentId, ApiError> {
-    let Path(id) = path.map_err(|rejection| invalid_id(rejection.body_text()))?;
-    parse_id(&id)
-}
-
-fn parse_id(id: &str) -> Result<AgentId, ApiError> {
-    id.parse().map_err(|error: cluster::InvalidAgentId| invalid_id(error.to_string()))
+    let Path(id) = path.map_err(|rejection| ApiError::invalid_agent_id(rejection.body_text()))?;
+    Ok(id.parse()?)
 }
 
 /// An id that may be imported; `place` is its place in the list, from 0.
 fn importable(place: usize, id: &str) -> Result<AgentId, ApiError> {
     let number = place + 1;
-    match id.parse::<AgentId>() {
-        Ok(agent) if agent.is_reserved() => Err(invalid_id(format!(
-            "name {number} of the list is the relay's own: nothing is imported"
-        ))),
-        Ok(agent) => Ok(agent),
-        Err(error) => {
-            Err(invalid_id(format!("name {number} of the list: {error}; nothing is imported")))
-        }
-    }
-}
-
-fn invalid_id(message: String) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_agent_id", message)
+    let why = match id.parse::<AgentId>() {
+        Ok(agent) if agent.is_reserved() => format!("name {number} of the list is the relay's own"),
+        Ok(agent) => return Ok(agent),
+        Err(error) => format!("name {number} of the list: {error}"),
+    };
+    Err(ApiError::invalid_agent_id(format!("{why}; nothing is imported")))
 }
 
 fn invalid_query(message: &str) -> ApiError {

@@ -9,14 +9,11 @@ use axum::{
 
 use cluster::registry::AdminError;
 
-use super::{BODY_BYTES_MAX, Desk, audit::Attempt, naming};
+use super::{Answer, BODY_BYTES_MAX, Desk, audit::Attempt, naming};
 use crate::{
     admin::{ErrorBody, Keys, RegistryReport, Rotated, Rotation, VoterChange},
-    http::ApiError,
     report,
 };
-
-type Answer<T> = Result<Json<T>, ApiError>;
 
 /// Show how the registry is, as this node sees it.
 #[utoipa::path(

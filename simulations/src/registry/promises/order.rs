@@ -56,7 +56,7 @@ pub(super) fn judge<M: Model>(mut asked: Vec<Asked<M::Op, M::Ret>>) -> Verdict {
         if done & answered == answered {
             return Verdict::Ordered;
         }
-        if seen.len() == POSITIONS_MAX {
+        if seen.len() >= POSITIONS_MAX {
             return Verdict::Undecided;
         }
         for next in next(&asked, done, &model).into_iter().rev() {
