@@ -36,4 +36,5 @@ pub mod tasks;
 pub mod tls_report;
 pub mod traffic;
 mod upkeep;
+pub mod watch;
 pub mod ws;

@@ -31,7 +31,7 @@ use crate::{
     saving,
     serve::Server,
     subscriptions::Subscriptions,
-    upkeep,
+    upkeep, watch,
 };
 
 /// What a node is made of.
@@ -168,6 +168,9 @@ impl Node {
         essential.spawn("the ops listener", server.run(parts.ops.listener));
         let upkeep = upkeep::look_after(Arc::clone(&relay), stop.clone());
         essential.spawn("looking after sessions", upkeep);
+        essential.spawn("watching the cluster", watch::watch(Arc::clone(&relay), stop.clone()));
+        let asking = watch::ask_others(Arc::clone(&relay), stop.clone());
+        essential.spawn("asking what others see", asking);
         let revocations = relay.registry.revocations();
         let watching = upkeep::watch_revocations(Arc::clone(&relay), revocations, stop.clone());
         essential.spawn("watching revocations", watching);

@@ -1,6 +1,6 @@
 //! What the relay counts and measures, and how Prometheus reads it.
 //!
-//! All handles are made once, at start: counting is one addition on the hot path. Nothing here has
+//! All handles are made once, at start: counting is an addition or two on the hot path. Nothing here has
 //! a label per agent, so the size of `/metrics` does not grow with the number of agents.
 
 /// Makes a struct of counters that differ in one label, with a constructor.
@@ -8,11 +8,24 @@ macro_rules! labelled {
     ($(#[$doc:meta])* $name:ident, $metric:literal, $label:literal, { $($(#[$field_doc:meta])* $field:ident => $value:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)+ }
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: Counter,)+
+            counted: Vec<(&'static str, $crate::metrics::tally::Shared)>,
+        }
 
         impl $name {
             fn new() -> Self {
-                Self { $($field: { let c = counter!($metric, $label => $value); c.increment(0); c },)+ }
+                let mut counted = Vec::new();
+                $(
+                    let ($field, tally) = $crate::metrics::tally::readable(counter!($metric, $label => $value));
+                    counted.push(($value, tally));
+                )+
+                Self { $($field,)+ counted }
+            }
+
+            /// What was counted since the start, by label.
+            pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                self.counted.iter().map(|(label, tally)| (*label, tally.read()))
             }
         }
     };
@@ -20,6 +33,7 @@ macro_rules! labelled {
 
 mod mesh;
 mod registry;
+mod tally;
 mod tls;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -83,6 +97,7 @@ pub struct Metrics {
     pub mesh: MeshMetrics,
     /// How the registry is.
     pub registry: RegistryMetrics,
+    panicked: tally::Shared,
     handle: PrometheusHandle,
 }
 
@@ -226,6 +241,7 @@ impl Metrics {
 
     fn registered(handle: PrometheusHandle) -> Self {
         describe();
+        let (panics, panicked) = tally::readable(counter!("arc_task_panics_total"));
         gauge!("arc_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Self {
             sessions: gauge!("arc_sessions"),
@@ -243,15 +259,21 @@ impl Metrics {
             closed: Closed::new(),
             registrations: Registrations::new(),
             limited: Limited::new(),
-            panics: counter!("arc_task_panics_total"),
+            mesh: MeshMetrics::registered(panics.clone()),
+            panics,
+            panicked,
             handshake_seconds: histogram!("arc_handshake_seconds"),
             registration_seconds: histogram!("arc_registration_seconds"),
             relay_seconds: histogram!("arc_relay_seconds"),
             tls: TlsMetrics::registered(),
-            mesh: MeshMetrics::registered(counter!("arc_task_panics_total")),
             registry: RegistryMetrics::registered(),
             handle,
         }
+    }
+
+    /// Tasks that have panicked since the start.
+    pub fn panics_so_far(&self) -> u64 {
+        self.panicked.read()
     }
 
     /// All metrics in Prometheus' text format.
@@ -300,6 +322,7 @@ mod tests {
     fn every_counter_is_there_from_the_start() {
         let metrics = Metrics::new().unwrap();
         metrics.dropped.offline.increment(3);
+        assert!(metrics.dropped.counts().any(|count| count == ("offline", 3)));
         metrics.relay_seconds.record(0.002);
         metrics.upkeep();
         let text = metrics.render();

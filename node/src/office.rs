@@ -22,6 +22,7 @@ use crate::{
     peers::{NodeStatus, Peers},
     relay::Relay,
     tls_report::{self, NodeSays},
+    watch::{self, NodeSees},
 };
 
 /// To whom a message is: its first byte.
@@ -33,13 +34,15 @@ mod tag {
     /// What a node [says of agents' TLS](crate::tls_report::NodeSays): asked with nothing, answered in
     /// JSON.
     pub(super) const TLS: u8 = 4;
+    /// What a node [sees](crate::watch::NodeSees): asked with nothing, answered in JSON.
+    pub(super) const SIGHT: u8 = 5;
 }
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// How long a node may take to say how it stands with agents' TLS.
-const TLS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node may take to say how it stands with agents' TLS, or what it sees.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -131,6 +134,12 @@ impl Office {
         says.unwrap_or_default()
     }
 
+    fn asked_of_sight(&self) -> Vec<u8> {
+        let relay = self.relay.upgrade();
+        let sees = relay.and_then(|relay| serde_json::to_vec(&watch::sees(&relay)).ok());
+        sees.unwrap_or_default()
+    }
+
     /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
     async fn informed(&self) {
         if let Some(registry) = &self.registry {
@@ -190,6 +199,7 @@ impl Application for Office {
                 registry.asked(from.node, question.to_vec()).await
             }
             (_, Some((&tag::TLS, _))) => self.asked_of_tls(),
+            (_, Some((&tag::SIGHT, _))) => self.asked_of_sight(),
             _ => Vec::new(),
         }
     }
@@ -252,8 +262,13 @@ impl Peers for Cluster {
     }
 
     async fn tls_of(&self, node: NodeId) -> Option<NodeSays> {
-        let says = self.peering.ask(node, tagged(tag::TLS, &[]), TLS_PATIENCE).await?;
+        let says = self.peering.ask(node, tagged(tag::TLS, &[]), PATIENCE).await?;
         serde_json::from_slice(&says).ok()
+    }
+
+    async fn sight_of(&self, node: NodeId) -> Option<NodeSees> {
+        let sees = self.peering.ask(node, tagged(tag::SIGHT, &[]), PATIENCE).await?;
+        serde_json::from_slice(&sees).ok()
     }
 
     fn carry(&self, load: Load) {

@@ -14,7 +14,7 @@ use cluster::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{relay::Relay, tls_report::NodeSays};
+use crate::{relay::Relay, tls_report::NodeSays, watch::NodeSees};
 
 /// Joins the node to others, once there is something that messages can be delivered to, until the token
 /// is cancelled.
@@ -51,6 +51,11 @@ pub trait Peers: Send + Sync + 'static {
 
     /// What a node says of agents' TLS there. Asks it, and waits for two seconds at the most.
     async fn tls_of(&self, _: NodeId) -> Option<NodeSays> {
+        None
+    }
+
+    /// What a node sees of its links. Asks it, and waits for two seconds at the most.
+    async fn sight_of(&self, _: NodeId) -> Option<NodeSees> {
         None
     }
 

@@ -35,6 +35,7 @@ use crate::{
     subscriptions::Subscriptions,
     tasks::Tasks,
     traffic::Traffic,
+    watch::Watch,
     ws::CloseCode,
 };
 
@@ -59,6 +60,8 @@ pub struct Relay {
     pub metrics: Metrics,
     /// Messages per minute.
     pub traffic: Traffic,
+    /// What it remembers for operators.
+    pub watch: Watch,
     /// What one address may do.
     pub addresses: AddressLimits,
     /// The tasks of connections and sessions.
@@ -125,6 +128,7 @@ impl Relay {
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
+            watch: Watch::new(clock.wall()),
             addresses: AddressLimits::new(&config.limits, &clock),
             tasks: Tasks::new(metrics.panics.clone()),
             permits: Arc::new(Semaphore::new(config.limits.max_connections)),

@@ -79,6 +79,12 @@ pub struct LinkReport {
     pub rtt_ms: f64,
     /// Bytes that wait to be written.
     pub queue_bytes: u64,
+    /// Bytes sent since the link came up.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Bytes received since the link came up.
+    #[serde(default)]
+    pub received_bytes: u64,
     /// Milliseconds since anything was heard.
     pub silent_ms: u64,
 }
@@ -110,15 +116,30 @@ pub struct Numbers {
 
 /// The cluster as this node sees it.
 pub fn cluster(relay: &Relay) -> ClusterReport {
+    ClusterReport {
+        node: relay.node.to_string(),
+        nodes: nodes(relay),
+        links: links(relay),
+        registry: Some(relay.registry.status().into()),
+        tls: tls(relay),
+    }
+}
+
+/// All nodes, by region and name.
+pub fn nodes(relay: &Relay) -> Vec<NodeReport> {
     let known = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
-    let links = relay.peers().map_or_else(Vec::new, |peers| peers.links());
     let mut nodes: Vec<_> =
         others(relay.node, &known).map(other).chain([own(relay, &known)]).collect();
     nodes.sort_by(|a, b| (&a.region, &a.name, &a.id).cmp(&(&b.region, &b.name, &b.id)));
+    nodes
+}
+
+/// The links of this node, by peer.
+pub fn links(relay: &Relay) -> Vec<LinkReport> {
+    let links = relay.peers().map_or_else(Vec::new, |peers| peers.links());
     let mut links: Vec<_> = links.iter().map(link).collect();
     links.sort_by(|a, b| (&a.peer, &a.id).cmp(&(&b.peer, &b.id)));
-    let registry = Some(relay.registry.status().into());
-    ClusterReport { node: relay.node.to_string(), nodes, links, registry, tls: tls(relay) }
+    links
 }
 
 /// Agents' TLS on this node; none if they connect without.
@@ -225,6 +246,8 @@ fn link(link: &LinkStatus) -> LinkReport {
         id: link.peer.incarnation.node.to_string(),
         rtt_ms: (link.rtt.as_secs_f64() * 1e6).round() / 1e3,
         queue_bytes: link.queue_bytes as u64,
+        sent_bytes: link.sent_bytes,
+        received_bytes: link.received_bytes,
         silent_ms: u64::try_from(link.silent_for.as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -269,7 +292,8 @@ mod tests {
                 address: member.address,
             };
             let (rtt, silent_for) = (Duration::from_micros(1_500), Duration::from_millis(40));
-            vec![LinkStatus { peer, rtt, queue_bytes: 9, silent_for }]
+            let (sent_bytes, received_bytes) = (70, 80);
+            vec![LinkStatus { peer, rtt, queue_bytes: 9, sent_bytes, received_bytes, silent_for }]
         }
 
         fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
@@ -340,7 +364,8 @@ mod tests {
         assert_eq!((&other["state"], &other["id"]), (&json!("dead"), &json!("0000000000000002")));
         assert_eq!(report["node"], own["id"]);
         let link = json!({
-            "peer": "node-2", "id": "0000000000000002", "rtt_ms": 1.5, "queue_bytes": 9, "silent_ms": 40,
+            "peer": "node-2", "id": "0000000000000002", "rtt_ms": 1.5, "queue_bytes": 9,
+            "sent_bytes": 70, "received_bytes": 80, "silent_ms": 40,
         });
         assert_eq!(report["links"], json!([link]));
     }

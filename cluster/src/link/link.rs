@@ -65,6 +65,10 @@ pub(super) struct Link {
     /// When the last frame was sent whose answer has come, by the node's clock: until then it carried
     /// both ways.
     answered_ns: AtomicU64,
+    /// Bytes of frames that were handed to the transport.
+    sent_bytes: AtomicU64,
+    /// Bytes of frames that were received whole.
+    received_bytes: AtomicU64,
     /// The peer's lanes that were opened, a bit each.
     opened: AtomicU8,
     /// Why this node ends it; the first reason stands.
@@ -90,6 +94,8 @@ impl Link {
             data: std::array::from_fn(|_| Queue::to_be_started(data.clone())),
             budgets,
             answered_ns: AtomicU64::default(),
+            sent_bytes: AtomicU64::default(),
+            received_bytes: AtomicU64::default(),
             opened: AtomicU8::default(),
             why: OnceLock::new(),
             ending: CancellationToken::new(),
@@ -150,6 +156,11 @@ impl Link {
         self.answered_ns.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// Frames of so many bytes came.
+    pub(super) fn received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Relaxed);
+    }
+
     pub(super) fn is_violated(&self) -> bool {
         matches!(self.why.get(), Some((Down::Violation, _)))
     }
@@ -166,6 +177,8 @@ impl Link {
             peer: self.peer.clone(),
             rtt: self.connection.rtt(),
             queue_bytes: self.budgets.iter().map(|budget| budget.bytes()).sum(),
+            sent_bytes: self.sent_bytes.load(Relaxed),
+            received_bytes: self.received_bytes.load(Relaxed),
             silent_for: now.saturating_sub(answered),
         }
     }
@@ -264,7 +277,11 @@ impl Link {
         let Some(queue) = self.queue(lane) else { return Ok(()) };
         let mut stream = self.connection.open_uni(priority(lane)).await?;
         stream.write_all(&[number(lane)]).await?;
-        queue.write(&mut *stream, lane.into(), &links.counters).await
+        let count = |frames, bytes| {
+            links.counters.sent(lane.into(), frames, bytes);
+            self.sent_bytes.fetch_add(bytes, Relaxed);
+        };
+        queue.write(&mut *stream, count).await
     }
 
     /// A task has ended: if not well, neither does the link.

@@ -133,6 +133,10 @@ pub struct LinkStatus {
     pub rtt: Duration,
     /// Bytes that wait to be written.
     pub queue_bytes: usize,
+    /// Bytes of frames handed to the transport since the link came up.
+    pub sent_bytes: u64,
+    /// Bytes of frames received whole since the link came up.
+    pub received_bytes: u64,
     /// Since the last ping was sent that has been answered, or the handshake: for so long nobody knows
     /// whether the link carries both ways.
     pub silent_for: Duration,

@@ -57,6 +57,7 @@ pub(super) async fn read(
         let (end, frames) = frames::whole(&bytes)?;
         if frames > 0 {
             links.counters.received(lane.into(), frames, end as u64);
+            link.received(end as u64);
             hand_on(&link, &links, lane, bytes.split_to(end).freeze())?;
             trim(&mut bytes);
         }

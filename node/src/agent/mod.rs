@@ -22,7 +22,7 @@ mod register;
 mod secret;
 mod send;
 mod session;
-mod status;
+pub(crate) mod status;
 mod subscribe;
 mod table;
 mod text;

@@ -31,7 +31,8 @@ pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Fa
     args.ops.show(&answer, |report| told(&report), output).await
 }
 
-fn told(report: &ClusterReport) -> String {
+/// The cluster as text for people.
+pub(crate) fn told(report: &ClusterReport) -> String {
     let there: Vec<_> = report.nodes.iter().filter(|node| is_there(&node.state)).collect();
     let messages: u64 = there.iter().map(|node| node.messages_per_minute).sum();
     let asked = report.nodes.iter().find(|node| node.id == report.node);
@@ -260,6 +261,8 @@ mod tests {
             id: "id-b".into(),
             rtt_ms: 0.349,
             queue_bytes: 70_000,
+            sent_bytes: 0,
+            received_bytes: 0,
             silent_ms: 12,
         };
         let gone = NodeReport { state: "dead".into(), ..node("c", 5) };

@@ -80,7 +80,7 @@ pub(super) fn routes(
         .route("/registry/keys", get(registry::keys).post(registry::rotate_key))
         .route("/backup", post(backup::backup))
         .route_layer(middleware::from_fn_with_state(token, guard))
-        .route_layer(middleware::from_fn(audit::audit))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&relay), audit::audit))
         .with_state(Desk { relay, administration })
 }
 

@@ -9,7 +9,7 @@ use utoipa::{
     },
 };
 
-use super::{admin, landing, ops, public, register, upgrade};
+use super::{admin, dashboard, landing, ops, public, register, upgrade, watching};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,6 +35,10 @@ use super::{admin, landing, ops, public, register, upgrade};
         ops::metrics,
         ops::cluster,
         ops::tls,
+        watching::events,
+        watching::history,
+        watching::dashboard_stream,
+        dashboard::file,
         openapi,
         admin::agents::list,
         admin::agents::import,

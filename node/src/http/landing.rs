@@ -20,7 +20,8 @@ fn page(relay: &str, connected: u64) -> String {
     PAGE.replace("{relay}", &escape(relay)).replace("{connected}", &connected.to_string())
 }
 
-fn escape(text: &str) -> String {
+/// Text as it is written in HTML.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

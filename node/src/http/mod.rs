@@ -5,6 +5,7 @@ mod admin;
 mod body;
 pub mod client_address;
 mod cors;
+mod dashboard;
 mod document;
 mod error;
 mod landing;
@@ -13,6 +14,7 @@ mod public;
 mod redirect;
 mod register;
 mod upgrade;
+mod watching;
 
 pub use admin::AdminToken;
 pub use error::ApiError;

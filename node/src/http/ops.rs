@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -16,10 +16,11 @@ use utoipa::ToSchema;
 use super::{
     ApiError, access_log,
     admin::{self, AdminToken},
-    cors,
+    cors, dashboard,
     document::openapi,
     public::health_in_full,
     register::register,
+    watching,
 };
 use crate::{
     relay::{Phase, Relay},
@@ -30,7 +31,7 @@ use crate::{
 /// The media type of Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const INDEX: &str = "arc-relay, for operators
+const INDEX: &str = "arc-relay, for operators: a browser that opens this address sees a dashboard
 
 GET  /health                  is the node up
 GET  /ready                   does it take new agents
@@ -38,6 +39,8 @@ GET  /stats                   counts
 GET  /metrics                 counts, for Prometheus
 GET  /cluster                 the nodes, and the links of this one
 GET  /tls                     the certificates that the nodes serve
+GET  /events?after=&limit=    what happened (as a stream: accept text/event-stream)
+GET  /history                 the last hour in numbers
 POST /register                as on the public listener
 GET  /openapi.json            all of this, for programs
 
@@ -63,13 +66,17 @@ pub fn ops_router(
 ) -> Router {
     let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(front))
         .route("/health", get(health_in_full))
         .route("/ready", get(ready))
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
         .route("/tls", get(tls))
+        .route("/events", get(watching::events))
+        .route("/history", get(watching::history))
+        .route("/dashboard/stream", get(watching::dashboard_stream))
+        .route("/dashboard/{file}", get(dashboard::file))
         .route("/openapi.json", get(openapi))
         .route("/register", post(register).options(no_content).layer(cors))
         .merge(admin::routes(Arc::clone(&relay), administration, token))
@@ -77,6 +84,10 @@ pub fn ops_router(
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn(access_log::log))
         .with_state(relay)
+}
+
+async fn front(State(relay): State<Arc<Relay>>, headers: HeaderMap) -> Response {
+    dashboard::front(&relay, &headers, INDEX)
 }
 
 /// A preflight, which the layer above answers in full.

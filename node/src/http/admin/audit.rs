@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{Method, StatusCode},
     middleware::Next,
     response::Response,
@@ -22,6 +22,8 @@ use axum::{
 use crate::{
     http::{client_address::ClientAddress, error::Explanation},
     logging::AUDIT,
+    relay::Relay,
+    watch::{Happening, Kind, Level},
 };
 
 /// The outcome of what did not reach its end.
@@ -38,6 +40,8 @@ pub(in crate::http) struct Attempt(Arc<Line>);
 
 #[derive(Debug)]
 struct Line {
+    /// Whose memory of events it goes to as well.
+    relay: Arc<Relay>,
     from: Option<IpAddr>,
     action: &'static str,
     /// Whether a change is wanted; who only looks has no line without an outcome.
@@ -49,9 +53,10 @@ struct Line {
 }
 
 impl Attempt {
-    fn of(request: &Request) -> Self {
+    fn of(relay: Arc<Relay>, request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         Self(Arc::new(Line {
+            relay,
             from: request.extensions().get::<ClientAddress>().map(|client| client.ip),
             action: action(request.method(), route),
             is_change: !matches!(*request.method(), Method::GET | Method::HEAD),
@@ -95,6 +100,7 @@ impl Line {
         if self.is_written.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.note(outcome);
         let (action, what) = (self.action, self.what.get().map(String::as_str));
         let from = self.from.map(tracing::field::display);
         match outcome {
@@ -104,6 +110,16 @@ impl Line {
             }
             _ => tracing::warn!(target: AUDIT, action, what, from, outcome, reason, "not changed"),
         }
+    }
+
+    /// The line as an event, for those who follow the node: they need no token, so it names no agent.
+    fn note(&self, outcome: &str) {
+        let Self { relay, action, from, .. } = self;
+        let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+        let level = if outcome == "done" { Level::Info } else { Level::Warn };
+        let (node, text) = (relay.config.node_name.clone(), format!("{action}{from}: {outcome}"));
+        let happening = Happening { level, kind: Kind::Admin, node, text };
+        relay.watch.note(relay.clock.wall(), happening);
     }
 }
 
@@ -117,8 +133,12 @@ impl Drop for Line {
 }
 
 /// Passes the request on and writes the line.
-pub(super) async fn audit(mut request: Request, next: Next) -> Response {
-    let attempt = Attempt::of(&request);
+pub(super) async fn audit(
+    State(relay): State<Arc<Relay>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let attempt = Attempt::of(relay, &request);
     request.extensions_mut().insert(attempt.clone());
     let answer = next.run(request).await;
     attempt.conclude_as(&answer);
