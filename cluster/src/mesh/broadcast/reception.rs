@@ -22,7 +22,7 @@ pub(crate) const HELD_FOR_MAX: Duration = Duration::from_secs(30);
 
 /// How long a broadcast whose place has come is waited for, if the origin can be asked for it: it answers
 /// behind all that waits in the lane.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long one is waited for without a link, when nobody can be asked.
 const UNLINKED_FOR: Duration = Duration::from_secs(2);
