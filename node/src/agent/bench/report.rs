@@ -428,3 +428,128 @@ fn float(value: u64) -> f64 {
 fn count(value: usize) -> f64 {
     value as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::bench::cost;
+
+    const TIMES: Percentiles = Percentiles {
+        count: 1,
+        mean: 100.0,
+        p50: 90.0,
+        p90: 200.0,
+        p99: 400.0,
+        p99_9: 20_000.0,
+        max: 30_000.0,
+    };
+
+    fn outcome() -> Outcome {
+        Outcome {
+            scenario: Scenario::Latency,
+            agents: 4,
+            senders: 2,
+            nodes: 1,
+            warm_up_s: 1.0,
+            measured_s: 5.0,
+            connect: Connecting { took_s: 0.5, per_s: 8.0, handshake_us: Some(TIMES) },
+            messages: Some(Messages {
+                size_bytes: 128,
+                rate_per_s: Some(50.0),
+                window: None,
+                sent: 300,
+                unsent: 0,
+                expected: 300,
+                delivered: 300,
+                delivered_per_s: 50.0,
+                faults: Faults::default(),
+                foreign: 0,
+                latency_us: Some(TIMES),
+                client_lag_us: Some(Percentiles { p99: 100.0, ..TIMES }),
+            }),
+            relay: None,
+            client: Some(Client { cpu_cores: 0.1, machine_busy_cores: 0.2, saturated: false }),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn with_messages(change: impl FnOnce(&mut Messages)) -> Outcome {
+        let mut outcome = outcome();
+        if let Some(messages) = &mut outcome.messages {
+            change(messages);
+        }
+        outcome
+    }
+
+    #[test]
+    fn a_good_result_raises_no_doubts() {
+        assert_eq!(outcome().doubts(), [""; 0]);
+        let lines = outcome().lines();
+        for part in [
+            "latency: 4 agents on 1 node, 2 sending 128 B, 50/s",
+            "exact: 300 of 300",
+            "p99.9 20 ms",
+        ] {
+            assert!(lines.contains(part), "{part} is missing: {lines}");
+        }
+    }
+
+    #[test]
+    fn what_makes_a_result_less_than_it_seems_is_said() {
+        let mut busy = outcome();
+        busy.client = Some(Client { cpu_cores: 1.9, machine_busy_cores: 1.9, saturated: true });
+        assert!(busy.doubts()[0].contains("busy throughout"));
+        let late = with_messages(|m| m.client_lag_us = Some(TIMES));
+        assert!(late.doubts()[0].contains("late by 400 us"));
+        let behind = with_messages(|m| m.unsent = 7);
+        assert!(behind.doubts()[0].starts_with("7 messages that were due"));
+        let windowed = with_messages(|m| m.window = Some(16));
+        assert!(windowed.doubts()[0].contains("full window"));
+        let crowded = with_messages(|m| m.foreign = 3);
+        assert!(crowded.doubts()[0].starts_with("3 messages of others"));
+    }
+
+    #[test]
+    fn a_fault_is_shouted() {
+        let faulty = with_messages(|m| m.faults = Faults { twice: 1, ..Faults::default() });
+        assert!(faulty.lines().contains("NOT EXACT: 300 of 300; lost 0, twice 1,"));
+    }
+
+    #[test]
+    fn the_client_is_saturated_when_it_or_its_machine_has_no_core_left() {
+        let at = |seconds, own, machine| Sample {
+            at: Duration::from_secs(seconds),
+            delivered: 0,
+            relay: None,
+            client: Some(cost::OwnCost { cpu_s: own, machine_busy_s: machine }),
+        };
+        let judged = |own, machine| {
+            let client = Client::between(&at(10, 5.0, 50.0), &at(20, 5.0 + own, 50.0 + machine), 2);
+            client.map(|client| client.saturated)
+        };
+        assert_eq!(judged(5.0, 10.0), Some(false));
+        assert_eq!(judged(18.5, 18.6), Some(true));
+        assert_eq!(judged(5.0, 19.5), Some(true));
+    }
+
+    #[test]
+    fn messages_due_at_the_very_end_are_not_missed() {
+        assert_eq!([unsent(300.0, 300), unsent(300.7, 299), unsent(300.0, 200)], [0, 0, 100]);
+    }
+
+    #[test]
+    fn the_format_has_its_version_and_its_faults_beside_the_counts() {
+        let environment =
+            Environment { relays: Vec::new(), client_version: "0", client_cores: 2, started_ms: 1 };
+        let mut report = Report::new(environment);
+        report.scenarios.push(with_messages(|m| m.faults.lost = 2));
+        assert_eq!(report.faults(), Faults { lost: 2, ..Faults::default() });
+        let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+        assert_eq!(json["version"], 1);
+        let messages = &json["scenarios"][0]["messages"];
+        assert_eq!(
+            (&messages["lost"], &messages["latency_us"]["p99_9"]),
+            (&2.into(), &20_000.0.into())
+        );
+    }
+}
