@@ -13,7 +13,7 @@ use crate::agent::{
 
 /// More than any relay's metrics have.
 const METRICS_BYTES_MAX: usize = 16 << 20;
-/// What Linux counts CPU time in, seen from user space: hundredths of a second (`proc(5)`, USER_HZ).
+/// What Linux counts CPU time in, seen from user space: hundredths of a second (`proc(5)`, `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What all nodes have used so far, and hold now.

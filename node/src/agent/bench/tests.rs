@@ -92,9 +92,9 @@ impl House {
         let mut first = [0; 4];
         stream.peek(&mut first).await.unwrap();
         if &first == b"POST" {
-            self.register(&mut stream).await
+            self.register(&mut stream).await;
         } else {
-            self.session(stream).await
+            self.session(stream).await;
         }
     }
 
