@@ -354,8 +354,8 @@ impl Cost {
             let _ = write!(text, ", {us:.2} us per delivery");
         }
         if let Some(us) = self.cpu_us_per_agent_and_s {
-            let idle = us / 1_000.0;
-            let _ = write!(text, ", {idle:.3} ms a second for 1,000 idle agents");
+            // As many milliseconds for 1,000 agents as microseconds for one.
+            let _ = write!(text, ", {us:.2} ms a second for 1,000 idle agents");
             let _ = write!(text, ", {:.0} us per connect", self.cpu_us_per_connect);
         }
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
