@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,13 +71,19 @@ struct House {
     fault: Fault,
     names: Mutex<BTreeSet<String>>,
     outboxes: Mutex<BTreeMap<String, Sender<String>>>,
+    asked: AtomicU32,
 }
 
 impl FaultyRelay {
     async fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let house = Arc::new(House { fault, names: Mutex::default(), outboxes: Mutex::default() });
+        let house = Arc::new(House {
+            fault,
+            names: Mutex::default(),
+            outboxes: Mutex::default(),
+            asked: AtomicU32::new(0),
+        });
         let mut tasks = JoinSet::new();
         let open = Arc::clone(&house);
         tasks.spawn(async move {
@@ -89,13 +98,28 @@ impl FaultyRelay {
 
 impl House {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
-        let mut first = [0; 4];
+        let mut first = [0; 8];
         stream.peek(&mut first).await.unwrap();
-        if &first == b"POST" {
-            self.register(&mut stream).await;
-        } else {
-            self.session(stream).await;
+        match &first {
+            b"POST /re" => self.register(&mut stream).await,
+            b"GET /met" => self.metrics(&mut stream).await,
+            _ => self.session(stream).await,
         }
+    }
+
+    /// Half a second of CPU more each time that it is asked.
+    async fn metrics(&self, stream: &mut TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
+        }
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        let cpu = f64::from(asked) / 2.0;
+        let body =
+            format!("process_cpu_seconds_total {cpu}\nprocess_resident_memory_bytes {asked}000\n");
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
     }
 
     async fn register(&self, stream: &mut TcpStream) {
@@ -293,6 +317,24 @@ async fn names_are_taken_again_and_new_ones_where_they_are_unknown() {
     let third = bench(&relay, &folder, &words).await;
     assert!(third.outcome.is_ok() && third.notes.contains("does not know"), "{}", third.notes);
     assert!(relay.house.names.lock().is_disjoint(&names), "all are new");
+}
+
+#[tokio::test]
+async fn the_relays_own_cost_is_shown_where_its_ops_port_is_given() {
+    let relay = FaultyRelay::start(Fault::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ops = format!("http://{}", relay.address);
+    let words = ["connect", "--agents", "2", "--duration", "10ms", "--ops", &ops];
+    let ran = bench(&relay, &folder, &words).await;
+    let cost = &ran.json["scenarios"][0]["relay"];
+    assert_eq!(cost["cpu_us_per_connect"], 250_000.0, "{:?} {cost}", ran.outcome);
+    assert_eq!(cost["bytes_per_connection"], 1_000.0, "{cost}");
+
+    let words = ["latency", "--agents", "2", "--duration", "200ms", "--ops", &ops];
+    let ran = bench(&relay, &folder, &words).await;
+    let cost = &ran.json["scenarios"][0]["relay"];
+    assert!(cost["cpu_us_per_delivery"].as_f64() > Some(1_000.0), "{cost}");
+    assert!(cost["bytes_per_connection"].is_null(), "more than connections cost memory: {cost}");
 }
 
 #[tokio::test]
