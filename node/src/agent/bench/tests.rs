@@ -58,6 +58,8 @@ enum Fault {
     Spoil,
     /// It is refused, as over the rate limit.
     Limit,
+    /// All goes well but registering: every third is too many.
+    Hold,
 }
 
 /// A relay that knows no limits, and whom its agents' names suffice as tokens.
@@ -127,11 +129,15 @@ impl House {
         while !request.ends_with(b"}") {
             assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
         }
+        if matches!(self.fault, Fault::Hold) && self.asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            let answer = "HTTP/1.1 429 Too Many\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+            return stream.write_all(answer.as_bytes()).await.unwrap();
+        }
         let text = String::from_utf8(request).unwrap();
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
         let name = body["agent_id"].as_str().unwrap();
-        self.names.lock().insert(name.to_owned());
+        assert!(self.names.lock().insert(name.to_owned()), "{name} is registered twice");
         let answer = format!(r#"{{"agent_id":"{name}","token":"{name}"}}"#);
         let length = answer.len();
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{answer}");
@@ -179,7 +185,7 @@ impl House {
         let good = delivered(from);
         let texts = match self.fault {
             _ if number != UNLUCKY => [Some(good), passing.kept.take()],
-            Fault::None => [Some(good), None],
+            Fault::None | Fault::Hold => [Some(good), None],
             Fault::Lose => [None, None],
             Fault::Double => [Some(good.clone()), Some(good)],
             Fault::Swap => {
@@ -317,6 +323,17 @@ async fn names_are_taken_again_and_new_ones_where_they_are_unknown() {
     let third = bench(&relay, &folder, &words).await;
     assert!(third.outcome.is_ok() && third.notes.contains("does not know"), "{}", third.notes);
     assert!(relay.house.names.lock().is_disjoint(&names), "all are new");
+}
+
+#[tokio::test]
+async fn a_relay_that_holds_registering_back_is_waited_for_and_the_setting_named() {
+    let relay = FaultyRelay::start(Fault::Hold).await;
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["connect", "--agents", "20", "--duration", "10ms"];
+    let ran = bench(&relay, &folder, &words).await;
+    assert!(ran.outcome.is_ok(), "{:?}", ran.outcome);
+    assert!(ran.notes.contains("REGISTRATION_LIMIT_PER_MIN"), "{}", ran.notes);
+    assert_eq!(relay.house.names.lock().len(), 20);
 }
 
 #[tokio::test]
