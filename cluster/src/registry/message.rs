@@ -51,6 +51,8 @@ pub(super) enum Question {
     View { index: Option<u64>, offset: u64 },
     /// What is the last entry that you know? Answered by its index.
     Applied,
+    /// Do you hear of no leader, or lead without a quorum? Answered by a bool.
+    Leaderless,
 }
 
 /// A piece of a snapshot.
