@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{
     hello::Hello,
-    message::{self, Telling},
+    message::{self, Question, Telling},
     testing::{Cluster, NOW, id, until, within, won_and_taken},
     *,
 };
@@ -457,6 +457,26 @@ async fn a_voter_whose_leader_says_that_it_decides_nothing_takes_news() {
     assert!(!follower.follows_log(), "as it tells the others, who tell it news");
     says(Some(leader.identity().node));
     assert!(follower.follows_log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_a_leader_elects_nobody_and_who_hears_none_elects_who_knows_as_much() {
+    let cluster = Cluster::of(3, 0).await;
+    let voter = cluster.follower();
+    let node = cluster.node(voter);
+    let last = node.consensus().unwrap().last_log();
+    let would_elect = async |last| {
+        let answer = node.asked(NodeId(1), message::to_bytes(&Question::WouldElect(last))).await;
+        message::from_bytes::<bool>(&answer).unwrap()
+    };
+    assert!(!would_elect(last).await);
+    let leader = cluster.node(cluster.leader());
+    let asked = message::to_bytes(&Question::WouldElect(last));
+    assert_eq!(leader.asked(NodeId(1), asked).await, message::to_bytes(&false), "it leads");
+    cluster.part(&[voter]);
+    until("it hears no leader", || node.situation().leader.is_none()).await;
+    assert!(would_elect(last).await);
+    assert!(!would_elect(None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,15 +22,15 @@ use super::{
     command::{Batch, Outcome},
     elections::Hearing,
     network::{Network, Receiving},
-    raft::{StorageError, TypeConfig, Vote, VoterAddress},
+    raft::{LogId, StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
 
 /// How often a leader is heard of.
 const HEARTBEAT: Duration = Duration::from_millis(150);
 
-/// How long a leader is not heard of before another is elected: a random time between these.
-pub(super) const ELECTION: (Duration, Duration) =
+/// How long an election lasts, and for how long a leader that was heard of is believed to lead.
+pub(super) const ELECTION_TIMEOUT: (Duration, Duration) =
     (Duration::from_millis(500), Duration::from_secs(1));
 
 /// A leader that has not heard of a quorum for so long decides nothing.
@@ -248,9 +248,14 @@ impl Consensus {
         sets.map(|voters| voters.iter().copied().map(NodeId).collect()).collect()
     }
 
-    /// Whether this node stands for election when its patience ends.
-    pub(super) fn let_stand(&self, may: bool) {
-        self.raft.runtime_config().elect(may);
+    /// The last entry in this node's log.
+    pub(super) fn last_log(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow().last_log
+    }
+
+    /// Has this node stand for election, if it votes and does not lead.
+    pub(super) async fn stand(&self) {
+        let _ = self.raft.trigger().elect().await; // that it has ended is noticed elsewhere
     }
 
     /// Changes whenever the situation may have changed, several times a second.
@@ -351,13 +356,13 @@ fn config(limits: LogLimits) -> Config {
     Config {
         cluster_name: "registry".into(),
         heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION.0),
-        election_timeout_max: millis(ELECTION.1),
+        election_timeout_min: millis(ELECTION_TIMEOUT.0),
+        election_timeout_max: millis(ELECTION_TIMEOUT.1),
         install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
         max_payload_entries: ENTRIES_PER_MESSAGE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
         max_in_snapshot_log_to_keep: limits.kept,
-        enable_elect: false, // but when `elections` says so
+        enable_elect: false, // but as `elections` says
         ..Config::default()
     }
 }

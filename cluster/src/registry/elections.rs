@@ -1,9 +1,11 @@
-//! When a voter may stand for election: only while most voters say that they hear no leader either.
+//! When a voter stands for election: when most voters would elect it, for they hear no leader either, and
+//! none of them knows more of the log.
 //!
 //! openraft has a voter that hears no leader raise the term again and again. One that was cut off would
 //! come back with a term that unseats the leader whom most others follow: until the next election nobody
-//! could decide anything, or learn what was decided last. So openraft may hold elections only when this
-//! says so. It decides who stands, never who is elected: no promise of consensus hangs on it.
+//! could decide anything, or learn what was decided last. So openraft holds no elections by itself, and
+//! this asks the others first, as Raft's inventor proposes (Ongaro's thesis, 9.6). It decides who stands,
+//! never who is elected: no promise of consensus hangs on it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,20 +16,22 @@ use tokio::{
 };
 
 use super::{
-    consensus::{Consensus, ELECTION},
+    consensus::{Consensus, ELECTION_TIMEOUT},
     message::{self, Question},
+    raft::LogId,
     shared::SharedRegistry,
 };
 use crate::NodeId;
 
-/// A leader that has not spoken for so long is heard no more: its lease has run out, and voters may vote
-/// for another. openraft's patience lasts half a second longer, in which the others are asked: an election
-/// comes as soon as it would.
-const LEASE: Duration = ELECTION.1;
+/// A leader that has not spoken for so long is heard no more: its lease has run out, and voters vote for
+/// another.
+const LEASE: Duration = ELECTION_TIMEOUT.1;
 
-/// Who hears no leader asks the others so often, and waits so long for their word.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-const ASK_PATIENCE: Duration = Duration::from_millis(500);
+/// Who hears no leader asks the others after a random time up to this, that not all stand at once...
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// ...and waits for their word, or as a candidate for their votes, for so long.
+const PATIENCE: Duration = ELECTION_TIMEOUT.0;
 
 /// Whether this node hears a leader.
 #[derive(Debug, Default)]
@@ -65,42 +69,52 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
     loop {
         tokio::select! {
             () = consensus.hearing.spoke.notified() => {}
-            () = stand_when_leaderless(registry, consensus) => {}
+            () = stand_when_wanted(registry, consensus) => {}
         }
-        consensus.let_stand(false);
         consensus.hearing.set(true);
         consensus.hearing.silence().await;
         consensus.hearing.set(false);
     }
 }
 
-/// Lets this node stand whenever most voters hear no leader, without end.
-async fn stand_when_leaderless(registry: &SharedRegistry, consensus: &Consensus) {
+/// Whether this node would elect another whose log ends so.
+pub(super) fn would_elect(
+    registry: &SharedRegistry,
+    consensus: &Consensus,
+    last: Option<LogId>,
+) -> bool {
+    let has_leader = registry.decides() || consensus.hearing.hears_leader();
+    !has_leader && consensus.last_log() <= last
+}
+
+/// Stands for election whenever most voters want it, without end.
+async fn stand_when_wanted(registry: &SharedRegistry, consensus: &Consensus) {
     loop {
+        sleep(rand::random_range(Duration::ZERO..PAUSE_MAX)).await;
         let situation = consensus.situation();
-        let may_stand = !situation.leads
-            && situation.votes(registry.identity().node)
-            && are_leaderless(registry, &consensus.electorates()).await;
-        consensus.let_stand(may_stand);
-        sleep(ASK_EVERY).await;
+        let may_stand = situation.votes(registry.identity().node) && !situation.leads;
+        if may_stand && is_wanted(registry, consensus).await {
+            consensus.stand().await;
+            sleep(PATIENCE).await;
+        }
     }
 }
 
-/// Whether most of each of these voters, this node among them, say that they hear no leader.
-async fn are_leaderless(registry: &SharedRegistry, electorates: &[BTreeSet<NodeId>]) -> bool {
-    let me = registry.identity().node;
+/// Whether most of the voters, this node among them, would elect it.
+async fn is_wanted(registry: &SharedRegistry, consensus: &Consensus) -> bool {
+    let (me, electorates) = (registry.identity().node, consensus.electorates());
     let Some(carry) = &registry.place().carry else { return true };
-    let question = message::to_bytes(&Question::Leaderless);
+    let question = message::to_bytes(&Question::WouldElect(consensus.last_log()));
     let ask = async |voter: NodeId| {
-        let answer = carry.ask(voter, question.clone(), ASK_PATIENCE).await?;
+        let answer = carry.ask(voter, question.clone(), PATIENCE).await?;
         message::from_bytes::<bool>(&answer)?.then_some(voter)
     };
     let others: BTreeSet<_> = electorates.iter().flatten().filter(|it| **it != me).collect();
     let mut answers: FuturesUnordered<_> = others.into_iter().map(|voter| ask(*voter)).collect();
-    let mut leaderless = BTreeSet::from([me]);
-    while !electorates.iter().all(|voters| are_most(&leaderless, voters)) {
+    let mut want = BTreeSet::from([me]);
+    while !electorates.iter().all(|voters| are_most(&want, voters)) {
         match answers.next().await {
-            Some(voter) => leaderless.extend(voter),
+            Some(voter) => want.extend(voter),
             None => return false,
         }
     }

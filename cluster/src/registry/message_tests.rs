@@ -66,6 +66,8 @@ fn what_rafts_ask_is_frozen() {
     );
     let vote = VoteRequest { vote: Vote::new(2, 3), last_log_id: Some(log_id()) };
     frozen(&Question::Vote(vote), "81a4566f74659292920203c29292020304");
+    frozen(&Question::WouldElect(Some(log_id())), "81aa576f756c64456c6563749292020304");
+    frozen(&true, "c3");
     let meta = SnapshotMeta {
         last_log_id: Some(log_id()),
         last_membership: openraft::StoredMembership::new(Some(log_id()), membership()),
@@ -88,8 +90,6 @@ fn what_is_asked_and_told_of_the_book_is_frozen() {
     frozen(&Question::View { index: None, offset: 0 }, "81a45669657792c000");
     frozen(&Question::View { index: Some(300), offset: 70_000 }, "81a45669657792cd012cce00011170");
     frozen(&Question::Applied, "a74170706c696564");
-    frozen(&Question::Leaderless, "aa4c65616465726c657373");
-    frozen(&true, "c3");
     let bytes = bytes::Bytes::from_static(b"xy");
     frozen(&Page { index: 300, total: 2, bytes }, "93cd012c02c4027879");
     let news = Telling::News {

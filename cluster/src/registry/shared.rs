@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
     consensus::{Consensus, LogLimits, Situation},
-    disk, duties,
+    disk, duties, elections,
     heard::Heard,
     hello::{Hello, Part},
     message::{self, Question, Telling},
@@ -270,8 +270,8 @@ impl SharedRegistry {
             (Question::View { index, offset }, _) if self.keeps_book() => {
                 message::answer(self.news.page(&self.standing, index, offset).as_ref())
             }
-            (Question::Leaderless, Some(raft)) => {
-                message::to_bytes(&!(self.decides() || raft.hearing.hears_leader()))
+            (Question::WouldElect(last), Some(raft)) => {
+                message::to_bytes(&elections::would_elect(self, &raft, last))
             }
             (Question::Applied, _) => message::to_bytes(&self.standing.index()),
             _ => Vec::new(),
