@@ -25,6 +25,8 @@ async function open(browser, url, options = {}) {
   page.setDefaultTimeout(PATIENCE);
   page.on('pageerror', (error) => wrong.push(`an error: ${error}`));
   page.on('console', (message) => {
+    // Browsers ask for one where a text has none to name.
+    if (message.location().url.endsWith('/favicon.ico')) return;
     if (['error', 'warning'].includes(message.type())) wrong.push(`the console: ${message.text()}`);
   });
   page.on('request', (request) => {
@@ -67,11 +69,13 @@ async function inBothThemes(page, folder, name) {
     grounds.push(await page.evaluate(() => getComputedStyle(document.documentElement.querySelector('body')).backgroundColor));
     await isAccessible(page);
     await page.screenshot({ path: path.join(folder, `${name}-${colorScheme}.png`), fullPage: true });
+    console.log(`${name} in ${colorScheme}`);
   }
   assert.notEqual(grounds[0], grounds[1]);
 }
 
-/** Runs the steps in their order, and says of each that it went well; fails with what went wrong. */
+/** Runs the steps in their order, and says of each that it went well, for somebody waits for each line; fails
+ * with what went wrong. */
 async function run(steps, onFailure = () => {}) {
   const browser = await launch();
   try {

@@ -67,6 +67,7 @@ function draw() {
   drawMap(at("map"), at("legend"), view, state.chosen, choose);
   tables.drawDetail(at("detail"), view, state.chosen, close);
   tables.drawNodes(at("nodes"), view, choose);
+  at("links-details").hidden = view.nodes.length === 1;
   tables.drawLinks(at("links"), view);
   tables.drawRegistry(at("registry"), view);
   tables.drawCertificates(at("certificates"), view);

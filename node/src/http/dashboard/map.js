@@ -6,8 +6,9 @@ import { MARKS, bytes, count, counted, isGone, keyed, milliseconds, say, set, sv
 const RADIUS = 21;
 const SILENT_MS = 3000;
 
-/** More nodes than this are cells; more than that, cells without names. */
+/** More nodes than this are cells, sooner on a phone; more than that, cells without names. */
 const DRAWN_MAX = 8;
+const DRAWN_NARROW_MAX = 4;
 const NAMED_MAX = 48;
 
 /** Sides of a cell without name, and the least width and the height of one with it. */
@@ -26,7 +27,8 @@ const WIDE = 560;
 /** Draws what `view` says into `place`; `choose` is called with a node that was chosen, and its element. */
 export function drawMap(place, legend, view, chosen, choose) {
   const width = Math.max(280, place.clientWidth);
-  const drawing = view.links && view.nodes.length <= DRAWN_MAX ? ofNodes(view, width) : ofRegions(view, width);
+  const isFew = view.nodes.length <= (width < WIDE ? DRAWN_NARROW_MAX : DRAWN_MAX);
+  const drawing = view.links && isFew ? ofNodes(view, width) : ofRegions(view, width);
   if (!place.firstChild) {
     const layers = ["regions", "links", "labels", "nodes"].map((name) => svg("g", { class: name }));
     set(layers[3], { role: "group", "aria-label": "Nodes: arrow keys go from one to the next, Enter shows it" });

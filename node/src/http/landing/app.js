@@ -10,11 +10,14 @@ for (const place of document.querySelectorAll("[data-address]")) place.textConte
 for (const pre of document.querySelectorAll("pre")) {
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = "Copy";
-  button.setAttribute("aria-label", `Copy: ${pre.textContent}`);
+  const say = (word) => {
+    button.textContent = word;
+    button.setAttribute("aria-label", `${word}: ${pre.textContent}`);
+  };
+  say("Copy");
   button.addEventListener("click", async () => {
-    button.textContent = (await copied(pre)) ? "Copied" : "Select it";
-    setTimeout(() => { button.textContent = "Copy"; }, 2_000);
+    say((await copied(pre)) ? "Copied" : "Select it");
+    setTimeout(say, 2_000, "Copy");
   });
   const command = document.createElement("div");
   command.className = "command";
