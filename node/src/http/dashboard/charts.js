@@ -16,7 +16,7 @@ export const CHARTS = [
   ["nodes", "Nodes", count],
   ["delivered_per_second", "Delivered a second, this node", rate],
   ["dropped_per_second", "Dropped a second, this node", rate],
-  ["slowest_link_ms", "Slowest link, this node", milliseconds],
+  ["slowest_link_ms", "Slowest link, this node", (ms) => (ms === 0 ? "no link" : milliseconds(ms))],
 ];
 
 /** Draws the charts of `history` into `place`, with the values of `now`. */

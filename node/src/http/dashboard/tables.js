@@ -44,6 +44,9 @@ function certificatesFigure(view) {
   return [duration(first), "until the first ends", first < 7 * 86_400 || all.some((tls) => tls.problem) ? "warn" : null];
 }
 
+/** What is gone carries nothing, whatever it said last. */
+const carried = (node, number) => (isGone(node) ? "–" : count(number));
+
 const stateCell = (state) => (place) => {
   if (!place.firstChild) place.append(html("span", { class: "state" }));
   set(place.firstChild, { "data-state": state });
@@ -63,7 +66,7 @@ export function drawNodes(element, view, choose) {
   };
   const rows = view.nodes.map((node) => ({
     key: node.id,
-    cells: [name(node), node.region, stateCell(node.state), count(node.agents), count(node.messages_per_minute),
+    cells: [name(node), node.region, stateCell(node.state), carried(node, node.agents), carried(node, node.messages_per_minute),
       percent(node.ring_share), node.version, node.address ?? "–"],
   }));
   table(element, "Nodes, by region and name", columns, rows);
@@ -113,7 +116,7 @@ export function drawDetail(place, view, chosen, close) {
   const untold = view.untold.includes(chosen) ? [["Links as it sees them", "not known: it does not answer"]] : [];
   facts(place.lastChild, [
     ["State", `${MARKS[node.state] ?? "?"} ${node.state}`], ["Region", node.region], ["Id", node.id],
-    ["Agents", count(node.agents)], ["Messages/min", count(node.messages_per_minute)],
+    ["Agents", carried(node, node.agents)], ["Messages/min", carried(node, node.messages_per_minute)],
     ["Ring share", percent(node.ring_share)], ["Release", node.version], ["Mesh address", node.address ?? "none"],
     ...told, ...untold,
   ]);
@@ -132,7 +135,7 @@ export function drawRegistry(list, view) {
     ["Takes names", registry.available ? "✓ yes" : "✕ no"],
     ["Waits for", registry.waiting?.reason ?? "nothing"],
     ["Led by", registry.leader ? nameOf(view, registry.leader) : "nobody that is known"],
-    ["Kept by", registry.voters.map(keeper).join(", ") || "not known here"],
+    ["Kept by", registry.voters.map(keeper).sort().join(", ") || "not known here"],
     ["This node", `${registry.role}, term ${registry.term}, entry ${count(registry.applied)}`],
   ]);
 }
@@ -149,7 +152,7 @@ function tableOr(place, sentence) {
 
 /** Agents' TLS on all nodes that told. */
 export function drawCertificates(place, view) {
-  const all = Object.entries(view.certificates);
+  const all = Object.entries(view.certificates).sort(([one], [other]) => nameOf(view, one).localeCompare(nameOf(view, other)));
   const none = view.links ? "Agents connect without TLS here, or a proxy before the nodes speaks it." : "No certificate has a problem or ends within 30 days.";
   const element = tableOr(place, all.length ? null : none);
   const end = (tls) => (tls.expires_in === null ? "✕ none yet" : tls.expires_in < 0 ? "✕ expired" : `in ${duration(tls.expires_in)}`);
