@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "node/src/watch/history.rs",
     "node/src/watch/losses.rs",
     "node/src/watch/sights.rs",
+    "node/src/watch/view.rs",
     "node/src/ws/close.rs",
     "node/src/ws/frame.rs",
     "node/src/ws/handshake.rs",
