@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite;
 
-use super::{text::escaped, url::InvalidUrl};
+use super::{bench::Flaw, text::escaped, url::InvalidUrl};
 
 /// The table of exit codes, as `--help` shows it.
 pub(super) const EXIT_CODES: &str = "\
@@ -94,6 +94,9 @@ pub(super) enum Failure {
     #[error("the relay has been silent for {0:?}")]
     Silent(Duration),
 
+    /// A measurement has no result, or a bad one.
+    #[error(transparent)]
+    Bench(#[from] Flaw),
     /// HTTP status other than success (PROTOCOL sections 2 and 3).
     #[error("refused: {message} ({code}, HTTP {status})")]
     Refused { status: StatusCode, code: String, message: String, retry_after: Option<Duration> },
@@ -140,6 +143,7 @@ impl Failure {
             | Self::Names { .. }
             | Self::Authority { .. }
             | Self::Payload(_) => 2,
+            Self::Bench(flaw) => flaw.exit_code(),
             Self::Closed { code: 4001, .. } => 4,
             Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
             Self::Closed { code: 4009, .. } => 5,

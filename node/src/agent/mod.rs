@@ -1,13 +1,14 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `cluster …`, `backup`, `health`, `status` and `tls` for their operator.
+//! `cluster …`, `backup`, `bench`, `health`, `status` and `tls` for their operator.
 //!
-//! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
+//! Owns its options, its output and its exit codes. Starts no task (but for `bench`) and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
 
 mod admin;
 mod agents;
 mod args;
 mod backup;
+mod bench;
 mod cluster;
 mod connect;
 mod failure;
@@ -37,14 +38,17 @@ mod test_relay;
 use std::{net::SocketAddr, process::ExitCode};
 
 pub use self::{
-    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, health::HealthArgs,
-    status::StatusArgs, tls::TlsCommand,
+    agents::AgentsCommand, backup::BackupArgs, bench::BenchArgs, cluster::ClusterCommand,
+    health::HealthArgs, status::StatusArgs, tls::TlsCommand,
 };
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
 
 /// The table of exit codes, as `--help` shows it.
 pub const EXIT_CODES: &str = failure::EXIT_CODES;
+
+/// What the help of `bench` says after its options.
+pub const BENCH_HELP: &str = bench::HELP;
 
 /// What an agent can do from the command line.
 ///
@@ -97,6 +101,14 @@ pub async fn run_cluster(command: ClusterCommand) -> ExitCode {
 pub async fn run_backup(args: BackupArgs) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = backup::run(&args, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay bench`, like [`run`], on a runtime of several threads.
+pub async fn run_bench(args: BenchArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let stop = listen::interrupted();
+    let outcome = bench::run(&args, &mut output, &Clock::system(), stop).await;
     output.conclude(outcome).await
 }
 
