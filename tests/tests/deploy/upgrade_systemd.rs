@@ -23,8 +23,8 @@ const HOSTS: [&str; 3] = ["relay-1", "relay-2", "relay-3"];
 /// What stands where `ssh` does: a shell on one of the machines.
 const SSH: &str = "#!/bin/sh
 [ \"$1 $2\" = '-o BatchMode=yes' ] || exit 255
-read -r pid <\"$(dirname \"$0\")/../$3/pid\" || exit 255
-exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin nsenter --target \"$pid\" --all sh -c \"$4\"
+pid=$(cat \"$(dirname \"$0\")/../$3/pid\") || exit 255
+exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin nsenter --target $pid --all sh -c \"$4\"
 ";
 
 /// What a machine does: nothing but what it is told.
