@@ -102,10 +102,13 @@ SETTINGS
 }
 
 replace() {
+    # The installer restarts nothing that it finds in place, as it is after a run that was broken off.
+    in_place=$(sum /usr/local/bin/arc-relay)
     mkdir -p "$stage/former" &&
         cp "/proc/$pid/exe" "$stage/former/arc-relay" &&
         cp "$unit" "$stage/former/arc-relay.service" &&
-        sh "$stage/install.sh" --binary "$stage/arc-relay" </dev/null >/dev/null
+        sh "$stage/install.sh" --binary "$stage/arc-relay" </dev/null >/dev/null &&
+        if [ "$in_place" = "$wanted" ]; then systemctl restart --no-block arc-relay; fi
 }
 
 put_back() {
@@ -164,6 +167,14 @@ systemd_replace() {
     on_host "$1" replace
 }
 
+systemd_confirm() {
+    systemd_is_upgraded "$1"
+}
+
+systemd_start() {
+    say "ssh $1 sudo systemctl restart arc-relay"
+}
+
 systemd_put_back() {
     on_host "$1" put_back
 }
@@ -207,6 +218,15 @@ compose_remember() {
 
 compose_replace() {
     composed up --detach --no-deps --no-build --wait --wait-timeout "$patience" "$1" 2>&1
+}
+
+# That it did, it has said.
+compose_confirm() {
+    :
+}
+
+compose_start() {
+    say "docker compose --file $file up --detach --no-deps --no-build $1"
 }
 
 compose_put_back() {
@@ -265,8 +285,15 @@ upgrade() {
     said=$("${way}_replace" "$1") ||
         give_up "$1" "$(printf '%s' "${said:-it cannot be replaced}" | tail -n 1)"
     is_whole_within "$patience" || give_up "$1" "the cluster is not whole after $patience s ($answer)"
+    "${way}_confirm" "$1" || give_up "$1" 'it still runs the former release'
     say "   $answer"
     upgraded="${upgraded:-} $1"
+}
+
+break_off() {
+    [ -n "$node" ] || fail 'broken off; nothing is changed'
+    fail "broken off at $node, which may go on by itself. If it does not run in a while: $("${way}_start" "$node"). \
+Upgraded:${upgraded:- none}. Run this again when the cluster is whole"
 }
 
 "${way}_check"
@@ -285,9 +312,8 @@ if [ "$dry_run" = yes ]; then
     done
     exit 0
 fi
-upgraded='' node=none
-trap 'fail "broken off at $node. It is not put back, and may go on by itself. Run this again when the cluster is whole"' \
-    HUP INT TERM
+upgraded='' node=''
+trap break_off HUP INT TERM
 "${way}_prepare"
 for node in $nodes; do
     upgrade "$node"

@@ -16,7 +16,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 const PACE: Duration = Duration::from_millis(10);
 
 /// What was sent so shortly before or after one of the two came or went may have met nobody.
-const MARGIN: Duration = Duration::from_millis(1_000);
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// A conversation that goes on until it is ended.
 pub(crate) struct Talk {

@@ -17,7 +17,7 @@ use tokio::process::Command;
 use crate::{files, talk::Talk};
 
 /// How long one run may take at most: three nodes that drain and start on a busy machine.
-const RUN_MAX: Duration = Duration::from_secs(240);
+const RUN_MAX: Duration = Duration::from_mins(4);
 
 /// Three releases, as files: the one that runs, its successor, and one that is installed and never starts.
 pub(crate) struct Releases {

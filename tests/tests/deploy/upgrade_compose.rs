@@ -6,13 +6,18 @@ use std::{
     net::IpAddr,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tests::{cluster::loopback_address, scripts::script};
+use tests::{cluster::loopback_address, scripts::script, within};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::upgrade::{Releases, Run, takes_agents, talk, upgrade};
+use crate::{
+    files,
+    upgrade::{Releases, Run, takes_agents, talk, upgrade},
+};
 
 const SERVICES: [&str; 3] = ["relay-1", "relay-2", "relay-3"];
 
@@ -75,6 +80,25 @@ impl Docker {
         assert!(output.expect("a script can be run").status.success(), "{arguments:?}");
     }
 
+    /// Ends a run of the script as soon as it says this; what it says then.
+    async fn broken_off_at(&self, says: &str) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut script = tokio::process::Command::new(files::path("upgrade.sh"));
+        script.arg("compose").arg("--file").arg(self.path("compose.yaml"));
+        script.env("PATH", format!("{}:{path}", self.path("bin").display()));
+        script.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut script = script.spawn().expect("a script can be run");
+        let mut lines = BufReader::new(script.stdout.take().expect("it is piped")).lines();
+        while within("what the script does", lines.next_line()).await.expect("text").as_deref()
+            != Some(says)
+        {}
+        let pid = script.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("it runs"), Signal::TERM).expect("it runs");
+        let ended = within("the script's end", script.wait_with_output()).await.expect("it ends");
+        assert!(!ended.status.success(), "it was broken off");
+        files::text_of(&ended.stderr)
+    }
+
     async fn upgrade(&self, arguments: &[&str]) -> Run {
         let file = self.path("compose.yaml");
         let file = ["compose", "--file", file.to_str().expect("a path is text")];
@@ -121,6 +145,11 @@ async fn services_are_upgraded_one_after_the_other_and_nobody_misses_a_message()
     docker.upgrade(&["--dry-run"]).await.expect_success("relay-3: would be drained and replaced");
     assert_eq!(docker.each("pid"), before, "nothing is changed");
 
+    let told = docker.broken_off_at("== relay-2").await;
+    assert!(
+        told.contains("broken off at relay-2") && told.contains("Upgraded: relay-1."),
+        "{told}"
+    );
     docker.upgrade(&[]).await.expect_success("all are upgraded");
     let new = docker.read("tags/latest");
     assert_eq!(docker.each("image"), [new.as_str(); 3]);

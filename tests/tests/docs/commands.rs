@@ -15,8 +15,8 @@ use tests::{arc_relay, left_out, repository, scripts, skip};
 
 use crate::pages::{Block, Manner, Page, pages};
 
-/// Seconds that one page may take.
-const PAGE_MAX: Duration = Duration::from_secs(120);
+/// How long one page may take.
+const PAGE_MAX: Duration = Duration::from_mins(2);
 
 /// The script that does what a page says, one block after the other.
 fn script(page: &Page) -> Option<String> {

@@ -37,9 +37,11 @@ pub(crate) enum Manner {
 pub(crate) fn pages() -> Vec<Page> {
     let mut names = vec!["README.md".to_owned(), "deploy/README.md".to_owned()];
     let found = std::fs::read_dir(repository().join("docs")).expect("there are documents");
-    let found = found.map(|entry| entry.expect("a folder can be read").file_name());
-    let found = found.filter_map(|name| name.into_string().ok());
-    names.extend(found.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")));
+    let found = found.map(|entry| entry.expect("a folder can be read").path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let name =
+        |path: PathBuf| format!("docs/{}", path.file_name().expect("a file has a name").display());
+    names.extend(found.filter(is_page).map(name));
     names.sort();
     names.into_iter().map(page).collect()
 }
