@@ -92,7 +92,7 @@ remove_all() {
         systemctl disable --quiet --now arc-relay
     fi
     rm -f "$program" "$unit" "$sysctl"
-    rm -rf "$documents"
+    rm -rf "$documents" "$root/var/cache/arc-relay-upgrade"
     if whole_system; then
         systemctl daemon-reload
     fi

@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "cluster/src/session.rs",
     "cluster/src/time.rs",
     "cluster/src/wire",
+    "node/src/agent/whole.rs",
     "node/src/certificates/watched.rs",
     "node/src/message",
     "node/src/session/outbox.rs",

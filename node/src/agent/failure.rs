@@ -87,6 +87,9 @@ pub(super) enum Failure {
     /// A relay that is asked how it is says that it is not up.
     #[error("the relay is not up: {0}")]
     Unwell(String),
+    /// A cluster that is asked about lacks something.
+    #[error("the cluster is not whole: {0}")]
+    NotWhole(String),
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(#[from] Box<tungstenite::Error>),
@@ -157,6 +160,7 @@ impl Failure {
             | Self::Http(_)
             | Self::NotRelay(_)
             | Self::Unwell(_)
+            | Self::NotWhole(_)
             | Self::Lost(_)
             | Self::Silent(_)
             | Self::Output(_)

@@ -29,6 +29,7 @@ mod table;
 mod text;
 mod tls;
 mod url;
+mod whole;
 
 #[cfg(test)]
 mod end_to_end_tests;
