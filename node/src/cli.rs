@@ -44,8 +44,8 @@ pub enum Command {
     #[command(subcommand)]
     Agent(agent::Command),
     /// Look after the agents of a relay: list, ban, import; revoke and reissue their tokens
-    #[command(subcommand)]
-    Agents(agent::AgentsCommand),
+    #[command(args_conflicts_with_subcommands = true, after_help = agent::EXIT_CODES)]
+    Agents(agent::AgentsArgs),
     /// Look after the registry of a cluster: who keeps it, which keys sign
     #[command(subcommand)]
     Cluster(agent::ClusterCommand),
@@ -61,6 +61,15 @@ pub enum Command {
     /// Show the nodes of a cluster, as one of them sees them
     #[command(after_help = agent::EXIT_CODES)]
     Status(agent::StatusArgs),
+    /// List the nodes of a cluster, with all that they can be named by
+    #[command(after_help = agent::EXIT_CODES)]
+    Nodes(agent::NodesArgs),
+    /// Show what happened, and with --follow what happens
+    #[command(after_help = agent::EXIT_CODES)]
+    Events(agent::EventsArgs),
+    /// Send a node's agents elsewhere, and stop it; wait until it has left
+    #[command(after_help = agent::EXIT_CODES)]
+    Drain(agent::DrainArgs),
     /// Look after the certificates that agents are shown
     #[command(subcommand)]
     Tls(agent::TlsCommand),

@@ -30,6 +30,7 @@ pub mod saving;
 pub mod serve;
 pub mod session;
 pub mod sessions;
+pub mod standing;
 pub mod subscriptions;
 pub mod supervisor;
 pub mod tasks;

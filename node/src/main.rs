@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
-        Some(Command::Agents(command)) => act(agent::run_agents(command)),
+        Some(Command::Agents(args)) => act(agent::run_agents(args)),
         Some(Command::Cluster(command)) => act(agent::run_cluster(command)),
         Some(Command::Backup(BackupArgs { offline: Some(data_dir), file, force, .. })) => {
             back_up_offline(cli.settings, cli.config.as_deref(), &data_dir, &file, force)
@@ -48,6 +48,9 @@ fn main() -> ExitCode {
         Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
+        Some(Command::Nodes(args)) => act(agent::run_nodes(args)),
+        Some(Command::Events(args)) => act(agent::run_events(args)),
+        Some(Command::Drain(args)) => act(agent::run_drain(args)),
         Some(Command::Tls(command)) => act(agent::run_tls(command)),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };

@@ -1,5 +1,5 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `cluster …`, `backup`, `health`, `status` and `tls` for their operator.
+//! `backup`, `cluster …`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for their operator.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
 //! configuration of the relay, and shows a token to nobody but the user who asked for it.
@@ -9,16 +9,23 @@ mod agents;
 mod args;
 mod backup;
 mod cluster;
+mod confirm;
 mod connect;
+mod drain;
+mod events;
 mod failure;
 mod health;
 mod http;
 mod listen;
 mod message;
+mod nodes;
 mod output;
+mod paint;
 mod ping;
+pub(crate) mod progress;
 mod recovery;
 mod register;
+mod screen;
 mod secret;
 mod send;
 mod session;
@@ -36,9 +43,11 @@ mod test_relay;
 
 use std::{net::SocketAddr, process::ExitCode};
 
+pub(crate) use self::paint::Paint;
 pub use self::{
-    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, health::HealthArgs,
-    status::StatusArgs, tls::TlsCommand,
+    agents::AgentsArgs, backup::BackupArgs, cluster::ClusterCommand, confirm::Consent,
+    drain::DrainArgs, events::EventsArgs, health::HealthArgs, nodes::NodesArgs, status::StatusArgs,
+    tls::TlsCommand,
 };
 use self::{failure::Failure, output::Output};
 use crate::clock::Clock;
@@ -80,9 +89,9 @@ pub async fn run(command: Command) -> ExitCode {
 }
 
 /// Runs a command of `arc-relay agents`, like [`run`].
-pub async fn run_agents(command: AgentsCommand) -> ExitCode {
+pub async fn run_agents(args: AgentsArgs) -> ExitCode {
     let mut output = Output::of_process();
-    let outcome = agents::run(command, &mut output).await;
+    let outcome = agents::run(args, &mut output).await;
     output.conclude(outcome).await
 }
 
@@ -103,7 +112,28 @@ pub async fn run_backup(args: BackupArgs) -> ExitCode {
 /// Runs `arc-relay status`, like [`run`].
 pub async fn run_status(args: StatusArgs) -> ExitCode {
     let mut output = Output::of_process();
-    let outcome = status::run(&args, &mut output).await;
+    let outcome = status::run(&args, &mut output, listen::interrupted()).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay nodes`, like [`run`].
+pub async fn run_nodes(args: NodesArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = nodes::run(&args, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay events`, like [`run`].
+pub async fn run_events(args: EventsArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = events::run(&args, &mut output, listen::interrupted()).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay drain`, like [`run`].
+pub async fn run_drain(args: DrainArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = drain::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn file(Path(name): Path<String>) -> Result<Response, ApiError>
 
 /// The page, with what a browser shows that runs no scripts: the cluster as `arc-relay status` tells it.
 fn page(relay: &Relay) -> String {
-    let status = agent::status::told(&report::cluster(relay));
+    let status = agent::status::told(&report::cluster(relay), agent::Paint::Plain);
     PAGE.replace("{relay}", &escape(&relay.config.relay_name))
         .replace("{node}", &escape(&relay.config.node_name))
         .replace("{status}", &escape(&status))

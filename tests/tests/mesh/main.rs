@@ -15,3 +15,4 @@ mod operations;
 mod registry;
 mod routing;
 mod sessions;
+mod terminal;

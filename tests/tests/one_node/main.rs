@@ -22,3 +22,4 @@ mod registration;
 mod routing;
 mod sessions;
 mod slow_consumer;
+mod terminal;
