@@ -156,7 +156,7 @@ async fn events_are_shown_and_followed_over_a_restart_of_the_node() {
     let follow = ["events", "--follow", "-n", "0", "--json"];
     let mut follower = Running::start(relay.operator(&follow));
     // Whether it follows already cannot be seen: so it happens until it is shown.
-    let mut bans = async || {
+    let bans = async || {
         loop {
             relay.admin("POST", "/agents/ann-1/ban").await.expect_status(200);
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
