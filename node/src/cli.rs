@@ -70,6 +70,9 @@ pub enum Command {
     /// Send a node's agents elsewhere, and stop it; wait until it has left
     #[command(after_help = agent::EXIT_CODES)]
     Drain(agent::DrainArgs),
+    /// Check whether this machine can run the node that is configured here, and say what to do
+    #[command(after_help = agent::DOCTOR_EXIT_CODES)]
+    Doctor(agent::DoctorArgs),
     /// Look after the certificates that agents are shown
     #[command(subcommand)]
     Tls(agent::TlsCommand),

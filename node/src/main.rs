@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use node::{
-    agent::{self, BackupArgs, HealthArgs},
+    agent::{self, BackupArgs, DoctorArgs, HealthArgs},
     backup::{self, BackupFileError},
     cli::{Cli, Command, RestoreArgs, SettingFlags},
     clock::Clock,
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Some(Command::Backup(args)) => act(agent::run_backup(args)),
         Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
         Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
+        Some(Command::Doctor(args)) => doctor(cli.settings, cli.config.as_deref(), args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
         Some(Command::Nodes(args)) => act(agent::run_nodes(args)),
@@ -120,6 +121,15 @@ fn health(
 ) -> anyhow::Result<ExitCode> {
     let config = config::load(&sources(settings, config)?)?.config;
     act(agent::run_health(args, (config.stats_host, config.stats_port).into()))
+}
+
+fn doctor(
+    settings: SettingFlags,
+    config: Option<&Path>,
+    args: DoctorArgs,
+) -> anyhow::Result<ExitCode> {
+    let sources = sources(settings, config)?;
+    act(agent::run_doctor(args, &sources))
 }
 
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {

@@ -62,7 +62,7 @@ pub(super) async fn run(
 }
 
 /// Where what is bound to this address is reached from the same machine.
-fn reached_at(bound: IpAddr) -> IpAddr {
+pub(super) fn reached_at(bound: IpAddr) -> IpAddr {
     if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
 }
 

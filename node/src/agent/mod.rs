@@ -1,8 +1,8 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `backup`, `cluster …`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for their operator.
+//! `backup`, `cluster …`, `doctor`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for their operator.
 //!
 //! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
-//! configuration of the relay, and shows a token to nobody but the user who asked for it.
+//! configuration of the relay (but for `doctor`, which judges it), and shows a token to nobody but the user who asked for it.
 
 mod admin;
 mod agents;
@@ -11,6 +11,7 @@ mod backup;
 mod cluster;
 mod confirm;
 mod connect;
+mod doctor;
 mod drain;
 mod events;
 mod failure;
@@ -45,12 +46,20 @@ use std::{net::SocketAddr, process::ExitCode};
 
 pub(crate) use self::paint::Paint;
 pub use self::{
-    agents::AgentsArgs, backup::BackupArgs, cluster::ClusterCommand, confirm::Consent,
-    drain::DrainArgs, events::EventsArgs, health::HealthArgs, nodes::NodesArgs, status::StatusArgs,
+    agents::AgentsArgs,
+    backup::BackupArgs,
+    cluster::ClusterCommand,
+    confirm::Consent,
+    doctor::{DoctorArgs, EXIT_CODES as DOCTOR_EXIT_CODES},
+    drain::DrainArgs,
+    events::EventsArgs,
+    health::HealthArgs,
+    nodes::NodesArgs,
+    status::StatusArgs,
     tls::TlsCommand,
 };
 use self::{failure::Failure, output::Output};
-use crate::clock::Clock;
+use crate::{clock::Clock, config::Sources};
 
 /// The table of exit codes, as `--help` shows it.
 pub const EXIT_CODES: &str = failure::EXIT_CODES;
@@ -128,6 +137,11 @@ pub async fn run_events(args: EventsArgs) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = events::run(&args, &mut output, listen::interrupted()).await;
     output.conclude(outcome).await
+}
+
+/// Runs `arc-relay doctor` for the node that `sources` configure, like [`run`], with exit codes of its own.
+pub async fn run_doctor(args: DoctorArgs, sources: &Sources) -> ExitCode {
+    doctor::run(&args, sources, &Clock::system(), &mut Output::of_process()).await
 }
 
 /// Runs `arc-relay drain`, like [`run`].

@@ -12,7 +12,7 @@ use super::{
     paint::{Hue, Paint},
     recovery::{Recovery, recovery},
     table::{Column, table},
-    text::{counted, escaped, on_one_line, or_dash},
+    text::{counted, escaped, on_one_line, or_dash, size},
 };
 use crate::{
     admin::{RegistryReport, Voter},
@@ -250,14 +250,6 @@ fn link_row(link: &LinkReport) -> [String; 4] {
         size(link.queue_bytes),
         format!("{} ms", link.silent_ms),
     ]
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} B"),
-        1_024..1_048_576 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,13 @@ impl FromStr for UrlText {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.trim().to_owned()))
+        Ok(text.into())
+    }
+}
+
+impl From<&str> for UrlText {
+    fn from(text: &str) -> Self {
+        Self(text.trim().to_owned())
     }
 }
 
@@ -70,6 +76,11 @@ impl UrlText {
         let (endpoint, path) = parse(&self.0, RELAY_PORT)?;
         let path = if path == "/" { "/arc".to_owned() } else { path };
         Ok(RelayUrl { endpoint, path })
+    }
+
+    /// Where a page is: the endpoint, and its path there.
+    pub(super) fn page(&self) -> Result<(Endpoint, String), InvalidUrl> {
+        parse(&self.0, OPS_PORT)
     }
 
     /// The address of an ops listener; a path has no meaning there.

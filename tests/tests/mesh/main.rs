@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod clocks;
+mod doctor;
 mod drain;
 mod faults;
 mod joining;

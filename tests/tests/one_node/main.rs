@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod commands;
 mod config;
+mod doctor;
 mod drain;
 mod durability;
 mod handshake;
