@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     agent,
@@ -76,6 +77,17 @@ pub enum Command {
     /// Look after the certificates that agents are shown
     #[command(subcommand)]
     Tls(agent::TlsCommand),
+    /// Print what completes these commands in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command into a folder
+    Man {
+        /// The folder, such as /usr/local/share/man/man1
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Options of `arc-relay restore`.

@@ -17,6 +17,7 @@ pub mod joining;
 pub mod life;
 pub mod limits;
 pub mod logging;
+pub mod manual;
 pub mod message;
 pub mod metrics;
 pub mod net;

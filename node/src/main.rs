@@ -21,7 +21,7 @@ use node::{
     config::{self, Loaded, Problems, Sources},
     files,
     life::LifeError,
-    logging,
+    logging, manual,
     run::RunError,
 };
 use tls::mesh::Secret;
@@ -53,6 +53,10 @@ fn main() -> ExitCode {
         Some(Command::Events(args)) => act(agent::run_events(args)),
         Some(Command::Drain(args)) => act(agent::run_drain(args)),
         Some(Command::Tls(command)) => act(agent::run_tls(command)),
+        Some(Command::Completions { shell }) => {
+            print_bytes(&manual::completions(shell)).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Command::Man { folder }) => man(folder.as_deref()).map(|()| ExitCode::SUCCESS),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -168,6 +172,23 @@ fn new_secret() -> anyhow::Result<()> {
     print(&format!("{}\n", *secret))
 }
 
+fn man(folder: Option<&Path>) -> anyhow::Result<()> {
+    let Some(folder) = folder else {
+        return print_bytes(&manual::page().context("cannot make the manual page")?);
+    };
+    let pages = manual::pages(folder)
+        .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+    print(&format!("wrote {pages} pages into {}\n", folder.display()))
+}
+
 fn print(text: &str) -> anyhow::Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(text: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(text) {
+        // `… | head -1` has had all that it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }

@@ -195,3 +195,35 @@ async fn the_only_node_is_drained_if_it_is_meant() {
     let audit = relay.log.text();
     assert!(audit.contains(r#""action":"drain","what":"solo""#), "{audit}");
 }
+
+#[tokio::test]
+async fn shells_and_man_know_the_commands() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let arc = async |words: &[&str]| {
+        let mut command = Relay::command(folder.path());
+        command.args(words);
+        process::run(command).await
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = arc(&["completions", shell]).await.expect_code(0).stdout;
+        for word in ["drain", "doctor", "--follow", "max-connections"] {
+            assert!(script.contains(word.trim_start_matches('-')), "{word} in {shell}");
+        }
+    }
+    arc(&["completions", "tcsh"]).await.expect_code(2);
+    // Bash itself: what may follow `arc-relay eve`.
+    let script = arc(&["completions", "bash"]).await.expect_code(0).stdout;
+    std::fs::write(folder.path().join("completions"), script).expect("the folder can be written");
+    let mut bash = Command::new("bash");
+    let asks = "source completions; COMP_WORDS=(arc-relay eve); COMP_CWORD=1; \
+                _arc-relay arc-relay eve arc-relay; echo \"${COMPREPLY[@]}\"";
+    bash.args(["-c", asks]).current_dir(folder.path());
+    assert_eq!(process::run(bash).await.expect_code(0).stdout, "events\n");
+
+    let page = arc(&["man"]).await.expect_code(0).stdout;
+    assert!(page.contains(".TH arc-relay 1"), "{page}");
+    let said = arc(&["man", "pages"]).await.expect_code(0).stdout;
+    assert!(said.starts_with("wrote ") && said.ends_with(" pages into pages\n"), "{said}");
+    let drain = std::fs::read_to_string(folder.path().join("pages/arc-relay-drain.1"));
+    assert!(drain.expect("it is there").contains("no\\-wait"));
+}
