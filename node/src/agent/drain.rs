@@ -75,8 +75,8 @@ pub(super) async fn run(args: &DrainArgs, output: &mut Output) -> Result<(), Fai
         let told = |_: Draining| format!("{name} drains, with {agents}");
         return args.admin.ops.show(&answer, told, output).await;
     }
-    let stage = wait(&args.admin, &draining, draining.node == asked).await?;
-    let state = match stage {
+    let end = wait(&args.admin, &draining, draining.node == asked).await?;
+    let state = match end {
         Stage::Lost => return Err(Failure::Died(name)),
         Stage::Back => "back",
         _ => "left",
@@ -86,7 +86,7 @@ pub(super) async fn run(args: &DrainArgs, output: &mut Output) -> Result<(), Fai
         let json = json!({"node": node, "name": name, "agents": agents, "state": state});
         return output.result(&json.to_string()).await;
     }
-    let back = if stage == Stage::Back { ", and was started again" } else { "" };
+    let back = if end == Stage::Back { ", and was started again" } else { "" };
     output.result(&format!("{name} has left{back}")).await
 }
 

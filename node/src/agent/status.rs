@@ -128,9 +128,10 @@ fn registry_told(registry: &RegistryReport, nodes: &[NodeReport], paint: Paint) 
         Some(leader) => format!("led by {}", name(leader)),
         None => bad("no leader with a quorum"),
     };
-    let registers = match registry.available {
-        true => "can be registered".to_owned(),
-        false => bad("CANNOT be registered"),
+    let registers = if registry.available {
+        "can be registered".to_owned()
+    } else {
+        bad("CANNOT be registered")
     };
     let mut text = format!(
         "names {registers}, {leader}, term {}; this node: {}, at entry {}\n",

@@ -71,7 +71,7 @@ async fn a_node_to_be_is_told_what_would_keep_it_out() {
     assert!(code == Some(1) && has(&of(&all, "peers", "error"), "another cluster"), "{all:#?}");
 
     let silent = loopback_address();
-    let seeds = format!("{}:7946,nowhere.invalid:7946", silent);
+    let seeds = format!("{silent}:7946,nowhere.invalid:7946");
     let (code, all) = findings(&cluster, &[("MESH_HOST", &host), ("SEEDS", &seeds)]).await;
     assert_eq!(code, Some(1), "{all:#?}");
     assert!(has(&of(&all, "peers", "warning"), "does not answer"), "{all:#?}");

@@ -65,8 +65,8 @@ async fn a_node_that_runs_is_examined_with_its_own_configuration() {
     // Another relay that wants the same port, and looks for itself elsewhere.
     let other = temporary();
     let (code, all) = findings(other.path(), &[("PORT", public.as_str())]).await;
-    let taken = of(&all, "ports", "error");
-    assert!(code == Some(1) && taken.len() == 1 && taken[0].contains(&public), "{all:#?}");
+    let clash = of(&all, "ports", "error");
+    assert!(code == Some(1) && clash.len() == 1 && clash[0].contains(&public), "{all:#?}");
 }
 
 #[tokio::test]

@@ -121,7 +121,8 @@ pub(super) enum Mesh {
 pub(super) struct Name {
     /// The variable that has it.
     pub(super) variable: &'static str,
-    pub(super) name: String,
+    /// The name itself.
+    pub(super) text: String,
     /// How many addresses it has, or why it has none.
     pub(super) found: Result<usize, String>,
 }

@@ -28,10 +28,7 @@ pub(super) fn notices(notices: &[Notice]) -> Vec<Finding> {
     let remedy = "`arc-relay --check-config` shows what is set, and where";
     let findings: Vec<_> =
         warnings.map(|it| Finding::warning("config", it.to_string(), remedy)).collect();
-    match findings.is_empty() {
-        true => vec![Finding::ok("config", "no problem")],
-        false => findings,
-    }
+    if findings.is_empty() { vec![Finding::ok("config", "no problem")] } else { findings }
 }
 
 /// All of it.

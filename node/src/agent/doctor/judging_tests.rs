@@ -215,18 +215,20 @@ fn secrets_are_whole_and_hard_to_guess() {
 
 #[test]
 fn a_certificate_is_good_for_a_while() {
-    let now = Duration::from_millis(NOW);
-    let judge = |from: Duration, until: Duration| {
-        let read =
-            Ok(Validity { not_before: from, not_after: until, names: vec!["r.example".into()] });
+    // Good from so many days ago, for so many from then on.
+    let judge = |ago: i64, days: u32| {
+        let from = NOW.saturating_add_signed(-ago * 86_400_000);
+        let not_before = Duration::from_millis(from);
+        let not_after = not_before + DAY * days;
+        let read = Ok(Validity { not_before, not_after, names: vec!["r.example".into()] });
         let (cert, key) = ("c.pem".into(), "k.pem".into());
         levels(&judging::certificate(&Certificate { cert, key, key_is_open: false, read }, NOW))
     };
-    assert_eq!(judge(now - DAY * 10, now + DAY * 80), [Level::Ok]);
-    assert_eq!(judge(now - DAY * 80, now + DAY * 10), [Level::Warning]);
-    assert_eq!(judge(now - DAY, now + DAY * 6), [Level::Ok], "one for a week, and young");
-    assert_eq!(judge(now - DAY * 80, now - DAY), [Level::Error]);
-    assert_eq!(judge(now + DAY, now + DAY * 80), [Level::Error]);
+    assert_eq!(judge(10, 90), [Level::Ok]);
+    assert_eq!(judge(80, 90), [Level::Warning]);
+    assert_eq!(judge(1, 7), [Level::Ok], "one for a week, and young");
+    assert_eq!(judge(80, 79), [Level::Error]);
+    assert_eq!(judge(-1, 79), [Level::Error]);
     let bad = Certificate {
         cert: "c.pem".into(),
         key: "k.pem".into(),
@@ -249,8 +251,8 @@ fn what_the_tls_check_finds_keeps_its_weight() {
 #[test]
 fn names_are_found() {
     let judge = |found| {
-        let (variable, name) = ("SEEDS", "node-1".into());
-        level(&judging::name(&Name { variable, name, found }))
+        let (variable, text) = ("SEEDS", "node-1".into());
+        level(&judging::name(&Name { variable, text, found }))
     };
     assert_eq!(judge(Ok(1)), Level::Ok);
     assert_eq!(judge(Err("no such name".into())), Level::Error);

@@ -70,10 +70,8 @@ async fn running(ops: &OpsArgs, clock: &Clock) -> Result<Running, Failure> {
     let is_encrypted = |tls: &ClusterTls| {
         tls.nodes.iter().any(|node| node.says.as_ref().is_some_and(|says| says.tls.is_some()))
     };
-    let certificates = match tls.as_ref().is_some_and(is_encrypted) {
-        true => examine(ops, clock).await.ok(),
-        false => None,
-    };
+    let certificates =
+        if tls.as_ref().is_some_and(is_encrypted) { examine(ops, clock).await.ok() } else { None };
     let Word { status, waiting } = health;
     Ok(Running { health: status, waiting, ready, cluster, tls, asked_at, certificates })
 }
@@ -101,7 +99,7 @@ pub(super) async fn names(config: &Config, patience: Duration) -> Vec<Name> {
             Ok(addresses) => Ok(addresses.len()),
             Err(why) => Err(why),
         };
-        Name { variable, name, found }
+        Name { variable, text: name, found }
     }))
     .await
 }

@@ -135,13 +135,11 @@ pub(in crate::agent::doctor) fn disk(disk: &Disk) -> Vec<Finding> {
         let remedy = "let it belong to the user that runs the relay (chown), or set DATA_DIR";
         let finding = Finding::error(check, format!("DATA_DIR cannot be written: {why}"), remedy);
         // What this user may not, the node's own may.
-        all.push(match disk.is_anothers {
-            true => Finding {
-                level: Level::Warning,
-                remedy: Some(format!("run this as the user that runs the relay; or {remedy}")),
-                ..finding
-            },
-            false => finding,
+        all.push(if disk.is_anothers {
+            let remedy = Some(format!("run this as the user that runs the relay; or {remedy}"));
+            Finding { level: Level::Warning, remedy, ..finding }
+        } else {
+            finding
         });
     }
     let few = disk.free_files.is_some_and(|files| files < FILES_MIN);
@@ -212,13 +210,14 @@ pub(in crate::agent::doctor) fn secrets(
         ),
     }];
     if let Some((chars, different)) = registration_key {
-        all.push(match chars < KEY_CHARS || different < KEY_CHARS / 2 {
-            true => Finding::warning(
+        all.push(if chars < KEY_CHARS || different < KEY_CHARS / 2 {
+            Finding::warning(
                 check,
                 "REGISTRATION_KEY can be guessed: it is short, or of few different characters",
                 "make another one: openssl rand -base64 24 | tr '+/' '-_'",
-            ),
-            false => Finding::ok(check, "REGISTRATION_KEY is long enough"),
+            )
+        } else {
+            Finding::ok(check, "REGISTRATION_KEY is long enough")
         });
     }
     all
@@ -258,7 +257,7 @@ pub(in crate::agent::doctor) fn certificate(certificate: &Certificate, now: u64)
             format!("{whose} is good only in {}", time(wait.as_secs())),
             "set this machine's clock, or wait",
         ),
-        (Some(left), _) if left < NEAR && left < (*not_after - *not_before) / 6 => {
+        (Some(left), _) if left < NEAR && left < not_after.saturating_sub(*not_before) / 6 => {
             Finding::warning(check, format!("{whose} expires in {}", time(left.as_secs())), renew)
         }
         (Some(left), _) => {

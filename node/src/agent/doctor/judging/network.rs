@@ -93,9 +93,10 @@ pub(in crate::agent::doctor) fn served(findings: Option<&[TlsFinding]>) -> Vec<F
     }
     let finding = |it: &TlsFinding| {
         let found = format!("{}: {}", it.about, it.problem);
-        match TLS_WARNINGS.contains(&it.code) {
-            true => Finding::warning(check, found, it.remedy.clone()),
-            false => Finding::error(check, found, it.remedy.clone()),
+        if TLS_WARNINGS.contains(&it.code) {
+            Finding::warning(check, found, it.remedy.clone())
+        } else {
+            Finding::error(check, found, it.remedy.clone())
         }
     };
     findings.iter().map(finding).collect()
@@ -103,7 +104,7 @@ pub(in crate::agent::doctor) fn served(findings: Option<&[TlsFinding]>) -> Vec<F
 
 /// A name that must be found.
 pub(in crate::agent::doctor) fn name(name: &Name) -> Finding {
-    let Name { variable, name, found } = name;
+    let Name { variable, text: name, found } = name;
     match found {
         Ok(addresses) => {
             Finding::ok("dns", format!("{name} ({variable}) has {}", addressed(*addresses as u64)))
