@@ -175,7 +175,12 @@ fn redis_is_named_as_no_longer_needed_wherever_it_is_set() {
         }),
     ] {
         let said: Vec<_> = written.notices.iter().map(ToString::to_string).collect();
-        assert_eq!(said, ["REDIS_URL is no longer needed: names are kept under DATA_DIR"]);
+        assert_eq!(
+            said,
+            [
+                "REDIS_URL is no longer needed: names are kept under DATA_DIR, and SEEDS makes several nodes one relay"
+            ]
+        );
     }
 }
 
