@@ -125,6 +125,21 @@ async fn a_question_is_asked_at_a_terminal() {
 }
 
 #[tokio::test]
+async fn long_work_shows_how_far_it_is_at_a_terminal_only() {
+    if !has_script() {
+        return skip("no script: apt-get install bsdutils");
+    }
+    let relay = Relay::start();
+    std::fs::write(relay.folder().join("names.json"), r#"["ann-1", "bob-1"]"#)
+        .expect("the folder can be written");
+    let import = relay.operator(&["agents", "import", "names.json"]);
+    let shown = process::run(on_a_terminal(&import)).await.expect_code(0).stdout;
+    assert!(shown.contains("names imported [") && shown.contains("2 of 2"), "{shown:?}");
+    let piped = process::run(import).await.expect_code(0);
+    assert_eq!((piped.stderr.as_str(), piped.stdout.lines().count()), ("", 1), "{piped:?}");
+}
+
+#[tokio::test]
 async fn nodes_are_a_table_or_an_object_a_line() {
     let relay = Relay::with(&[("NODE_NAME", "solo"), ("REGION", "eu")]);
     let shown = process::run(relay.operator(&["nodes"])).await.expect_code(0).stdout;
@@ -216,7 +231,7 @@ async fn shells_and_man_know_the_commands() {
     std::fs::write(folder.path().join("completions"), script).expect("the folder can be written");
     let mut bash = Command::new("bash");
     let asks = "source completions; COMP_WORDS=(arc-relay eve); COMP_CWORD=1; \
-                _arc-relay arc-relay eve arc-relay; echo \"${COMPREPLY[@]}\"";
+                _arc__relay arc-relay eve arc-relay; echo \"${COMPREPLY[@]}\"";
     bash.args(["-c", asks]).current_dir(folder.path());
     assert_eq!(process::run(bash).await.expect_code(0).stdout, "events\n");
 

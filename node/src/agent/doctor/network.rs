@@ -183,8 +183,8 @@ async fn dial(address: SocketAddr, identity: &MeshIdentity, patience: Duration) 
         Ok(Err(error)) => Met::Silent(error.to_string()),
         Ok(Ok(connection)) => {
             let (node, rtt): (NodeId, Duration) = (connection.peer(), connection.rtt());
-            // Of the codes that a peer takes for ordinary, the one that asks nothing of it.
-            connection.close(CloseCode::Duplicate, "arc-relay doctor has looked");
+            // Whoever loses a connection before a word was said takes it for ordinary.
+            connection.close(CloseCode::Closed, "arc-relay doctor has looked");
             Met::Answered { node, rtt }
         }
     };
