@@ -191,6 +191,7 @@ impl Node {
     pub async fn run(mut self, stop: Stop) -> Result<(), LifeError> {
         let ended = tokio::select! {
             () = stop.drain.cancelled() => Ok(()),
+            () = self.relay.asked_to_leave() => Ok(()),
             error = self.essential.first_end() => Err(error),
             () = displaced(&self.relay) => Err(LifeError::Displaced),
             never = serve_when_joined(&self.relay) => match never {},

@@ -21,6 +21,7 @@ use cluster::{
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     certificates::Certificates,
@@ -85,6 +86,8 @@ pub struct Relay {
     /// The latest time that a session which ended gave a message.
     last_stamped: AtomicU64,
     phase: AtomicU8,
+    /// Cancelled when somebody wants the node to leave.
+    leave: CancellationToken,
 }
 
 /// The cluster that the node belongs to.
@@ -143,6 +146,7 @@ impl Relay {
             last_session: AtomicU64::new(0),
             last_stamped: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Joining as u8),
+            leave: CancellationToken::new(),
             config,
             clock,
             registry,
@@ -200,6 +204,16 @@ impl Relay {
     /// The relay's life goes on.
     pub fn enter_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// Lets the node drain, and then stop. Whoever started the process may start it again.
+    pub fn ask_to_leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Returns when somebody wants the node to leave.
+    pub async fn asked_to_leave(&self) {
+        self.leave.cancelled().await;
     }
 
     /// The id of one more session, higher than all before it, whatever the clock does.

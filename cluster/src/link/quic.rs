@@ -34,7 +34,7 @@ use super::{
 use crate::{NodeId, wire::LANES};
 
 /// Asked of the kernel for each direction; its own default loses datagrams even on loopback.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// What a peer may send on one stream beyond what was read.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;

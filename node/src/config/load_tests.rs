@@ -305,7 +305,7 @@ fn the_check_shows_what_differs_from_the_defaults() {
         check(&sources).unwrap().to_string(),
         "configuration ok\n  RATE_LIMIT_PER_MIN = 0 (flag --rate-limit-per-min)\n  \
          IDLE_DEADLINE = 2m (environment)\n\
-         notice: REDIS_URL is no longer needed: names are kept under DATA_DIR"
+         notice: REDIS_URL is no longer needed: names are kept under DATA_DIR, and SEEDS makes several nodes one relay"
     );
 }
 

@@ -112,7 +112,17 @@ impl Group {
 }
 
 /// Variables of the reference relay that mean nothing here, and why.
-pub(super) const RETIRED: [(&str, &str); 1] = [("REDIS_URL", "names are kept under DATA_DIR")];
+pub(super) const RETIRED: [(&str, &str); 3] = [
+    ("REDIS_URL", "names are kept under DATA_DIR, and SEEDS makes several nodes one relay"),
+    (
+        "UV_THREADPOOL_SIZE",
+        "there is a thread for each processor (TOKIO_WORKER_THREADS, if you must)",
+    ),
+    (
+        "NODE_OPTIONS",
+        "there is no Node.js, and no heap to be sized: MAX_CONNECTIONS bounds the memory",
+    ),
+];
 
 /// Everything that can be set, in the order of `--help`.
 pub fn settings() -> &'static [Setting] {

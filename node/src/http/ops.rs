@@ -56,6 +56,8 @@ GET  /registry                how the registry is
 PUT  /registry/voters         who keeps it
 GET  /registry/keys           which keys sign (POST lets a new one)
 POST /backup                  everything, encrypted
+POST /drain                   send this node's agents elsewhere, and stop it
+POST /nodes/{node}/drain      the same of another node
 ";
 
 /// The ops listener's paths; `token` guards those that change something or name agents.
