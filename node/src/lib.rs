@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod net;
 mod office;
 pub mod peers;
+pub mod process;
 pub mod relay;
 pub mod report;
 pub mod router;

@@ -5,10 +5,13 @@
 //! reaches a line: of a request's target only the matched route is logged, and secrets have a `Debug`
 //! that hides them.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+};
 
 use tracing::Dispatch;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 use crate::config::{LogConfig, LogFormat};
@@ -40,6 +43,14 @@ const SILENT: &str = "openraft=off";
 /// goes on. Some 2 MB.
 const LINES_MAX: usize = 8_192;
 
+/// Counts the lines that found too many waiting: there is one log in a process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped since the start, because nobody took those before them.
+pub fn lines_dropped() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,6 +70,7 @@ pub fn init(config: &LogConfig) -> Result<Writer, Error> {
         .buffered_lines_limit(LINES_MAX)
         .thread_name("log")
         .finish(io::stdout());
+    let _ = DROPPED.set(stdout.error_counter());
     let initialised = dispatch(config, stdout, colours)?.try_init();
     initialised.map(|()| Writer(writer)).map_err(|error| Error::Twice(error.into()))
 }

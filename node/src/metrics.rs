@@ -32,7 +32,9 @@ macro_rules! labelled {
 }
 
 mod mesh;
+mod page;
 mod registry;
+mod scrape;
 mod tally;
 mod tls;
 
@@ -41,6 +43,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 
 pub use mesh::MeshMetrics;
 pub use registry::RegistryMetrics;
+pub use scrape::scrape;
 pub use tls::TlsMetrics;
 
 /// Upper bounds of the histograms' buckets, in seconds.
@@ -276,7 +279,7 @@ impl Metrics {
         self.panicked.read()
     }
 
-    /// All metrics in Prometheus' text format.
+    /// All that the recorder has, in Prometheus' text format; [`scrape`] has the rest, too.
     pub fn render(&self) -> String {
         self.handle.render()
     }
