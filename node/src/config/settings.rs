@@ -352,7 +352,15 @@ fn logging() -> Vec<Setting> {
         setting(row, "LOG_LEVEL", log_filter(), |c| &mut c.log.level,
             "error, warn, info, debug, trace or silent; or directives such as info,node=debug"),
         setting(row, "LOG_FORMAT", log_format(), |c| &mut c.log.format,
-            "text for people or json for machines, one event a line, on stdout"),
+            "text for people or json for machines, one event a line"),
+        setting(row, "LOG_FILE", file(), |c| &mut c.log.file.path,
+            "File that the log is written to instead of stdout; rotated to LOG_FILE.1 and so on"),
+        setting(row, "LOG_FILE_SIZE", bytes(64 << 10..=1 << 40), |c| &mut c.log.file.bytes_max,
+            "With LOG_FILE: how large it gets before it is rotated"),
+        setting(row, "LOG_FILE_DAILY", switch(), |c| &mut c.log.file.daily,
+            "With LOG_FILE: rotate it at midnight, UTC, too"),
+        setting(row, "LOG_FILES_MAX", number(0..=10_000), |c| &mut c.log.file.kept,
+            "With LOG_FILE: how many rotated files are kept beside it"),
     ]
 }
 

@@ -245,6 +245,8 @@ fn system(page: &mut Page, relay: &Relay) {
     }
     page.counter("arc_log_lines_dropped_total", "lines of the log that nobody took in time")
         .is(logging::lines_dropped());
+    page.counter("arc_log_write_failures_total", "lines that could not be written to LOG_FILE")
+        .is(logging::write_failures());
 }
 
 #[allow(clippy::cast_precision_loss)] // exact for the next 285,000 years
