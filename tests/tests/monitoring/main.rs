@@ -4,5 +4,7 @@
 //! that runs.
 
 mod alerts;
+mod dashboard;
+mod logs;
 mod metrics;
 mod promtool;
