@@ -35,6 +35,7 @@ pub mod subscriptions;
 pub mod supervisor;
 pub mod tasks;
 pub mod tls_report;
+pub mod traces;
 pub mod traffic;
 mod upkeep;
 pub mod watch;

@@ -9,8 +9,8 @@ mod agents;
 mod args;
 mod backup;
 mod cluster;
-mod connect;
-mod failure;
+pub(crate) mod connect;
+pub(crate) mod failure;
 mod health;
 mod http;
 mod listen;
@@ -27,7 +27,7 @@ mod subscribe;
 mod table;
 mod text;
 mod tls;
-mod url;
+pub(crate) mod url;
 
 #[cfg(test)]
 mod end_to_end_tests;

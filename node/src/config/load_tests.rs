@@ -101,6 +101,10 @@ fn every_setting_reaches_its_field() {
         ("LOG_FILE_SIZE", "1MiB"),
         ("LOG_FILE_DAILY", "true"),
         ("LOG_FILES_MAX", "3"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "key=value"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ("OTEL_SERVICE_NAME", "ours"),
     ])
     .config;
     assert_eq!(config, with_every_setting_changed());
@@ -153,6 +157,12 @@ fn with_every_setting_changed() -> Config {
                 kept: 3,
                 daily: true,
             },
+        },
+        traces: crate::traces::TraceConfig {
+            collector: Some("http://otel:4318".parse().unwrap()),
+            headers: Some("key=value".into()),
+            parts_per_million: 250_000,
+            service: "ours".into(),
         },
         limits: crate::config::Limits {
             max_connections: 4,

@@ -23,7 +23,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::logging::FileConfig;
+use crate::{logging::FileConfig, traces::TraceConfig};
 
 pub use self::{
     acme::{AcmeConfig, MacKey},
@@ -79,6 +79,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// How the relay logs, and where to (`LOG_LEVEL`, `LOG_FORMAT`, `LOG_FILE` and what belongs to it).
     pub log: LogConfig,
+    /// Which messages are traced, and who takes the traces.
+    pub traces: TraceConfig,
     /// Every bound that an agent or an address can run into.
     pub limits: Limits,
     /// Every deadline and interval.
@@ -179,6 +181,7 @@ impl Default for Config {
                 format: LogFormat::Text,
                 file: FileConfig::default(),
             },
+            traces: TraceConfig::default(),
             limits: Limits::default(),
             timing: Timing::default(),
         }

@@ -8,3 +8,4 @@ mod dashboard;
 mod logs;
 mod metrics;
 mod promtool;
+mod traces;
