@@ -253,3 +253,128 @@ fn system(page: &mut Page, relay: &Relay) {
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1e3
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use async_trait::async_trait;
+    use cluster::{
+        AgentId, Generation, Incarnation,
+        link::{Introduction, LinkCounters, Packets},
+        membership::{Load, Member, MemberCounters},
+    };
+
+    use super::*;
+    use crate::{
+        deliver::Sink,
+        peers::{Peers, testing::mesh},
+        relay::testing::relay,
+        session::testing,
+    };
+
+    const NODES: u64 = 100;
+
+    /// Ninety-nine others, each with a link.
+    struct Many;
+
+    fn member(id: u64) -> Member {
+        Member {
+            incarnation: Incarnation { node: NodeId(id), generation: Generation(1) },
+            name: format!("node-{id}"),
+            region: "default".into(),
+            version: "0.1.0".into(),
+            address: ([10, 0, 0, 1], 7_946).into(),
+            state: MemberState::Alive,
+            load: Load::default(),
+        }
+    }
+
+    #[async_trait]
+    impl Peers for Many {
+        fn nodes(&self) -> Vec<NodeStatus> {
+            let status = |id| NodeStatus { member: member(id), ring_share: 0.01 };
+            (1..=NODES).map(status).collect()
+        }
+
+        fn links(&self) -> Vec<LinkStatus> {
+            let link = |id| {
+                let Member { incarnation, name, region, version, address, .. } = member(id);
+                LinkStatus {
+                    peer: Introduction { incarnation, name, region, version, address },
+                    rtt: Duration::from_micros(1_234),
+                    queue_bytes: 5,
+                    sent_bytes: 6,
+                    received_bytes: 7,
+                    packets: Packets { sent: 100, lost: 3 },
+                    silent_for: Duration::from_millis(40),
+                }
+            };
+            (2..=NODES).map(link).collect()
+        }
+
+        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
+            look(&LinkCounters::default(), &MemberCounters::default());
+        }
+
+        async fn home_of(&self, _: &AgentId) -> Option<NodeId> {
+            None
+        }
+
+        fn carry(&self, _: Load) {}
+
+        async fn joined(&self) {}
+
+        async fn displaced(&self) {
+            std::future::pending::<()>().await;
+        }
+
+        fn leave(&self) {}
+
+        async fn goodbye(&self) {}
+    }
+
+    /// One of a hundred nodes, and its scrape with so many sessions; how long that took, of the best of ten.
+    fn scraped(sessions: usize) -> (String, Duration) {
+        let (relay, _, _) = relay();
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Many));
+        let held: Vec<_> = (0..sessions)
+            .map(|n| relay.sessions.enter(testing::session(&format!("agent-{n}"), 1).0))
+            .collect();
+        let clock = crate::clock::Clock::system();
+        let took = |_| {
+            let start = clock.elapsed();
+            let _ = scrape(&relay);
+            clock.elapsed().saturating_sub(start)
+        };
+        let best = (0..10).map(took).min().unwrap();
+        let text = scrape(&relay);
+        drop(held);
+        (text, best)
+    }
+
+    #[test]
+    fn a_hundred_nodes_are_a_few_hundred_series_and_none_twice() {
+        let (text, _) = scraped(100);
+        let series: Vec<_> = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| line.rsplit_once(' ').unwrap().0)
+            .collect();
+        let of_links = series.iter().filter(|series| series.contains("peer=\"")).count();
+        assert_eq!(of_links, 7 * 99);
+        assert!(series.len() < 7 * 99 + 400, "{}", series.len());
+        assert_eq!(series.iter().collect::<BTreeSet<_>>().len(), series.len(), "a series twice");
+        assert!(text.contains("arc_link_packets_lost_total{peer=\"node-7\"} 3\n"));
+        assert!(text.contains("arc_ring_share_ratio 0.01\n") && !text.contains("agent-7"));
+    }
+
+    /// `cargo test --release -p node --lib scrape -- --ignored --nocapture`
+    #[test]
+    #[ignore = "measures, and takes a while"]
+    fn a_scrape_at_full_size() {
+        let (text, best) = scraped(100_000);
+        eprintln!("MEASURED: a scrape of {} bytes in {best:?}", text.len());
+    }
+}

@@ -1,7 +1,7 @@
 //! `deploy/grafana/arc-relay.json`: a dashboard that Grafana can read, of queries that Prometheus understands, over
 //! metrics that there are.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::Value;
 use tests::Relay;
@@ -44,7 +44,8 @@ fn prometheus_understands_every_query() {
     let mut rules = String::from("groups:\n  - name: dashboard\n    rules:\n");
     for (n, query) in queries(&dashboard()).iter().enumerate() {
         let query = Value::from(query.as_str());
-        rules.push_str(&format!("      - record: query:{n}\n        expr: {query}\n"));
+        writeln!(rules, "      - record: query:{n}\n        expr: {query}")
+            .expect("a String takes it");
     }
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("rules.yml"), rules).expect("it can be written");

@@ -1,4 +1,4 @@
-//! `promtool`, which comes with Debian's package `prometheus`; and what is read from PromQL without it.
+//! `promtool`, which comes with Debian's package `prometheus`; and what is read from queries without it.
 
 use std::{
     collections::BTreeSet,
