@@ -35,6 +35,7 @@ use crate::{
     sessions::{Entry, Sessions},
     subscriptions::Subscriptions,
     tasks::Tasks,
+    traces::Traces,
     traffic::Traffic,
     watch::Watch,
     ws::CloseCode,
@@ -61,6 +62,8 @@ pub struct Relay {
     pub metrics: Metrics,
     /// Messages per minute.
     pub traffic: Traffic,
+    /// Which messages are traced.
+    pub traces: Traces,
     /// What it remembers for operators.
     pub watch: Watch,
     /// What one address may do.
@@ -126,8 +129,11 @@ impl Relay {
         registry: Arc<dyn Registry>,
         metrics: Metrics,
     ) -> Self {
+        let process = ProcessTag::from_random(rand::random());
+        let traces = Traces::new(&config.traces, node, process.ending(), metrics.traces.clone());
         Self {
             node,
+            traces,
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
@@ -141,7 +147,7 @@ impl Relay {
             limiters: Mutex::default(),
             cluster: OnceLock::new(),
             certificates: OnceLock::new(),
-            process: ProcessTag::from_random(rand::random()),
+            process,
             sessions_so_far: AtomicU64::new(0),
             last_session: AtomicU64::new(0),
             last_stamped: AtomicU64::new(0),

@@ -27,8 +27,8 @@ use super::{
     congestion::Congestion,
     noise::{Noise, watch},
     transport::{
-        CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Receiving,
-        Transport,
+        CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Packets,
+        Receiving, Transport,
     },
 };
 use crate::{NodeId, wire::LANES};
@@ -294,6 +294,11 @@ impl Connection for QuicConnection {
 
     fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    fn packets(&self) -> Packets {
+        let path = self.connection.stats().path;
+        Packets { sent: path.sent_packets, lost: path.lost_packets }
     }
 
     async fn open_bi(&self) -> Result<(Box<dyn Outgoing>, Receiving), Ended> {

@@ -83,6 +83,9 @@ pub(super) struct Situation {
     /// The last entry in this node's log, and the last that it applied; 0: none.
     pub(super) last: u64,
     pub(super) applied: u64,
+    /// The last entries that are in the snapshot, and that the log has no more; 0: none.
+    pub(super) snapshot: u64,
+    pub(super) purged: u64,
     pub(super) members: BTreeMap<NodeId, Member>,
     /// Whether a change of voters is under way: decisions need a quorum of both sets.
     pub(super) joint: bool,
@@ -298,6 +301,8 @@ impl Situation {
             term: metrics.current_term,
             last,
             applied: metrics.last_applied.map_or(0, |id| id.index),
+            snapshot: metrics.snapshot.map_or(0, |id| id.index),
+            purged: metrics.purged.map_or(0, |id| id.index),
             members: membership.nodes().map(member).collect(),
             joint: membership.get_joint_config().len() > 1,
             ended: metrics.running_state.as_ref().err().map(ToString::to_string),

@@ -23,7 +23,7 @@ Exit codes:
 
 /// Why a client's command did not end well.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// An address on the command line cannot be used.
     #[error("{option}: {source}")]
     Url { option: &'static str, source: InvalidUrl },

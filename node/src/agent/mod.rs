@@ -13,11 +13,11 @@ mod backup;
 mod bench;
 mod cluster;
 mod confirm;
-mod connect;
+pub(crate) mod connect;
 mod doctor;
 mod drain;
 mod events;
-mod failure;
+pub(crate) mod failure;
 mod health;
 mod http;
 mod listen;
@@ -38,7 +38,7 @@ mod subscribe;
 mod table;
 mod text;
 mod tls;
-mod url;
+pub(crate) mod url;
 mod whole;
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl fmt::Debug for UrlText {
 
 /// Why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidUrl {
+pub(crate) enum InvalidUrl {
     #[error("not an address; write ws://host:port/arc, wss://host/arc or host[:port]")]
     Malformed,
     #[error("unknown scheme; write ws://, wss://, http:// or https://")]
@@ -53,13 +53,13 @@ pub(super) enum InvalidUrl {
 
 /// A host, a port, and whether the connection to it is TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Whether to speak TLS.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// Name or address, an IPv6 address without its brackets.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 /// A relay's WebSocket address.

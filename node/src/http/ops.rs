@@ -134,8 +134,7 @@ pub(super) async fn stats(State(relay): State<Arc<Relay>>) -> Json<Stats> {
     responses((status = 200, content_type = "text/plain", body = String)),
 )]
 pub(super) async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
-    relay.measure();
-    ([(CONTENT_TYPE, PROMETHEUS)], relay.metrics.render()).into_response()
+    ([(CONTENT_TYPE, PROMETHEUS)], crate::metrics::scrape(&relay)).into_response()
 }
 
 /// The nodes, and the links of this one.
