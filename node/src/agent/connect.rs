@@ -19,22 +19,22 @@ use tokio_rustls::TlsConnector;
 use super::{failure::Failure, url::Endpoint};
 
 /// A connection to a relay, whatever it runs over.
-pub(super) type Stream = Box<dyn ReadWrite>;
+pub(crate) type Stream = Box<dyn ReadWrite>;
 
 /// What a connection can do.
-pub(super) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
 /// Opens connections to one endpoint.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Connector {
     /// A connector that trusts the web's authorities, and those in the PEM file `authority`.
-    pub(super) fn new(endpoint: &Endpoint, authority: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn new(endpoint: &Endpoint, authority: Option<&Path>) -> Result<Self, Failure> {
         Self::with(endpoint, authority, Resumption::default())
     }
 
@@ -65,7 +65,7 @@ impl Connector {
     }
 
     /// Connects; the caller sets the time limit.
-    pub(super) async fn dial(&self) -> Result<Stream, Failure> {
+    pub(crate) async fn dial(&self) -> Result<Stream, Failure> {
         let Endpoint { host, port, .. } = &self.endpoint;
         let dialled = async {
             let tcp = TcpStream::connect((host.as_str(), *port)).await?;

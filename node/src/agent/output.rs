@@ -2,13 +2,18 @@
 //! error, each line whole and flushed at once.
 
 use std::{
+    env,
     io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    paint::Paint,
+    screen::{Screen, Size},
+};
 
 /// Where a command's lines go. A reader that went away is an error of the kind `BrokenPipe`,
 /// never a panic.
@@ -19,6 +24,9 @@ pub(super) struct Output {
     live: bool,
     /// Whether the last line is to be written over by the next.
     passing: bool,
+    /// What was drawn, if results go to a terminal.
+    screen: Option<Screen>,
+    paint: Paint,
 }
 
 /// Back to the beginning of the line, and away with what is in it (ECMA-48: EL).
@@ -27,12 +35,42 @@ const OVERWRITE: &str = "\r\u{1b}[2K";
 impl Output {
     /// The process's own standard output and standard error.
     pub(super) fn of_process() -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        let paint = Paint::of(is_terminal, |name| env::var_os(name));
+        // A terminal that has no colours has no cursor to be moved either, as far as we know.
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         Self {
             results: Box::new(tokio::io::stdout()),
             notes: Box::new(tokio::io::stderr()),
             live: io::stderr().is_terminal(),
             passing: false,
+            screen: (is_terminal && !is_dumb).then(Screen::default),
+            paint,
         }
+    }
+
+    /// Whether results are shown in colours.
+    pub(super) fn paint(&self) -> Paint {
+        self.paint
+    }
+
+    /// Shows a text in the place of the one that was shown so before; below it, if there is no terminal.
+    pub(super) async fn show_anew(&mut self, text: &str) -> Result<(), Failure> {
+        let Some(screen) = &mut self.screen else {
+            return self.result(&format!("{text}\n")).await;
+        };
+        let drawn = screen.redraw(text, size());
+        let results = &mut self.results;
+        let written = async {
+            results.write_all(drawn.as_bytes()).await?;
+            results.flush().await
+        };
+        written.await.map_err(Failure::Output)
+    }
+
+    /// Whether a text can be shown in the place of another.
+    pub(super) fn can_show_anew(&self) -> bool {
+        self.screen.is_some()
     }
 
     /// One line of what the user asked for.
@@ -80,6 +118,13 @@ impl Output {
             }
         }
     }
+}
+
+/// The terminal's size, or that of the first ones.
+fn size() -> Size {
+    let (columns, rows) = terminal_size::terminal_size_of(io::stdout())
+        .map_or((80, 24), |(width, height)| (width.0, height.0));
+    Size { columns: columns.max(1).into(), rows: rows.max(2).into() }
 }
 
 async fn write_line(to: &mut (dyn AsyncWrite + Send + Unpin), line: &str) -> io::Result<()> {
@@ -143,6 +188,8 @@ pub(super) mod tests {
             notes: Box::new(notes.clone()),
             live: false,
             passing: false,
+            screen: None,
+            paint: Paint::Plain,
         };
         (output, results, notes)
     }
@@ -174,7 +221,8 @@ pub(super) mod tests {
     async fn a_reader_that_left_ends_the_command_well() {
         let (writer, reader) = tokio::io::duplex(64);
         drop(reader);
-        let mut output = Output { results: Box::new(writer), ..captured().0 };
+        let (mut output, ..) = captured();
+        output.results = Box::new(writer);
         let outcome = output.result("a").await;
         assert!(matches!(outcome, Err(Failure::Output(_))));
         assert_eq!(output.conclude(outcome).await, ExitCode::SUCCESS);

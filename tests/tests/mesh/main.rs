@@ -8,6 +8,7 @@
 
 mod bench;
 mod clocks;
+mod doctor;
 mod drain;
 mod faults;
 mod joining;
@@ -16,3 +17,4 @@ mod operations;
 mod registry;
 mod routing;
 mod sessions;
+mod terminal;

@@ -6,7 +6,7 @@ use super::checker::Faults;
 
 /// What went wrong, beside what any client can meet.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::agent) enum Flaw {
+pub(crate) enum Flaw {
     /// The options contradict each other or the relay.
     #[error("{0}")]
     Senseless(String),
