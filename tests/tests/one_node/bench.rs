@@ -85,6 +85,21 @@ async fn the_relays_limits_are_named_and_never_measured() {
 }
 
 #[tokio::test]
+async fn the_relays_own_cost_comes_from_its_ops_port() {
+    let relay = Relay::start();
+    let ops = format!("http://{}", relay.ops);
+    let report = result(&relay, &["connect", "--ops", &ops]).await;
+    let cost = &report["scenarios"][0]["relay"];
+    assert!(cost["resident_after_bytes"].as_f64() > Some(1e6), "{report}");
+    assert!(cost["cpu_us_per_connect"].as_f64() >= Some(0.0), "{report}");
+
+    let public = relay.http_url();
+    let words = ["connect", "--ops", &public];
+    let refused = process::run(bench(&relay, &words)).await;
+    assert!(refused.code != Some(0) && refused.stdout.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_one_line_and_touches_nothing() {
     let relay = Relay::start();
     let one_line = async |words: &[&str], part: &str| {
