@@ -95,7 +95,7 @@ remove_all() {
     rm -f "$program" "$unit" "$sysctl"
     rm -f "$share/bash-completion/completions/arc-relay" "$share/zsh/site-functions/_arc-relay" \
         "$share/fish/vendor_completions.d/arc-relay.fish" "$share"/man/man1/arc-relay*.1
-    rm -rf "$documents"
+    rm -rf "$documents" "$root/var/cache/arc-relay-upgrade"
     if whole_system; then
         systemctl daemon-reload
     fi

@@ -25,6 +25,7 @@ mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod duties;
+mod elections;
 mod facade;
 mod facts;
 mod heard;

@@ -53,6 +53,9 @@ pub enum Command {
     /// Write all that the registry holds to an encrypted file
     #[command(after_help = agent::EXIT_CODES)]
     Backup(agent::BackupArgs),
+    /// Measure a relay: connections, messages, latency, each checked for exact delivery
+    #[command(after_help = agent::BENCH_HELP)]
+    Bench(agent::BenchArgs),
     /// Found a new registry from a backup, every name and token intact
     Restore(RestoreArgs),
     /// Make the secret that the nodes of one cluster share, and print it

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             back_up_offline(cli.settings, cli.config.as_deref(), &data_dir, &file, force)
         }
         Some(Command::Backup(args)) => act(agent::run_backup(args)),
+        Some(Command::Bench(args)) => act_on_all_cores(agent::run_bench(args)),
         Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
         Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
         Some(Command::Doctor(args)) => doctor(cli.settings, cli.config.as_deref(), args),
@@ -159,7 +160,18 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
 
 /// Runs a command that needs no more than one thread.
 fn act<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    act_on(&mut tokio::runtime::Builder::new_current_thread(), command)
+}
+
+/// Runs a command that has work for every core.
+fn act_on_all_cores<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    act_on(&mut tokio::runtime::Builder::new_multi_thread(), command)
+}
+
+fn act_on<T>(
+    runtime: &mut tokio::runtime::Builder,
+    command: impl Future<Output = T>,
+) -> anyhow::Result<T> {
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     let done = runtime.block_on(command);
     // A write to a pipe that nobody reads may never end.

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite;
 
-use super::{text::escaped, url::InvalidUrl};
+use super::{bench::Flaw, text::escaped, url::InvalidUrl};
 
 /// The table of exit codes, as `--help` shows it.
 pub(super) const EXIT_CODES: &str = "\
@@ -98,6 +98,9 @@ pub(super) enum Failure {
     /// A relay that is asked how it is says that it is not up.
     #[error("the relay is not up: {0}")]
     Unwell(String),
+    /// A cluster that is asked about lacks something.
+    #[error("the cluster is not whole: {0}")]
+    NotWhole(String),
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(#[from] Box<tungstenite::Error>),
@@ -105,6 +108,9 @@ pub(super) enum Failure {
     #[error("the relay has been silent for {0:?}")]
     Silent(Duration),
 
+    /// A measurement has no result, or a bad one.
+    #[error(transparent)]
+    Bench(#[from] Flaw),
     /// HTTP status other than success (PROTOCOL sections 2 and 3).
     #[error("refused: {message} ({code}, HTTP {status})")]
     Refused { status: StatusCode, code: String, message: String, retry_after: Option<Duration> },
@@ -153,6 +159,7 @@ impl Failure {
             | Self::Unconfirmed(_)
             | Self::NotMeant
             | Self::Payload(_) => 2,
+            Self::Bench(flaw) => flaw.exit_code(),
             Self::Closed { code: 4001, .. } => 4,
             Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
             Self::Closed { code: 4009, .. } => 5,
@@ -166,6 +173,7 @@ impl Failure {
             | Self::Http(_)
             | Self::NotRelay(_)
             | Self::Unwell(_)
+            | Self::NotWhole(_)
             | Self::Died(_)
             | Self::Lost(_)
             | Self::Silent(_)

@@ -1,13 +1,16 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `backup`, `cluster …`, `doctor`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for their operator.
+//! `backup`, `bench`, `cluster …`, `doctor`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for
+//! their operator.
 //!
-//! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
-//! configuration of the relay (but for `doctor`, which judges it), and shows a token to nobody but the user who asked for it.
+//! Owns its options, its output and its exit codes. Starts no task (but for `bench`) and no logging, reads no
+//! configuration of the relay (but for `doctor`, which judges it), and shows a token to nobody but the user
+//! who asked for it.
 
 mod admin;
 mod agents;
 mod args;
 mod backup;
+mod bench;
 mod cluster;
 mod confirm;
 mod connect;
@@ -36,6 +39,7 @@ mod table;
 mod text;
 mod tls;
 mod url;
+mod whole;
 
 #[cfg(test)]
 mod end_to_end_tests;
@@ -48,6 +52,7 @@ pub(crate) use self::paint::Paint;
 pub use self::{
     agents::AgentsArgs,
     backup::BackupArgs,
+    bench::BenchArgs,
     cluster::ClusterCommand,
     confirm::Consent,
     doctor::{DoctorArgs, EXIT_CODES as DOCTOR_EXIT_CODES},
@@ -63,6 +68,9 @@ use crate::{clock::Clock, config::Sources};
 
 /// The table of exit codes, as `--help` shows it.
 pub const EXIT_CODES: &str = failure::EXIT_CODES;
+
+/// What the help of `bench` says after its options.
+pub const BENCH_HELP: &str = bench::HELP;
 
 /// What an agent can do from the command line.
 ///
@@ -115,6 +123,14 @@ pub async fn run_cluster(command: ClusterCommand) -> ExitCode {
 pub async fn run_backup(args: BackupArgs) -> ExitCode {
     let mut output = Output::of_process();
     let outcome = backup::run(&args, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay bench`, like [`run`], on a runtime of several threads.
+pub async fn run_bench(args: BenchArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let stop = listen::interrupted();
+    let outcome = bench::run(&args, &mut output, &Clock::system(), stop).await;
     output.conclude(outcome).await
 }
 

@@ -20,10 +20,17 @@ use super::{
 pub(super) struct Output {
     results: Box<dyn AsyncWrite + Send + Unpin>,
     notes: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Whether a line of notes can be written over.
+    live: bool,
+    /// Whether the last line is to be written over by the next.
+    passing: bool,
     /// What was drawn, if results go to a terminal.
     screen: Option<Screen>,
     paint: Paint,
 }
+
+/// Back to the beginning of the line, and away with what is in it (ECMA-48: EL).
+const OVERWRITE: &str = "\r\u{1b}[2K";
 
 impl Output {
     /// The process's own standard output and standard error.
@@ -35,6 +42,8 @@ impl Output {
         Self {
             results: Box::new(tokio::io::stdout()),
             notes: Box::new(tokio::io::stderr()),
+            live: io::stderr().is_terminal(),
+            passing: false,
             screen: (is_terminal && !is_dumb).then(Screen::default),
             paint,
         }
@@ -66,16 +75,39 @@ impl Output {
 
     /// One line of what the user asked for.
     pub(super) async fn result(&mut self, line: &str) -> Result<(), Failure> {
+        self.clear().await;
         write_line(&mut self.results, line).await.map_err(Failure::Output)
     }
 
     /// One line about how it goes. That nobody reads it is no reason to fail.
     pub(super) async fn note(&mut self, line: &str) {
+        self.clear().await;
         let _ = write_line(&mut self.notes, line).await;
+    }
+
+    /// How it goes just now: on a terminal the next line takes its place, elsewhere it is a note.
+    pub(super) async fn progress(&mut self, line: &str) {
+        if !self.live {
+            return self.note(line).await;
+        }
+        self.passing = true;
+        let _ = write(&mut self.notes, &[OVERWRITE, line]).await;
+    }
+
+    /// Whether lines of [`progress`](Self::progress) take each other's place.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    async fn clear(&mut self) {
+        if std::mem::take(&mut self.passing) {
+            let _ = write(&mut self.notes, &[OVERWRITE]).await;
+        }
     }
 
     /// Tells the user how the command ended, and the system by exit code.
     pub(super) async fn conclude(mut self, outcome: Result<(), Failure>) -> ExitCode {
+        self.clear().await;
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             // `… | head -1` has had all that it wanted.
@@ -96,11 +128,12 @@ fn size() -> Size {
 }
 
 async fn write_line(to: &mut (dyn AsyncWrite + Send + Unpin), line: &str) -> io::Result<()> {
-    // One write for line and end, so that lines of two processes on one terminal stay apart.
-    let mut bytes = Vec::with_capacity(line.len() + 1);
-    bytes.extend_from_slice(line.as_bytes());
-    bytes.push(b'\n');
-    to.write_all(&bytes).await?;
+    write(to, &[line, "\n"]).await
+}
+
+/// One write for all parts, so that lines of two processes on one terminal stay apart.
+async fn write(to: &mut (dyn AsyncWrite + Send + Unpin), parts: &[&str]) -> io::Result<()> {
+    to.write_all(parts.concat().as_bytes()).await?;
     to.flush().await
 }
 
@@ -153,6 +186,8 @@ pub(super) mod tests {
         let output = Output {
             results: Box::new(results.clone()),
             notes: Box::new(notes.clone()),
+            live: false,
+            passing: false,
             screen: None,
             paint: Paint::Plain,
         };
@@ -165,6 +200,21 @@ pub(super) mod tests {
         output.result("a").await.unwrap();
         output.note("b").await;
         assert_eq!((results.text().as_str(), notes.text().as_str()), ("a\n", "b\n"));
+    }
+
+    #[tokio::test]
+    async fn progress_gives_way_on_a_terminal_and_is_a_line_elsewhere() {
+        let (mut output, _, notes) = captured();
+        output.progress("1 of 2").await;
+        assert_eq!(notes.text(), "1 of 2\n");
+        let (output, _, notes) = captured();
+        let mut output = Output { live: true, ..output };
+        output.progress("1 of 2").await;
+        output.progress("2 of 2").await;
+        output.note("done").await;
+        output.note("bye").await;
+        let wipe = "\r\u{1b}[2K";
+        assert_eq!(notes.text(), format!("{wipe}1 of 2{wipe}2 of 2{wipe}done\nbye\n"));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 // The machine's clock is the one that a black box runs on.
 #![allow(clippy::disallowed_methods)]
 
+mod bench;
 mod clocks;
 mod doctor;
 mod drain;

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod abuse;
+mod bench;
 mod cli;
 mod clients;
 mod commands;
