@@ -135,15 +135,22 @@ async function aRestart(browser) {
   assert.deepEqual(wrong, []);
   server.close();
   await said(page, '#connection', 'connection lost');
-  await said(page, '#lost', /What you see is of \d\d:\d\d:\d\d\. Trying again/);
+  await said(page, '#lost', /^Connection lost\. What you see is of \d\d:\d\d:\d\d\. Trying again/);
+  const told = await page.locator('#lost').textContent();
+  // With the second try, the first has failed.
+  for (let tries = 0; tries < 2; tries += 1) await page.waitForRequest(/stream$/);
+  assert.equal(await page.locator('#lost').textContent(), told, 'trying again makes it no newer');
+  server.refuse(true);
   server.show({ ...healthy(), epoch: 2 });
   await server.openAgain();
+  await said(page, '#lost', /^The node shows nothing now: too many .* What you see is of/);
+  server.refuse(false);
   await said(page, '#connection', /^live$/);
   assert.equal(await page.locator('#lost').isVisible(), false);
   // What the former life told is kept, and the new one's comes after it.
   await page.waitForFunction((count) => document.querySelectorAll('#events li').length === 2 * count, before);
   // That it could not connect, the browser says too.
-  assert.ok(wrong.every((text) => /net::ERR_/.test(text)), wrong.join('\n'));
+  assert.ok(wrong.every((text) => /net::ERR_|status of 503/.test(text)), wrong.join('\n'));
   wrong.length = 0;
   await page.close();
   server.close();

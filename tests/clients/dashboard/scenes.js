@@ -144,17 +144,19 @@ async function serve(scene, steps = 360) {
   return {
     url: `http://127.0.0.1:${port}/`,
     show: (scene) => { shown.scene = scene; },
+    refuse: (refuses) => { shown.refuses = refuses; },
     close: () => { server.closeAllConnections(); server.close(); },
     openAgain: () => open(port),
   };
 }
 
 function follow(shown, response) {
+  if (shown.refuses) return response.writeHead(503).end();
   response.setHeader('content-type', 'text/event-stream');
   const send = () => response.write(`data: ${JSON.stringify({ ...shown.scene, now: Date.now() })}\n\n`);
   send();
   const ticking = setInterval(send, 500);
-  response.on('close', () => clearInterval(ticking));
+  return response.on('close', () => clearInterval(ticking));
 }
 
 module.exports = { ailing, alone, healthy, hundred, serve, twoDozen };
