@@ -40,7 +40,7 @@ pub use json::{field, fields};
 pub use log::Log;
 pub use metrics::Metrics;
 pub use relay::Relay;
-pub use skip::{measured, skip, skip_for_want_of};
+pub use skip::{left_out, measured, skip, skip_for_want_of};
 
 /// How long a test waits for what must happen; generous, for a busy machine with two cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,6 +13,11 @@ pub fn skip_for_want_of(tool: &str) {
     say(&format!("SKIPPED: there is no {tool} here"));
 }
 
+/// Says what a test does not try, and why.
+pub fn left_out(what: &str) {
+    say(&format!("LEFT OUT: {what}"));
+}
+
 /// Says what a test has measured.
 pub fn measured(what: &str) {
     say(&format!("MEASURED: {what}"));

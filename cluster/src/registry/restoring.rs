@@ -52,7 +52,7 @@ pub enum RestoreError {
     )]
     NotEmpty(PathBuf),
     /// The backup cannot be read.
-    #[error("the backup is refused: {0}")]
+    #[error("the backup is refused")]
     Backup(#[from] BackupError),
     /// What is in the backup is no registry.
     #[error("what is in the backup is refused: {0}")]

@@ -1,5 +1,5 @@
 //! `arc-relay health`: whether the relay that has this configuration is up, for health checks of
-//! containers, which know success and failure only.
+//! containers, which know success and failure only; or its whole cluster, for who takes nodes away.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     args::duration,
@@ -17,7 +17,9 @@ use super::{
     output::Output,
     text::escaped,
     url::Endpoint,
+    whole::whole,
 };
+use crate::report::ClusterReport;
 
 /// Options of `arc-relay health`.
 #[derive(clap::Args, Clone, Debug)]
@@ -25,6 +27,11 @@ pub struct HealthArgs {
     /// Ask whether it takes new agents: a relay that is full is up, and takes none
     #[arg(long)]
     ready: bool,
+
+    /// Ask whether its whole cluster is well, as it sees it: all nodes there and linked, the names kept by all
+    /// that should, so that any one node may be taken away
+    #[arg(long, conflicts_with = "ready")]
+    whole: bool,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
     #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
@@ -45,14 +52,24 @@ pub(super) async fn run(
     ops: SocketAddr,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let path = if args.ready { "/ready" } else { "/health" };
+    let path = match (args.ready, args.whole) {
+        (true, _) => "/ready",
+        (_, true) => "/cluster",
+        _ => "/health",
+    };
     let endpoint =
         Endpoint { tls: false, host: reached_at(ops.ip()).to_string(), port: ops.port() };
     let connector = Connector::new(&endpoint, None)?;
     let call = Call { path, ..Call::default() };
     let (status, body) = http::answer(&connector, args.timeout, call).await?;
-    let answer: Answer =
-        serde_json::from_slice(&body).map_err(|error| Failure::NotRelay(error.to_string()))?;
+    if args.whole {
+        let report: ClusterReport = read(&body)?;
+        return match whole(&report) {
+            Ok(told) => output.result(&told).await,
+            Err(lacks) => Err(Failure::NotWhole(lacks.join("; "))),
+        };
+    }
+    let answer: Answer = read(&body)?;
     let waiting = answer.waiting.map_or_else(String::new, |reason| format!(": {reason}"));
     let told = escaped(&format!("{}{waiting}", answer.status));
     match status {
@@ -61,8 +78,12 @@ pub(super) async fn run(
     }
 }
 
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| Failure::NotRelay(error.to_string()))
+}
+
 /// Where what is bound to this address is reached from the same machine.
-fn reached_at(bound: IpAddr) -> IpAddr {
+pub(super) fn reached_at(bound: IpAddr) -> IpAddr {
     if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
 }
 
@@ -79,7 +100,7 @@ mod tests {
     /// What the command says of a relay that answers so: (result, how it failed).
     async fn asked(head: &'static str, body: &'static str) -> (String, Option<Failure>) {
         let relay = TestRelay::start(vec![Turn::Http(head, body)]).await;
-        let args = HealthArgs { ready: false, timeout: Duration::from_secs(10) };
+        let args = HealthArgs { ready: false, whole: false, timeout: Duration::from_secs(10) };
         let ops = relay.address().parse().expect("a test's relay has an address");
         let (mut output, results, _) = captured();
         let outcome = run(&args, ops, &mut output).await;

@@ -65,7 +65,7 @@ pub(super) async fn file(Path(name): Path<String>) -> Result<Response, ApiError>
 /// The page, with what is seen where no scripts run, or not yet: the cluster as `arc-relay status` tells
 /// it, and the latest events.
 fn text(relay: &Relay) -> String {
-    let status = agent::status::told(&report::cluster(relay));
+    let status = agent::status::told(&report::cluster(relay), agent::Paint::Plain);
     let events = relay.watch.events(None, EVENTS_AS_TEXT).events;
     let events: String = events.iter().rev().map(line).collect();
     PAGE.replace("{relay}", &escape(&relay.config.relay_name))

@@ -56,6 +56,8 @@ use super::{admin, dashboard, landing, ops, public, register, upgrade, watching}
         admin::registry::keys,
         admin::registry::rotate_key,
         admin::backup::backup,
+        admin::nodes::drain,
+        admin::nodes::drain_another,
     ),
 )]
 struct Api;

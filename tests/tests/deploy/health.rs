@@ -43,3 +43,29 @@ async fn a_node_that_waits_is_not_and_says_for_whom() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_cluster_is_whole_until_a_node_is_missed() {
+    let mut cluster = Cluster::start(3).await;
+    tests::eventually("the three are whole", async || {
+        health(&cluster.nodes[0], &["--whole"]).await.stdout == "whole: 3 nodes, 3 keep the names\n"
+    })
+    .await;
+    cluster.nodes[2].kill9();
+    tests::eventually("one is missed", async || {
+        let told = health(&cluster.nodes[0], &["--whole"]).await.stderr;
+        told.starts_with("error: the cluster is not whole: node-2 is dead")
+    })
+    .await;
+    let told = health(&cluster.nodes[1], &["--whole"]).await.expect_code(1).stderr;
+    assert!(told.starts_with("error: the cluster is not whole: "), "{told}");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_alone_is_whole() {
+    let relay = Relay::start();
+    assert_eq!(
+        health(&relay, &["--whole"]).await.expect_code(0).stdout,
+        "whole: 1 node, 1 keeps the names\n"
+    );
+}

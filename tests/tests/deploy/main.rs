@@ -19,3 +19,7 @@ mod kubernetes;
 mod scripts;
 mod supervisor;
 mod systemd;
+mod talk;
+mod upgrade;
+mod upgrade_compose;
+mod upgrade_systemd;
