@@ -7,7 +7,7 @@ listeners=()
 nodes=()
 beside=none
 data=arc-data
-trap 'echo "FAILED at $at: $BASH_COMMAND"; tail -n 5 ./*.log 2>/dev/null || true' ERR
+trap 'echo "FAILED at $at: $BASH_COMMAND"; tail -n 25 ./*.log 2>/dev/null || true' ERR
 
 # Tries a command ten times a second for half a minute.
 until_works() {
