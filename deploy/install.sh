@@ -58,7 +58,8 @@ unit=$root/etc/systemd/system/arc-relay.service
 sysctl=$root/etc/sysctl.d/90-arc-relay.conf
 settings=$root/etc/arc-relay
 data=$root/var/lib/arc-relay
-documents=$root/usr/local/share/doc/arc-relay
+share=$root/usr/local/share
+documents=$share/doc/arc-relay
 
 # With --root nothing but files is touched.
 whole_system() {
@@ -92,6 +93,8 @@ remove_all() {
         systemctl disable --quiet --now arc-relay
     fi
     rm -f "$program" "$unit" "$sysctl"
+    rm -f "$share/bash-completion/completions/arc-relay" "$share/zsh/site-functions/_arc-relay" \
+        "$share/fish/vendor_completions.d/arc-relay.fish" "$share"/man/man1/arc-relay*.1
     rm -rf "$documents" "$root/var/cache/arc-relay-upgrade"
     if whole_system; then
         systemctl daemon-reload
@@ -140,6 +143,23 @@ put() {
         changed=yes
         say "installed $target"
     fi
+}
+
+# What the binary knows of its commands: for man, and for shells.
+put_manual() {
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    for shell in bash zsh fish; do
+        "$binary" completions "$shell" >"$scratch/$shell"
+    done
+    put 644 "$scratch/bash" "$share/bash-completion/completions/arc-relay"
+    put 644 "$scratch/zsh" "$share/zsh/site-functions/_arc-relay"
+    put 644 "$scratch/fish" "$share/fish/vendor_completions.d/arc-relay.fish"
+    "$binary" man "$scratch/man1" >"$scratch/said"
+    mkdir -p "$share/man/man1"
+    # Those of commands that are no more go.
+    rm -f "$share"/man/man1/arc-relay*.1
+    install -m 644 "$scratch"/man1/*.1 "$share/man/man1"
 }
 
 make_user() {
@@ -248,6 +268,7 @@ make_user
 make_folders
 make_room_for_packets
 put 644 "$here/README.md" "$documents/README.md"
+put_manual
 changed=no # so far nothing that the relay runs by
 put 755 "$binary" "$program"
 put 644 "$here/arc-relay.service" "$unit"

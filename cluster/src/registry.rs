@@ -25,6 +25,7 @@ mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod duties;
+mod elections;
 mod facade;
 mod facts;
 mod heard;
@@ -52,6 +53,7 @@ mod shared;
 mod simulated;
 mod standing;
 mod status;
+mod storage;
 mod store;
 #[cfg(test)]
 mod store_tests;
@@ -78,6 +80,7 @@ pub use sealing::AtRest;
 pub use shared::{Place, Settings, SharedRegistry};
 pub use simulated::{SimulatedDisk, gives_vote};
 pub use status::{RegistryStatus, Role, VoterStatus, Waiting};
+pub use storage::{StorageReport, WRITE_BUCKETS, WriteCounts};
 pub use store::OpenError;
 
 use async_trait::async_trait;
@@ -184,4 +187,9 @@ pub trait Registry: Send + Sync + 'static {
 
     /// How the registry is, for operators.
     fn status(&self) -> RegistryStatus;
+
+    /// What its file costs; none if it keeps none.
+    fn storage(&self) -> Option<StorageReport> {
+        None
+    }
 }

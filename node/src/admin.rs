@@ -215,6 +215,27 @@ pub struct Rotated {
     pub retires: Key,
 }
 
+/// Which node is to leave, whatever speaks against it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DrainQuery {
+    /// True: also if no other node takes agents, or the voters lose their majority.
+    #[serde(default)]
+    pub anyway: bool,
+}
+
+/// A node drains, and stops then.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Draining {
+    /// Its id.
+    pub node: String,
+    /// What its operator calls it.
+    pub name: String,
+    /// Agents that are connected to it still.
+    pub agents: u64,
+}
+
 /// The body of every error (PROTOCOL section 1).
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct ErrorBody {
@@ -288,14 +309,15 @@ impl From<registry::Imported> for Imported {
     }
 }
 
+impl From<registry::VoterStatus> for Voter {
+    fn from(voter: registry::VoterStatus) -> Self {
+        let registry::VoterStatus { node, seed, votes, lag } = voter;
+        Self { node: node.to_string(), seed, votes, lag }
+    }
+}
+
 impl From<registry::RegistryStatus> for RegistryReport {
     fn from(status: registry::RegistryStatus) -> Self {
-        let voter = |voter: registry::VoterStatus| Voter {
-            node: voter.node.to_string(),
-            seed: voter.seed,
-            votes: voter.votes,
-            lag: voter.lag,
-        };
         Self {
             id: status.id.map(|id| id.to_string()),
             role: role(status.role).to_owned(),
@@ -304,7 +326,7 @@ impl From<registry::RegistryStatus> for RegistryReport {
             leader: status.leader.map(|node| node.to_string()),
             term: status.term,
             applied: status.applied,
-            voters: status.voters.into_iter().map(voter).collect(),
+            voters: status.voters.into_iter().map(Into::into).collect(),
             failure: status.failure,
         }
     }

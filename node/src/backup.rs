@@ -11,7 +11,7 @@ use std::{
 
 use cluster::registry::{self, OfflineBackup, OfflineError, RestoreError, Restored};
 
-use crate::{clock::Clock, config::MeshConfig, relay::VERSION};
+use crate::{agent::progress::Progress, clock::Clock, config::MeshConfig, relay::VERSION};
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +71,14 @@ pub async fn back_up_offline(
     let failed = |source| BackupFileError::Write { file: file.to_owned(), source };
     let mut whole = WholeFile::create(file).map_err(failed)?;
     let (previous, now) = (mesh.previous_secret.as_ref(), clock.wall());
-    let write = |bytes: &[u8]| whole.write(bytes);
+    let progress = Progress::open("backup");
+    let write = |bytes: &[u8]| {
+        progress.add(bytes.len());
+        whole.write(bytes)
+    };
     let made = registry::back_up_offline(data_dir, secret, previous, VERSION, now, write);
     let OfflineBackup { header, undecided } = made.await?;
+    drop(progress);
     whole.finish().map_err(failed)?;
     let mut told = format!("wrote {}, a backup of registry {}", file.display(), header.registry);
     if undecided > 0 {
@@ -96,8 +101,11 @@ pub async fn restore(
     let secret = mesh.secret.as_ref().ok_or(BackupFileError::NoSecret)?;
     let backup = File::open(file)
         .map_err(|source| BackupFileError::Read { file: file.to_owned(), source })?;
-    let (backup, previous) = (BufReader::new(backup), mesh.previous_secret.as_ref());
+    let bytes = backup.metadata().map(|file| file.len()).unwrap_or_default();
+    let progress = Progress::bytes("restore", bytes);
+    let (backup, previous) = (BufReader::new(progress.of(backup)), mesh.previous_secret.as_ref());
     let restored = registry::restore(backup, secret, previous, data_dir, clock.wall()).await?;
+    drop(progress);
     let Restored { backup, registry, agents } = restored;
     let created = humantime::format_rfc3339_seconds(backup.created.into());
     Ok(format!(

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     agent,
@@ -44,14 +45,17 @@ pub enum Command {
     #[command(subcommand)]
     Agent(agent::Command),
     /// Look after the agents of a relay: list, ban, import; revoke and reissue their tokens
-    #[command(subcommand)]
-    Agents(agent::AgentsCommand),
+    #[command(args_conflicts_with_subcommands = true, after_help = agent::EXIT_CODES)]
+    Agents(agent::AgentsArgs),
     /// Look after the registry of a cluster: who keeps it, which keys sign
     #[command(subcommand)]
     Cluster(agent::ClusterCommand),
     /// Write all that the registry holds to an encrypted file
     #[command(after_help = agent::EXIT_CODES)]
     Backup(agent::BackupArgs),
+    /// Measure a relay: connections, messages, latency, each checked for exact delivery
+    #[command(after_help = agent::BENCH_HELP)]
+    Bench(agent::BenchArgs),
     /// Found a new registry from a backup, every name and token intact
     Restore(RestoreArgs),
     /// Make the secret that the nodes of one cluster share, and print it
@@ -61,9 +65,32 @@ pub enum Command {
     /// Show the nodes of a cluster, as one of them sees them
     #[command(after_help = agent::EXIT_CODES)]
     Status(agent::StatusArgs),
+    /// List the nodes of a cluster, with all that they can be named by
+    #[command(after_help = agent::EXIT_CODES)]
+    Nodes(agent::NodesArgs),
+    /// Show what happened, and with --follow what happens
+    #[command(after_help = agent::EXIT_CODES)]
+    Events(agent::EventsArgs),
+    /// Send a node's agents elsewhere, and stop it; wait until it has left
+    #[command(after_help = agent::EXIT_CODES)]
+    Drain(agent::DrainArgs),
+    /// Check whether this machine can run the node that is configured here, and say what to do
+    #[command(after_help = agent::DOCTOR_EXIT_CODES)]
+    Doctor(agent::DoctorArgs),
     /// Look after the certificates that agents are shown
     #[command(subcommand)]
     Tls(agent::TlsCommand),
+    /// Print what completes these commands in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command into a folder
+    Man {
+        /// The folder, such as /usr/local/share/man/man1
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Options of `arc-relay restore`.

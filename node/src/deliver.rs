@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use cluster::{
-    AgentId, SessionId,
-    mesh::{Batch, Deliver, Lost},
+    AgentId, NodeId, SessionId,
+    mesh::{Batch, Deliver, Lost, Pushed},
     wire::{Body, Names, Spent},
 };
 
@@ -99,6 +99,20 @@ impl Deliver for Sink {
         };
         counter.increment(messages);
     }
+
+    fn passed(&self, to: NodeId, body: &Body<'_>, pushed: Pushed) {
+        let Some(relay) = self.0.upgrade() else { return };
+        if let Some(traced) = relay.traces.traced(body.as_slice()) {
+            relay.traces.sent(traced, to, pushed, relay.clock.elapsed());
+        }
+    }
+
+    fn missed(&self, why: Lost, body: &Body<'_>) {
+        let Some(relay) = self.0.upgrade() else { return };
+        if let Some(traced) = relay.traces.traced(body.as_slice()) {
+            relay.traces.lost(traced, why, relay.clock.elapsed());
+        }
+    }
 }
 
 /// Messages that came together from another node.
@@ -112,22 +126,38 @@ impl Arriving {
         let deliveries = Deliveries::new(relay.clock.elapsed(), Vec::new());
         Self { relay, deliveries }
     }
+
+    /// Delivers, and leaves a trace of it if the message is one of those.
+    fn traced(&mut self, body: &Body<'_>, agent: &str, deliver: impl FnOnce(&mut Self)) {
+        let Some(traced) = self.relay.traces.traced(body.as_slice()) else { return deliver(self) };
+        let (start, before) = (self.relay.clock.elapsed(), self.deliveries.counts);
+        deliver(self);
+        let outcome = self.deliveries.counts.since(&before).outcome();
+        let times = [start, self.relay.clock.elapsed()];
+        self.relay.traces.delivered(traced, agent, times, outcome);
+    }
 }
 
 impl Batch for Arriving {
     fn direct(&mut self, agent: &str, body: &Body<'_>, followed: bool) -> bool {
         let Some(session) = self.relay.sessions.get(agent) else { return false };
-        let delivered = self.deliveries.deliver(&session, &frame(body));
-        let counts = &mut self.deliveries.counts;
-        let counter = if followed { &mut counts.followed } else { &mut counts.delivered_direct };
-        *counter += u64::from(delivered);
+        self.traced(body, agent, |arriving| {
+            let delivered = arriving.deliveries.deliver(&session, &frame(body));
+            let counts = &mut arriving.deliveries.counts;
+            let counter =
+                if followed { &mut counts.followed } else { &mut counts.delivered_direct };
+            *counter += u64::from(delivered);
+        });
         true
     }
 
     fn broadcast(&mut self, from: &str, except: Names<'_>, body: &Body<'_>) {
         let except: HashSet<&str> = except.iter().collect();
         let is_left_out = |agent: &str| agent == from || except.contains(agent);
-        self.deliveries.broadcast(&self.relay.sessions.all(), &frame(body), is_left_out);
+        self.traced(body, "", |arriving| {
+            let sessions = arriving.relay.sessions.all();
+            arriving.deliveries.broadcast(&sessions, &frame(body), is_left_out);
+        });
     }
 }
 
@@ -164,8 +194,6 @@ fn frame<'a>(body: &'a Body<'_>) -> Frame<'a> {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use std::time::Duration;
-
-    use cluster::NodeId;
 
     use super::*;
     use crate::{

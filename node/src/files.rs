@@ -46,15 +46,25 @@ pub fn shortage(max_connections: usize, file_limit: u64) -> Option<FileShortage>
     (max_connections > fits).then_some(FileShortage { asked: max_connections, fits, file_limit })
 }
 
+impl FileShortage {
+    /// What to do to have all connections.
+    pub fn remedy(&self) -> String {
+        let needed = u64::try_from(self.asked).unwrap_or(u64::MAX).saturating_add(RESERVED_FILES);
+        format!(
+            "to have all, allow {needed} files (systemd: LimitNOFILE={needed}, shell: ulimit -n {needed}, \
+             docker: --ulimit nofile={needed})"
+        )
+    }
+}
+
 impl fmt::Display for FileShortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, fits, file_limit } = self;
-        let needed = u64::try_from(*asked).unwrap_or(u64::MAX).saturating_add(RESERVED_FILES);
         write!(
             f,
             "MAX_CONNECTIONS is {asked}, but the limit on open files is {file_limit}: taking at \
-             most {fits} connections; to have all, allow {needed} files (systemd: \
-             LimitNOFILE={needed}, shell: ulimit -n {needed}, docker: --ulimit nofile={needed})"
+             most {fits} connections; {}",
+            self.remedy()
         )
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     saving,
     serve::Server,
     subscriptions::Subscriptions,
-    upkeep, watch,
+    traces, upkeep, watch,
 };
 
 /// What a node is made of.
@@ -174,6 +174,8 @@ impl Node {
         let revocations = relay.registry.revocations();
         let watching = upkeep::watch_revocations(Arc::clone(&relay), revocations, stop.clone());
         essential.spawn("watching revocations", watching);
+        let tracing = traces::export(Arc::clone(&relay), end.clone());
+        essential.spawn("handing traces on", tracing);
         if let Some(store) = store {
             let saving = saving::save_changes(Arc::clone(&relay), store, stop.clone());
             essential.spawn("saving subscriptions", saving);
@@ -191,6 +193,7 @@ impl Node {
     pub async fn run(mut self, stop: Stop) -> Result<(), LifeError> {
         let ended = tokio::select! {
             () = stop.drain.cancelled() => Ok(()),
+            () = self.relay.asked_to_leave() => Ok(()),
             error = self.essential.first_end() => Err(error),
             () = displaced(&self.relay) => Err(LifeError::Displaced),
             never = serve_when_joined(&self.relay) => match never {},

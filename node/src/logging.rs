@@ -1,17 +1,32 @@
-//! Logging: one line an event on stdout, as text for people or JSON for machines.
+//! Logging: one line an event, as text for people or JSON for machines.
 //!
-//! Owns the process-wide subscriber. Logs go to stdout in both formats, so that whoever runs the
-//! process decides where they are kept; stderr is left to what keeps it from starting. A token never
-//! reaches a line: of a request's target only the matched route is logged, and secrets have a `Debug`
-//! that hides them.
+//! Owns the process-wide subscriber. Lines go to stdout, so that whoever runs the process decides where
+//! they are kept, or to a [file](FileConfig) where that is chosen; stderr is left to what keeps it from
+//! starting. A token never reaches a line: of a request's target only the matched route is logged, and
+//! secrets have a `Debug` that hides them.
 
-use std::io::{self, IsTerminal};
+mod file;
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use tracing::Dispatch;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
-use crate::config::{LogConfig, LogFormat};
+pub use file::FileConfig;
+
+use self::file::LogFile;
+use crate::{
+    clock::Clock,
+    config::{LogConfig, LogFormat},
+};
 
 /// The words that `LOG_LEVEL` takes, and the directive each one stands for.
 const LEVELS: [(&str, &str); 7] = [
@@ -36,9 +51,25 @@ pub const AUDIT: &str = "audit";
 /// for operators; who wants it names it, as in `info,openraft=info`.
 const SILENT: &str = "openraft=off";
 
-/// Lines that may wait for a stdout which nobody reads; further ones are dropped, so that the relay
+/// Lines that may wait for a stdout which nobody reads, or a disk that hangs; further ones are dropped, so that the relay
 /// goes on. Some 2 MB.
 const LINES_MAX: usize = 8_192;
+
+/// Counts the lines that found too many waiting: there is one log in a process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped since the start, because nobody took those before them.
+pub fn lines_dropped() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
+/// Counts the lines that could not be written to the file.
+static UNWRITTEN: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+
+/// Lines since the start that could not be written to the file, and files that could not be rotated.
+pub fn write_failures() -> u64 {
+    UNWRITTEN.get().map_or(0, |counter| counter.load(Relaxed))
+}
 
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,20 +77,34 @@ pub enum Error {
     /// The level is none, though the configuration was checked.
     #[error("{0:?} is not a log level or filter")]
     Filter(String),
+    /// The file cannot be made or written.
+    #[error("cannot write the log to {} (set by LOG_FILE): its folder must be there, and writable", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something in this process logs already.
     #[error("logging is already set up")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sends everything logged from now on to stdout, shaped as `config` says, until the writer is
+/// Sends everything logged from now on to where `config` says, shaped as it says, until the writer is
 /// dropped; once per process.
 pub fn init(config: &LogConfig) -> Result<Writer, Error> {
-    let colours = io::stdout().is_terminal();
-    let (stdout, writer) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_MAX)
-        .thread_name("log")
-        .finish(io::stdout());
-    let initialised = dispatch(config, stdout, colours)?.try_init();
+    let threads = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).thread_name("log");
+    let (colours, (lines, writer)) = match &config.file.path {
+        None => (io::stdout().is_terminal(), threads.finish(io::stdout())),
+        Some(path) => {
+            let opened = LogFile::open(path, &config.file, Clock::system());
+            let file = opened.map_err(|source| Error::File { path: path.clone(), source })?;
+            let _ = UNWRITTEN.set(file.failures());
+            (false, threads.finish(file))
+        }
+    };
+    let _ = DROPPED.set(lines.error_counter());
+    let initialised = dispatch(config, lines, colours)?.try_init();
     initialised.map(|()| Writer(writer)).map_err(|error| Error::Twice(error.into()))
 }
 
@@ -133,7 +178,7 @@ mod tests {
     #[allow(clippy::disallowed_types)] // the only mutex that the library writes through
     fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> String {
         let mut file = tempfile::tempfile().unwrap();
-        let config = LogConfig { level: level.into(), format };
+        let config = LogConfig { level: level.into(), format, file: FileConfig::default() };
         let writer: File = file.try_clone().unwrap();
         tracing::dispatcher::with_default(
             &dispatch(&config, std::sync::Mutex::new(writer), false).unwrap(),

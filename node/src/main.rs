@@ -14,14 +14,14 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use node::{
-    agent::{self, BackupArgs, HealthArgs},
+    agent::{self, BackupArgs, DoctorArgs, HealthArgs},
     backup::{self, BackupFileError},
     cli::{Cli, Command, RestoreArgs, SettingFlags},
     clock::Clock,
     config::{self, Loaded, Problems, Sources},
     files,
     life::LifeError,
-    logging,
+    logging, manual,
     run::RunError,
 };
 use tls::mesh::Secret;
@@ -38,17 +38,26 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Agent(command)) => act(agent::run(command)),
-        Some(Command::Agents(command)) => act(agent::run_agents(command)),
+        Some(Command::Agents(args)) => act(agent::run_agents(args)),
         Some(Command::Cluster(command)) => act(agent::run_cluster(command)),
         Some(Command::Backup(BackupArgs { offline: Some(data_dir), file, force, .. })) => {
             back_up_offline(cli.settings, cli.config.as_deref(), &data_dir, &file, force)
         }
         Some(Command::Backup(args)) => act(agent::run_backup(args)),
+        Some(Command::Bench(args)) => act_on_all_cores(agent::run_bench(args)),
         Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
         Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
+        Some(Command::Doctor(args)) => doctor(cli.settings, cli.config.as_deref(), args),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
         Some(Command::Status(args)) => act(agent::run_status(args)),
+        Some(Command::Nodes(args)) => act(agent::run_nodes(args)),
+        Some(Command::Events(args)) => act(agent::run_events(args)),
+        Some(Command::Drain(args)) => act(agent::run_drain(args)),
         Some(Command::Tls(command)) => act(agent::run_tls(command)),
+        Some(Command::Completions { shell }) => {
+            print_bytes(&manual::completions(shell)).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Command::Man { folder }) => man(folder.as_deref()).map(|()| ExitCode::SUCCESS),
         None => start(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -119,6 +128,15 @@ fn health(
     act(agent::run_health(args, (config.stats_host, config.stats_port).into()))
 }
 
+fn doctor(
+    settings: SettingFlags,
+    config: Option<&Path>,
+    args: DoctorArgs,
+) -> anyhow::Result<ExitCode> {
+    let sources = sources(settings, config)?;
+    act(agent::run_doctor(args, &sources))
+}
+
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
     let _log = logging::init(&config.log)?;
     for notice in notices {
@@ -142,7 +160,18 @@ fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {
 
 /// Runs a command that needs no more than one thread.
 fn act<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    act_on(&mut tokio::runtime::Builder::new_current_thread(), command)
+}
+
+/// Runs a command that has work for every core.
+fn act_on_all_cores<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    act_on(&mut tokio::runtime::Builder::new_multi_thread(), command)
+}
+
+fn act_on<T>(
+    runtime: &mut tokio::runtime::Builder,
+    command: impl Future<Output = T>,
+) -> anyhow::Result<T> {
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     let done = runtime.block_on(command);
     // A write to a pipe that nobody reads may never end.
@@ -155,6 +184,23 @@ fn new_secret() -> anyhow::Result<()> {
     print(&format!("{}\n", *secret))
 }
 
+fn man(folder: Option<&Path>) -> anyhow::Result<()> {
+    let Some(folder) = folder else {
+        return print_bytes(&manual::page().context("cannot make the manual page")?);
+    };
+    let pages = manual::pages(folder)
+        .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+    print(&format!("wrote {pages} pages into {}\n", folder.display()))
+}
+
 fn print(text: &str) -> anyhow::Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(text: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(text) {
+        // `… | head -1` has had all that it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }

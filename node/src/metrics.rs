@@ -32,16 +32,21 @@ macro_rules! labelled {
 }
 
 mod mesh;
+mod page;
 mod registry;
+mod scrape;
 mod tally;
 mod tls;
+mod traces;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 pub use mesh::MeshMetrics;
 pub use registry::RegistryMetrics;
+pub use scrape::scrape;
 pub use tls::TlsMetrics;
+pub use traces::{SpansDropped, TraceMetrics};
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[
@@ -97,6 +102,8 @@ pub struct Metrics {
     pub mesh: MeshMetrics,
     /// How the registry is.
     pub registry: RegistryMetrics,
+    /// Traces of messages.
+    pub traces: TraceMetrics,
     panicked: tally::Shared,
     handle: PrometheusHandle,
 }
@@ -267,6 +274,7 @@ impl Metrics {
             relay_seconds: histogram!("arc_relay_seconds"),
             tls: TlsMetrics::registered(),
             registry: RegistryMetrics::registered(),
+            traces: TraceMetrics::registered(),
             handle,
         }
     }
@@ -276,7 +284,7 @@ impl Metrics {
         self.panicked.read()
     }
 
-    /// All metrics in Prometheus' text format.
+    /// All that the recorder has, in Prometheus' text format; [`scrape`] has the rest, too.
     pub fn render(&self) -> String {
         self.handle.render()
     }

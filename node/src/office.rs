@@ -19,10 +19,12 @@ use parking_lot::Mutex;
 use tokio::time::interval;
 
 use crate::{
+    logging::AUDIT,
     peers::{NodeStatus, Peers},
     relay::Relay,
+    standing::{self, Standing},
     tls_report::{self, NodeSays},
-    watch::{self, NodeSees},
+    watch::{self, Happening, Kind, Level, NodeSees},
 };
 
 /// To whom a message is: its first byte.
@@ -36,12 +38,16 @@ mod tag {
     pub(super) const TLS: u8 = 4;
     /// What a node [sees](crate::watch::NodeSees): asked with nothing, answered in JSON.
     pub(super) const SIGHT: u8 = 5;
+    /// How a node [stands with agents](crate::standing::Standing): asked with nothing, answered in JSON.
+    pub(super) const STANDING: u8 = 6;
+    /// The wish that the node leave: asked with nothing, answered as [`STANDING`].
+    pub(super) const LEAVE: u8 = 7;
 }
 
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// How long a node may take to say how it stands with agents' TLS, or what it sees.
+/// How long a node may take to say how it stands, or what it sees.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often changes of subscriptions are told.
@@ -140,6 +146,28 @@ impl Office {
         sees.unwrap_or_default()
     }
 
+    fn asked_of_standing(&self) -> Vec<u8> {
+        let relay = self.relay.upgrade();
+        let stands = relay.and_then(|relay| serde_json::to_vec(&standing::own(&relay)).ok());
+        stands.unwrap_or_default()
+    }
+
+    /// An administrator of another node wants this one to leave: that one has asked for the token.
+    fn asked_to_leave(&self, from: Incarnation) -> Vec<u8> {
+        let Some(relay) = self.relay.upgrade() else { return Vec::new() };
+        let name = relay.peers().and_then(|peers| {
+            let mut nodes = peers.nodes().into_iter();
+            nodes.find(|node| node.member.node() == from.node).map(|node| node.member.name)
+        });
+        let by = name.unwrap_or_else(|| from.node.to_string());
+        tracing::info!(target: AUDIT, action = "drain", by_node = by, outcome = "done", "changed");
+        let (node, text) = (relay.config.node_name.clone(), format!("drain, asked by {by}: done"));
+        let happening = Happening { level: Level::Info, kind: Kind::Admin, node, text };
+        relay.watch.note(relay.clock.wall(), happening);
+        relay.ask_to_leave();
+        self.asked_of_standing()
+    }
+
     /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
     async fn informed(&self) {
         if let Some(registry) = &self.registry {
@@ -200,6 +228,8 @@ impl Application for Office {
             }
             (_, Some((&tag::TLS, _))) => self.asked_of_tls(),
             (_, Some((&tag::SIGHT, _))) => self.asked_of_sight(),
+            (_, Some((&tag::STANDING, _))) => self.asked_of_standing(),
+            (_, Some((&tag::LEAVE, _))) => self.asked_to_leave(from),
             _ => Vec::new(),
         }
     }
@@ -269,6 +299,16 @@ impl Peers for Cluster {
     async fn sight_of(&self, node: NodeId) -> Option<NodeSees> {
         let sees = self.peering.ask(node, tagged(tag::SIGHT, &[]), PATIENCE).await?;
         serde_json::from_slice(&sees).ok()
+    }
+
+    async fn standing_of(&self, node: NodeId) -> Option<Standing> {
+        let stands = self.peering.ask(node, tagged(tag::STANDING, &[]), PATIENCE).await?;
+        serde_json::from_slice(&stands).ok()
+    }
+
+    async fn ask_to_leave(&self, node: NodeId) -> Option<Standing> {
+        let stands = self.peering.ask(node, tagged(tag::LEAVE, &[]), PATIENCE).await?;
+        serde_json::from_slice(&stands).ok()
     }
 
     fn carry(&self, load: Load) {

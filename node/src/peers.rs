@@ -14,7 +14,7 @@ use cluster::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{relay::Relay, tls_report::NodeSays, watch::NodeSees};
+use crate::{relay::Relay, standing::Standing, tls_report::NodeSays, watch::NodeSees};
 
 /// Joins the node to others, once there is something that messages can be delivered to, until the token
 /// is cancelled.
@@ -56,6 +56,17 @@ pub trait Peers: Send + Sync + 'static {
 
     /// What a node sees of its links. Asks it, and waits for two seconds at the most.
     async fn sight_of(&self, _: NodeId) -> Option<NodeSees> {
+        None
+    }
+
+    /// How a node stands with agents. Asks it, and waits for two seconds at the most.
+    async fn standing_of(&self, _: NodeId) -> Option<Standing> {
+        None
+    }
+
+    /// Lets another node drain, and then stop; how it stands at that moment. None if it did not answer in
+    /// two seconds: it may do so all the same.
+    async fn ask_to_leave(&self, _: NodeId) -> Option<Standing> {
         None
     }
 

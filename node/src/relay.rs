@@ -21,6 +21,7 @@ use cluster::{
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     certificates::Certificates,
@@ -34,6 +35,7 @@ use crate::{
     sessions::{Entry, Sessions},
     subscriptions::Subscriptions,
     tasks::Tasks,
+    traces::Traces,
     traffic::Traffic,
     watch::Watch,
     ws::CloseCode,
@@ -60,6 +62,8 @@ pub struct Relay {
     pub metrics: Metrics,
     /// Messages per minute.
     pub traffic: Traffic,
+    /// Which messages are traced.
+    pub traces: Traces,
     /// What it remembers for operators.
     pub watch: Watch,
     /// What one address may do.
@@ -85,6 +89,8 @@ pub struct Relay {
     /// The latest time that a session which ended gave a message.
     last_stamped: AtomicU64,
     phase: AtomicU8,
+    /// Cancelled when somebody wants the node to leave.
+    leave: CancellationToken,
 }
 
 /// The cluster that the node belongs to.
@@ -123,8 +129,11 @@ impl Relay {
         registry: Arc<dyn Registry>,
         metrics: Metrics,
     ) -> Self {
+        let process = ProcessTag::from_random(rand::random());
+        let traces = Traces::new(&config.traces, node, process.ending(), metrics.traces.clone());
         Self {
             node,
+            traces,
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
@@ -138,11 +147,12 @@ impl Relay {
             limiters: Mutex::default(),
             cluster: OnceLock::new(),
             certificates: OnceLock::new(),
-            process: ProcessTag::from_random(rand::random()),
+            process,
             sessions_so_far: AtomicU64::new(0),
             last_session: AtomicU64::new(0),
             last_stamped: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Joining as u8),
+            leave: CancellationToken::new(),
             config,
             clock,
             registry,
@@ -200,6 +210,16 @@ impl Relay {
     /// The relay's life goes on.
     pub fn enter_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// Lets the node drain, and then stop. Whoever started the process may start it again.
+    pub fn ask_to_leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Returns when somebody wants the node to leave.
+    pub async fn asked_to_leave(&self) {
+        self.leave.cancelled().await;
     }
 
     /// The id of one more session, higher than all before it, whatever the clock does.

@@ -259,7 +259,7 @@ mod tests {
     use async_trait::async_trait;
     use cluster::{
         Generation, Incarnation,
-        link::{Introduction, LinkCounters},
+        link::{Introduction, LinkCounters, Packets},
         membership::{Member, MemberCounters},
         mesh::Deliver,
     };
@@ -293,7 +293,17 @@ mod tests {
             };
             let (rtt, silent_for) = (Duration::from_micros(1_500), Duration::from_millis(40));
             let (sent_bytes, received_bytes) = (70, 80);
-            vec![LinkStatus { peer, rtt, queue_bytes: 9, sent_bytes, received_bytes, silent_for }]
+            let packets = Packets { sent: 100, lost: 2 };
+            let queue_bytes = 9;
+            vec![LinkStatus {
+                peer,
+                rtt,
+                queue_bytes,
+                sent_bytes,
+                received_bytes,
+                packets,
+                silent_for,
+            }]
         }
 
         fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}

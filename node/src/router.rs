@@ -20,6 +20,7 @@ use crate::{
         Delivery, Session,
         outbox::{Frame, SHARE_FROM},
     },
+    traces::Outcome,
 };
 
 /// Up to this many outboxes are written by the thread that filled them.
@@ -43,7 +44,7 @@ pub(crate) struct Deliveries {
 }
 
 /// What is to be counted.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     direct: u64,
     broadcast: u64,
@@ -88,6 +89,30 @@ impl<'r> Outgoing<'r> {
 
     /// Delivers a message of `from` to its targets; commands are not delivered to anybody.
     pub fn route(&mut self, from: &Arc<Session>, targets: &Targets<'_>, frame: &Finished<'_>) {
+        let traced = self.relay.traces.traced(frame.bytes());
+        let Some(traced) = traced else { return self.hand_out(from, targets, frame) };
+        let (clock, before) = (&self.relay.clock, self.deliveries.counts);
+        let routing = clock.elapsed();
+        self.hand_out(from, targets, frame);
+        let end = clock.elapsed();
+        let went = self.deliveries.counts.since(&before);
+        let named = if let Targets::Agents(agents) = targets { agents.len() as u64 } else { 0 };
+        let traces = &self.relay.traces;
+        let elsewhere = named.saturating_sub(went.tried());
+        traces.accepted(
+            traced,
+            [self.deliveries.now.min(routing), routing, end],
+            [went.tried(), elsewhere],
+        );
+        if went.tried() > 0 {
+            traces.delivered(traced, "", [routing, end], went.outcome());
+        }
+        if went.offline > 0 {
+            traces.lost(traced, mesh::Lost::Offline, end);
+        }
+    }
+
+    fn hand_out(&mut self, from: &Arc<Session>, targets: &Targets<'_>, frame: &Finished<'_>) {
         match targets {
             Targets::Relay => {}
             Targets::All => self.broadcast(from, frame),
@@ -193,6 +218,13 @@ impl Drop for Outgoing<'_> {
 }
 
 impl Finished<'_> {
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Frame::Small(bytes) => bytes,
+            Frame::Large(bytes) => bytes,
+        }
+    }
+
     /// The frame on its way to other nodes.
     fn outgoing<'a>(&'a self, from: &'a Session, followed: bool) -> mesh::Outgoing<'a> {
         let body = match &self.0 {
@@ -261,6 +293,38 @@ impl Deliveries {
 }
 
 impl Counts {
+    /// What was counted since `before`, of what has to do with deliveries.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            delivered_direct: self.delivered_direct - before.delivered_direct,
+            delivered_broadcast: self.delivered_broadcast - before.delivered_broadcast,
+            followed: self.followed - before.followed,
+            offline: self.offline - before.offline,
+            refused: self.refused - before.refused,
+            slow_consumer: self.slow_consumer - before.slow_consumer,
+            ..Self::default()
+        }
+    }
+
+    fn delivered(&self) -> u64 {
+        self.delivered_direct + self.delivered_broadcast + self.followed
+    }
+
+    /// For how many agents that are here it was.
+    fn tried(&self) -> u64 {
+        self.delivered() + self.refused + u64::from(self.slow_consumer > 0)
+    }
+
+    /// The same, as a trace has it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let error = match (self.refused, self.slow_consumer) {
+            (_, 1..) => Some("slow_consumer"),
+            (1.., _) => Some("refused"),
+            _ => None,
+        };
+        Outcome { counts: vec![("arc.delivered", self.delivered())], peer: None, error }
+    }
+
     fn add_to(&self, relay: &Relay) {
         let metrics = &relay.metrics;
         for (counter, by) in [

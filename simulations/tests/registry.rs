@@ -36,10 +36,12 @@ fn seeds_that_found_something_find_nothing_now() {
     let mut ran = 0;
     for line in lines {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [seed, voters, every, faults, ..] = words[..] else { panic!("no seed: {line}") };
+        let [seed, voters, every, faults, faulty_for, ..] = words[..] else {
+            panic!("no seed: {line}")
+        };
         let seed: u64 = seed.parse().unwrap_or_else(|_| panic!("no seed: {line}"));
         let named = ["--voters", voters, "--snapshot-every", every, "--faults", faults];
-        assert_sound(std::iter::once(seed), &named);
+        assert_sound(std::iter::once(seed), &[&named[..], &["--faulty-for", faulty_for]].concat());
         ran += 1;
     }
     assert!(ran > 0);

@@ -69,6 +69,15 @@ impl Relay {
         command
     }
 
+    /// `arc-relay WORDS…` as its operator types them in its folder.
+    pub fn operator(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(arc_relay());
+        command.args(words).current_dir(self.folder()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("ARC_OPS", format!("http://{}", self.ops)).env("DATA_DIR", "data");
+        command
+    }
+
     /// The folder it runs in.
     pub fn folder(&self) -> &Path {
         self.folder.path()

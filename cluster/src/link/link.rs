@@ -179,6 +179,7 @@ impl Link {
             queue_bytes: self.budgets.iter().map(|budget| budget.bytes()).sum(),
             sent_bytes: self.sent_bytes.load(Relaxed),
             received_bytes: self.received_bytes.load(Relaxed),
+            packets: self.connection.packets(),
             silent_for: now.saturating_sub(answered),
         }
     }

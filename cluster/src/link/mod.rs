@@ -38,6 +38,7 @@ pub use self::{
     key::NodeKey,
     links::{Clock, Links},
     refusal::{Reason, Refusal},
+    transport::Packets,
 };
 use crate::{Generation, Incarnation, UnixMillis, wire::Control};
 
@@ -137,6 +138,8 @@ pub struct LinkStatus {
     pub sent_bytes: u64,
     /// Bytes of frames received whole since the link came up.
     pub received_bytes: u64,
+    /// Its datagrams since it came up.
+    pub packets: Packets,
     /// Since the last ping was sent that has been answered, or the handshake: for so long nobody knows
     /// whether the link carries both ways.
     pub silent_for: Duration,

@@ -27,14 +27,14 @@ use super::{
     congestion::Congestion,
     noise::{Noise, watch},
     transport::{
-        CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Receiving,
-        Transport,
+        CloseCode, ConnectError, Connection, Ended, IDLE_TIMEOUT, Incoming, Outgoing, Packets,
+        Receiving, Transport,
     },
 };
 use crate::{NodeId, wire::LANES};
 
 /// Asked of the kernel for each direction; its own default loses datagrams even on loopback.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// What a peer may send on one stream beyond what was read.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -294,6 +294,11 @@ impl Connection for QuicConnection {
 
     fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    fn packets(&self) -> Packets {
+        let path = self.connection.stats().path;
+        Packets { sent: path.sent_packets, lost: path.lost_packets }
     }
 
     async fn open_bi(&self) -> Result<(Box<dyn Outgoing>, Receiving), Ended> {

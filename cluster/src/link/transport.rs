@@ -53,6 +53,11 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// The round trip, as estimated now.
     fn rtt(&self) -> Duration;
 
+    /// What became of its datagrams; nothing where there are none.
+    fn packets(&self) -> Packets {
+        Packets::default()
+    }
+
     /// Opens the stream for the handshake. The peer learns of it with its first bytes.
     async fn open_bi(&self) -> Result<(Box<dyn Outgoing>, Receiving), Ended>;
 
@@ -72,6 +77,15 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
 
     /// Waits for the end. Safe to cancel.
     async fn closed(&self) -> Ended;
+}
+
+/// What became of a connection's datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// Sent since it was made.
+    pub sent: u64,
+    /// Those of them that are taken for lost; what was in them was sent again.
+    pub lost: u64,
 }
 
 /// The reading end of a stream. After the connection's end it gives what was received before.

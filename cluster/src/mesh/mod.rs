@@ -79,6 +79,12 @@ pub trait Deliver: Send + Sync + 'static {
 
     /// So many messages to one agent each were lost.
     fn lost(&self, why: Lost, messages: u64);
+
+    /// A message was given to the link to a node, or found no place there. For those who trace.
+    fn passed(&self, _to: NodeId, _body: &Body<'_>, _pushed: Pushed) {}
+
+    /// This message is one of those that [`lost`](Self::lost) counts. For those who trace.
+    fn missed(&self, _why: Lost, _body: &Body<'_>) {}
 }
 
 /// Messages for the agents of this node.
@@ -108,6 +114,21 @@ pub enum Lost {
     Stale,
     /// It came from a node that has no business to send it so.
     Stray,
+}
+
+impl Lost {
+    /// Its name in metrics and traces.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Unresolved => "unresolved",
+            Self::RouteFull => "route_full",
+            Self::LinkFull => "link_full",
+            Self::LinkLost => "link_lost",
+            Self::Stale => "stale",
+            Self::Stray => "stray",
+        }
+    }
 }
 
 /// A message that waits, or goes out: who sent it, and the finished bytes.

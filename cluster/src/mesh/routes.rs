@@ -71,6 +71,9 @@ pub(super) trait RouteOut {
 
     /// So many messages to one agent each were lost.
     fn lost(&self, why: Lost, messages: u64);
+
+    /// This message is one of those that are lost.
+    fn missed(&self, _why: Lost, _body: &Body<'_>) {}
 }
 
 /// Something to be asked for a route. Every answer goes to [`Routes::located`].
@@ -221,6 +224,7 @@ impl Routes {
     ) -> Option<Need> {
         let Ok(agent) = target.parse::<AgentId>() else {
             cx.out.lost(Lost::Offline, 1);
+            cx.out.missed(Lost::Offline, &kept.message.body);
             return None;
         };
         let message = kept.message;
@@ -371,9 +375,13 @@ impl<O: RouteOut> Cx<'_, O> {
         // A follower that is away misses nothing.
         let is_lost =
             |waiting: &&Waiting<Charge>| why != Lost::Offline || !waiting.message.followed;
-        let lost = messages.iter().filter(is_lost).count();
+        let mut lost = 0;
+        for waiting in messages.iter().filter(is_lost) {
+            self.out.missed(why, &Body::Shared(waiting.message.body.clone()));
+            lost += 1;
+        }
         if lost > 0 {
-            self.out.lost(why, lost as u64);
+            self.out.lost(why, lost);
         }
     }
 }

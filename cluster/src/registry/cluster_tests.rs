@@ -8,9 +8,12 @@ use tls::acme::{Shelf, ShelfError};
 use tokio::task::JoinSet;
 
 use super::{
+    hello::Hello,
+    message::{self, Question, Telling},
     testing::{Cluster, NOW, id, until, within, won_and_taken},
     *,
 };
+use crate::NodeId;
 
 /// What the protocol allows a registration to take.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -438,6 +441,42 @@ async fn a_voter_out_of_its_leaders_reach_hears_of_revocations_from_another() {
     cluster.node(leader).revoke(Revocation::Agent(id("after"))).await.unwrap();
     until("it hears the news", || node.is_revoked(&grants[1])).await;
     assert!(*cluster.node(leader).leads().borrow(), "it was heard from a follower");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_leader_says_that_it_decides_nothing_takes_news() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let (leader, follower) = (cluster.node(leader), cluster.node(follower));
+    assert!(follower.follows_log());
+    let says = |leader_of: Option<NodeId>| {
+        let hello = Hello { leader: leader_of, ..leader.hello() };
+        follower.told(leader.identity().node, &message::to_bytes(&Telling::Hello(hello)));
+    };
+    says(None);
+    assert!(!follower.follows_log(), "as it tells the others, who tell it news");
+    says(Some(leader.identity().node));
+    assert!(follower.follows_log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_a_leader_elects_nobody_and_who_hears_none_elects_who_knows_as_much() {
+    let cluster = Cluster::of(3, 0).await;
+    let voter = cluster.follower();
+    let node = cluster.node(voter);
+    let last = node.consensus().unwrap().last_log();
+    let would_elect = async |last| {
+        let answer = node.asked(NodeId(1), message::to_bytes(&Question::WouldElect(last))).await;
+        message::from_bytes::<bool>(&answer).unwrap()
+    };
+    assert!(!would_elect(last).await);
+    let leader = cluster.node(cluster.leader());
+    let asked = message::to_bytes(&Question::WouldElect(last));
+    assert_eq!(leader.asked(NodeId(1), asked).await, message::to_bytes(&false), "it leads");
+    cluster.part(&[voter]);
+    until("it hears no leader", || node.situation().leader.is_none()).await;
+    assert!(would_elect(last).await);
+    assert!(!would_elect(None).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

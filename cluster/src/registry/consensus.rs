@@ -20,16 +20,18 @@ use tokio::sync::watch;
 use super::{
     Carry,
     command::{Batch, Outcome},
+    elections::Hearing,
     network::{Network, Receiving},
-    raft::{StorageError, TypeConfig, Vote, VoterAddress},
+    raft::{LogId, StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
 
 /// How often a leader is heard of.
 const HEARTBEAT: Duration = Duration::from_millis(150);
 
-/// How long a leader is not heard of before another is elected: a random time between these.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+/// How long an election lasts, and for how long a leader that was heard of is believed to lead.
+pub(super) const ELECTION_TIMEOUT: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(1));
 
 /// A leader that has not heard of a quorum for so long decides nothing.
 pub(super) const QUORUM_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -81,6 +83,9 @@ pub(super) struct Situation {
     /// The last entry in this node's log, and the last that it applied; 0: none.
     pub(super) last: u64,
     pub(super) applied: u64,
+    /// The last entries that are in the snapshot, and that the log has no more; 0: none.
+    pub(super) snapshot: u64,
+    pub(super) purged: u64,
     pub(super) members: BTreeMap<NodeId, Member>,
     /// Whether a change of voters is under way: decisions need a quorum of both sets.
     pub(super) joint: bool,
@@ -103,6 +108,7 @@ pub(super) struct Consensus {
     me: NodeId,
     raft: Raft<TypeConfig>,
     pub(super) receiving: Receiving,
+    pub(super) hearing: Hearing,
 }
 
 /// Where the outcome of a proposed batch comes.
@@ -137,7 +143,7 @@ impl Consensus {
         if alone.await.map_err(|error| ended(&error))? {
             raft.trigger().elect().await.map_err(|error| ended(&error))?;
         }
-        Ok(Self { me, raft, receiving: Receiving::default() })
+        Ok(Self { me, raft, receiving: Receiving::default(), hearing: Hearing::default() })
     }
 
     /// Makes these the first voters. For an empty store only, and one node of them: whoever else
@@ -229,7 +235,30 @@ impl Consensus {
 
     /// How things stand now.
     pub(super) fn situation(&self) -> Situation {
-        Situation::of(self.me, &self.raft.metrics().borrow())
+        self.situation_in(&self.raft.metrics().borrow())
+    }
+
+    /// How things stand by these metrics.
+    pub(super) fn situation_in(&self, metrics: &RaftMetrics<u64, VoterAddress>) -> Situation {
+        Situation::of(self.me, metrics, self.hearing.hears_leader())
+    }
+
+    /// The sets of voters each of which most must vote for who is to lead: two during a change.
+    pub(super) fn electorates(&self) -> Vec<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let sets = metrics.membership_config.membership().get_joint_config().iter();
+        sets.map(|voters| voters.iter().copied().map(NodeId).collect()).collect()
+    }
+
+    /// The last entry in this node's log.
+    pub(super) fn last_log(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow().last_log
+    }
+
+    /// Has this node stand for election, if it votes and does not lead.
+    pub(super) async fn stand(&self) {
+        let _ = self.raft.trigger().elect().await; // that it has ended is noticed elsewhere
     }
 
     /// Changes whenever the situation may have changed, several times a second.
@@ -246,10 +275,10 @@ impl Consensus {
 }
 
 impl Situation {
-    /// What the raft of `me` says.
-    pub(super) fn of(me: NodeId, metrics: &RaftMetrics<u64, VoterAddress>) -> Self {
+    /// What the raft of `me` says, which knows a leader for long after it has heard it last.
+    fn of(me: NodeId, metrics: &RaftMetrics<u64, VoterAddress>, hears_leader: bool) -> Self {
         let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
-        let leader = metrics.current_leader.map(NodeId);
+        let leader = metrics.current_leader.filter(|_| leads || hears_leader).map(NodeId);
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -272,6 +301,8 @@ impl Situation {
             term: metrics.current_term,
             last,
             applied: metrics.last_applied.map_or(0, |id| id.index),
+            snapshot: metrics.snapshot.map_or(0, |id| id.index),
+            purged: metrics.purged.map_or(0, |id| id.index),
             members: membership.nodes().map(member).collect(),
             joint: membership.get_joint_config().len() > 1,
             ended: metrics.running_state.as_ref().err().map(ToString::to_string),
@@ -330,12 +361,13 @@ fn config(limits: LogLimits) -> Config {
     Config {
         cluster_name: "registry".into(),
         heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION.0),
-        election_timeout_max: millis(ELECTION.1),
+        election_timeout_min: millis(ELECTION_TIMEOUT.0),
+        election_timeout_max: millis(ELECTION_TIMEOUT.1),
         install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
         max_payload_entries: ENTRIES_PER_MESSAGE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
         max_in_snapshot_log_to_keep: limits.kept,
+        enable_elect: false, // but as `elections` says
         ..Config::default()
     }
 }
@@ -349,8 +381,12 @@ mod tests {
         for state in [ServerState::Learner, ServerState::Candidate, ServerState::Follower] {
             let initial = RaftMetrics::new_initial(1);
             let metrics = RaftMetrics { state, current_leader: Some(1), ..initial };
-            assert_eq!(Situation::of(NodeId(1), &metrics).followed_leader(), None);
-            assert_eq!(Situation::of(NodeId(2), &metrics).followed_leader(), Some(NodeId(1)));
+            let followed = |node, hears_leader| {
+                Situation::of(NodeId(node), &metrics, hears_leader).followed_leader()
+            };
+            assert_eq!(followed(1, true), None);
+            assert_eq!(followed(2, true), Some(NodeId(1)));
+            assert_eq!(followed(2, false), None, "it has not spoken for long");
         }
     }
 }

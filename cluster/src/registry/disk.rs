@@ -60,6 +60,11 @@ pub(super) fn file(data_dir: &Path) -> DatabaseFile {
     DatabaseFile::new(data_dir, FILE, CACHE_BYTES)
 }
 
+/// How large the file in a data directory is; none if the system does not tell.
+pub(super) fn file_bytes(data_dir: &Path) -> Option<u64> {
+    data_dir.join(FILE).metadata().ok().map(|metadata| metadata.len())
+}
+
 /// Opens what should hold a registry, or nothing yet. Reads all of it, to check it.
 pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
     source.open().map_err(|error| match error {

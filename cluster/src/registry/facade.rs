@@ -19,13 +19,14 @@ use zeroize::Zeroizing;
 
 use super::{
     AdminError, Administration, AgentPage, AgentRecord, Claim, Imported, KeyInfo, KeyRotation,
-    RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, VoterChange,
-    VoterStatus,
+    RegisterError, Registration, Registry, RegistryStatus, Revocation, Role, StorageReport,
+    VoterChange, VoterStatus,
     aside::aside,
     book::VAULT_BYTES_MAX,
     command::{Audience, Secret},
     consensus::Member,
     deciding::AGENTS_MAX,
+    disk,
     hello::{Hello, Part},
     image::Image,
     message::{self, Question},
@@ -114,6 +115,17 @@ impl Registry for SharedRegistry {
             voters: self.voters(),
             failure: self.failure(),
         }
+    }
+
+    fn storage(&self) -> Option<StorageReport> {
+        let situation = self.situation();
+        Some(StorageReport {
+            file_bytes: disk::file_bytes(self.data_dir()),
+            log_entries: situation.last.saturating_sub(situation.purged),
+            log_last: situation.last,
+            snapshot: situation.snapshot,
+            writes: self.store().shared().writes.counts(),
+        })
     }
 }
 

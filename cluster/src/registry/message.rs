@@ -12,7 +12,7 @@ use super::{
     RegistryId,
     facts::Facts,
     hello::Hello,
-    raft::{SnapshotMeta, TypeConfig, Vote},
+    raft::{LogId, SnapshotMeta, TypeConfig, Vote},
     request::Request,
 };
 use crate::UnixMillis;
@@ -51,6 +51,8 @@ pub(super) enum Question {
     View { index: Option<u64>, offset: u64 },
     /// What is the last entry that you know? Answered by its index.
     Applied,
+    /// Would you elect a voter whose log ends so, for you have no leader? Answered by a bool.
+    WouldElect(Option<LogId>),
 }
 
 /// A piece of a snapshot.

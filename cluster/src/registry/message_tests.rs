@@ -66,6 +66,8 @@ fn what_rafts_ask_is_frozen() {
     );
     let vote = VoteRequest { vote: Vote::new(2, 3), last_log_id: Some(log_id()) };
     frozen(&Question::Vote(vote), "81a4566f74659292920203c29292020304");
+    frozen(&Question::WouldElect(Some(log_id())), "81aa576f756c64456c6563749292020304");
+    frozen(&true, "c3");
     let meta = SnapshotMeta {
         last_log_id: Some(log_id()),
         last_membership: openraft::StoredMembership::new(Some(log_id()), membership()),

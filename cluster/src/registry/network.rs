@@ -162,7 +162,11 @@ pub(super) async fn append(
     consensus: &Consensus,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Vec<u8> {
-    message::answer(consensus.raft().append_entries(request).await.ok().as_ref())
+    let response = consensus.raft().append_entries(request).await.ok();
+    if response.as_ref().is_some_and(|it| !matches!(it, AppendEntriesResponse::HigherVote(_))) {
+        consensus.hearing.spoke();
+    }
+    message::answer(response.as_ref())
 }
 
 /// As [`append`].

@@ -17,8 +17,8 @@ use super::{
     Carry,
     aside::aside,
     command::Batch,
-    consensus::{Consensus, Situation},
-    duties,
+    consensus::Consensus,
+    duties, elections,
     facts::Follow,
     message::{self, Telling},
     proposer,
@@ -93,6 +93,7 @@ impl SharedRegistry {
                 why = failed(&mut failure) => why,
                 () = proposer::run(&consensus, &mut queue, self.clock()) => String::new(),
                 () = duties::attend(self, &consensus) => String::new(),
+                () = elections::attend(self, &consensus) => String::new(),
                 () = self.retire_keys(&consensus) => String::new(),
             }
         };
@@ -110,17 +111,22 @@ impl SharedRegistry {
 
     /// Keeps what is known of the consensus up to date until it ends; returns why.
     async fn follow(&self, consensus: &Consensus) -> String {
-        let mut metrics = consensus.metrics();
+        let (mut metrics, mut hears) = (consensus.metrics(), consensus.hearing.watch());
         loop {
-            let situation = Situation::of(self.identity().node, &metrics.borrow_and_update());
+            let situation = consensus.situation_in(&metrics.borrow_and_update());
             if let Some(why) = situation.ended {
                 return why;
             }
             let leads = situation.leads && situation.available;
             self.leads.send_if_modified(|led| std::mem::replace(led, leads) != leads);
             self.situation.send_replace(Arc::new(situation));
-            if metrics.changed().await.is_err() {
-                return "its consensus has ended".into();
+            tokio::select! {
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        return "its consensus has ended".into();
+                    }
+                }
+                Ok(()) = hears.changed() => {}
             }
         }
     }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::{
     AtRest, Carry, OpenError, RegistryId, Waiting,
     consensus::{Consensus, LogLimits, Situation},
-    disk, duties,
+    disk, duties, elections,
     heard::Heard,
     hello::{Hello, Part},
     message::{self, Question, Telling},
@@ -270,6 +270,9 @@ impl SharedRegistry {
             (Question::View { index, offset }, _) if self.keeps_book() => {
                 message::answer(self.news.page(&self.standing, index, offset).as_ref())
             }
+            (Question::WouldElect(last), Some(raft)) => {
+                message::to_bytes(&elections::would_elect(self, &raft, last))
+            }
             (Question::Applied, _) => message::to_bytes(&self.standing.index()),
             _ => Vec::new(),
         }
@@ -397,9 +400,9 @@ impl SharedRegistry {
     }
 
     /// Whether this node hears of what is decided from its own log: it keeps the book, and a leader is in
-    /// reach.
+    /// reach that does not say itself that it decides nothing.
     pub(super) fn follows_log(&self) -> bool {
-        let leader = self.situation().followed_leader();
+        let leader = self.followed_leader();
         let in_reach = |leader| leader == self.identity.node || self.is_linked(leader);
         self.keeps_book() && leader.is_some_and(in_reach)
     }

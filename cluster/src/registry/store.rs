@@ -33,6 +33,7 @@ use super::{
     raft::Vote,
     record::{AgentEntry, RevokedEntry},
     sealing::{AtRest, Sealing},
+    storage::WriteCounters,
     tables::{self, Reading, meta},
     tail::Tail,
     writer::{Job, Request, Writer},
@@ -126,6 +127,7 @@ pub(super) struct Shared {
     /// Grows each time the file is opened anew: halves given out before are of no use then.
     epoch: AtomicU64,
     failure: watch::Sender<Option<String>>,
+    pub(super) writes: WriteCounters,
 }
 
 /// A registry's file that was opened.
@@ -339,6 +341,7 @@ impl Shared {
             tail: Mutex::default(),
             epoch: AtomicU64::new(0),
             failure: watch::Sender::new(None),
+            writes: WriteCounters::default(),
         }
     }
 

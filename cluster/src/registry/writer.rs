@@ -5,7 +5,7 @@
 //! no runtime thread ever waits for one. After a failure every job fails until the file was opened
 //! anew: what a disk that failed holds is not known before.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use redb::{Durability, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
@@ -116,9 +116,15 @@ impl<S: Source> Writer<S> {
         if present.is_empty() {
             return;
         }
+        #[allow(clippy::disallowed_methods)] // measured for people: nothing is decided by it
+        let begun = Instant::now();
         let outcome = self.commit(&mut present);
-        if let Err(error) = &outcome {
-            self.fail(error);
+        match &outcome {
+            Ok(()) => self.shared.writes.wrote(begun.elapsed()),
+            Err(error) => {
+                self.shared.writes.failed();
+                self.fail(error);
+            }
         }
         for (_, job) in present {
             job.settle(outcome.clone(), &self.shared);

@@ -12,9 +12,11 @@ use serde_json::value::RawValue;
 
 use super::{
     admin::AdminArgs,
+    confirm::Consent,
     failure::Failure,
     message::moment,
     output::Output,
+    progress::Progress,
     register::hand_over,
     secret::SecretFile,
     text::{counted, escaped, or_dash},
@@ -32,10 +34,20 @@ const IMPORT_STEP: usize = 5_000;
 /// Bytes of a file of names: a million of them.
 const NAMES_BYTES_MAX: u64 = 128 << 20;
 
+/// Options of `arc-relay agents`: without a command, all are listed.
+#[derive(clap::Args, Clone, Debug)]
+pub struct AgentsArgs {
+    #[command(subcommand)]
+    command: Option<AgentsCommand>,
+
+    #[command(flatten)]
+    list: ListArgs,
+}
+
 /// What an operator can do to agents, on the ops port.
 #[derive(clap::Subcommand, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // the comments are the help text, shown as they stand
-pub enum AgentsCommand {
+enum AgentsCommand {
     /// List all agents
     #[command(after_help = super::EXIT_CODES)]
     List(ListArgs),
@@ -47,7 +59,7 @@ pub enum AgentsCommand {
     Revoke(RevokeArgs),
     /// Refuse all tokens of an agent, later ones too, until the ban is lifted
     #[command(after_help = super::EXIT_CODES)]
-    Ban(AgentArgs),
+    Ban(BanArgs),
     /// Lift a ban: what was not revoked is good again
     #[command(after_help = super::EXIT_CODES)]
     Unban(AgentArgs),
@@ -61,14 +73,14 @@ pub enum AgentsCommand {
 
 /// Options of `agents list`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct ListArgs {
+pub(super) struct ListArgs {
     #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Options of what is done to one agent.
 #[derive(clap::Args, Clone, Debug)]
-pub struct AgentArgs {
+pub(super) struct AgentArgs {
     /// The agent
     #[arg(value_name = "AGENT_ID")]
     agent: AgentId,
@@ -77,9 +89,19 @@ pub struct AgentArgs {
     admin: AdminArgs,
 }
 
+/// Options of `agents ban`.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct BanArgs {
+    #[command(flatten)]
+    agent: AgentArgs,
+
+    #[command(flatten)]
+    consent: Consent,
+}
+
 /// Options of `agents revoke`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct RevokeArgs {
+pub(super) struct RevokeArgs {
     /// Agent whose tokens shall all be refused from now on
     #[arg(value_name = "AGENT_ID", required_unless_present = "serial")]
     agent: Option<AgentId>,
@@ -89,12 +111,15 @@ pub struct RevokeArgs {
     serial: Option<u64>,
 
     #[command(flatten)]
+    consent: Consent,
+
+    #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Options of `agents reissue`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct ReissueArgs {
+pub(super) struct ReissueArgs {
     /// Agent that needs a token
     #[arg(value_name = "AGENT_ID")]
     agent: AgentId,
@@ -109,7 +134,7 @@ pub struct ReissueArgs {
 
 /// Options of `agents import`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct ImportArgs {
+pub(super) struct ImportArgs {
     /// The list; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -118,12 +143,18 @@ pub struct ImportArgs {
     admin: AdminArgs,
 }
 
-pub(super) async fn run(command: AgentsCommand, output: &mut Output) -> Result<(), Failure> {
-    match command {
+pub(super) async fn run(args: AgentsArgs, output: &mut Output) -> Result<(), Failure> {
+    match args.command.unwrap_or(AgentsCommand::List(args.list)) {
         AgentsCommand::List(args) => list(&args.admin, output).await,
         AgentsCommand::Show(args) => show(&args, output).await,
         AgentsCommand::Revoke(args) => revoke(&args, output).await,
-        AgentsCommand::Ban(args) => ban(&args, Method::POST, output).await,
+        AgentsCommand::Ban(BanArgs { agent, consent }) => {
+            let name = &agent.agent;
+            consent.ask(&format!(
+                "{name} is cut off, and every token of it refused, until the ban is lifted"
+            ))?;
+            ban(&agent, Method::POST, output).await
+        }
         AgentsCommand::Unban(args) => ban(&args, Method::DELETE, output).await,
         AgentsCommand::Reissue(args) => reissue(&args, output).await,
         AgentsCommand::Import(args) => import(&args, output).await,
@@ -160,11 +191,13 @@ async fn show(args: &AgentArgs, output: &mut Output) -> Result<(), Failure> {
 async fn revoke(args: &RevokeArgs, output: &mut Output) -> Result<(), Failure> {
     let admin = &args.admin;
     let Some(agent) = &args.agent else {
+        args.consent.ask("who has this token is cut off for good, and needs another one")?;
         let path = format!("/tokens/{}/revoke", args.serial.unwrap_or_default());
         let answer: Box<RawValue> = admin.ask(Method::POST, &path).await?;
         let told = |done: TokenRevoked| format!("revoked token {}", done.serial);
         return admin.ops.show(&answer, told, output).await;
     };
+    args.consent.ask(&format!("{agent} is cut off for good, until it is given a new token"))?;
     let answer: Box<RawValue> = admin.ask(Method::POST, &format!("/agents/{agent}/revoke")).await?;
     let told = |done: AgentRevoked| format!("revoked all tokens of {}", escaped(&done.agent_id));
     admin.ops.show(&answer, told, output).await
@@ -190,16 +223,15 @@ async fn reissue(args: &ReissueArgs, output: &mut Output) -> Result<(), Failure>
 
 async fn import(args: &ImportArgs, output: &mut Output) -> Result<(), Failure> {
     let names = names(&args.file)?;
+    let progress = Progress::count("names imported", names.len() as u64);
     let mut imported = Imported::default();
     for some in names.chunks(IMPORT_STEP) {
         let step: Imported = args.admin.tell(Method::POST, "/agents/import", &some).await?;
         imported.added += step.added;
         imported.existing.extend(step.existing);
-        if names.len() > IMPORT_STEP {
-            let done = imported.added + imported.existing.len() as u64;
-            output.note(&format!("{done} of {} names", names.len())).await;
-        }
+        progress.add(some.len());
     }
+    drop(progress);
     if args.admin.ops.json {
         return output.result(&serde_json::to_string(&imported).unwrap_or_default()).await;
     }

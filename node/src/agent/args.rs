@@ -1,6 +1,6 @@
 //! Options that several commands share, and what they come to.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -107,6 +107,12 @@ impl RelayArgs {
 }
 
 impl OpsArgs {
+    /// The ops port at this address, without TLS.
+    pub(super) fn at(address: SocketAddr, timeout: Duration) -> Self {
+        let ops = format!("http://{address}").as_str().into();
+        Self { ops, ca: None, timeout, json: false }
+    }
+
     /// Makes a call to the ops port.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
         http::call(&self.connector()?, self.timeout, call).await

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{admin::AdminArgs, failure::Failure, output::Output};
+use super::{admin::AdminArgs, failure::Failure, output::Output, progress::Progress};
 use crate::backup::WholeFile;
 
 /// Options of a backup.
@@ -32,13 +32,16 @@ pub(super) async fn run(args: &BackupArgs, output: &mut Output) -> Result<(), Fa
         return Err(Failure::Exists(path.clone()));
     }
     let mut file = WholeFile::create(path).map_err(failed)?;
+    let progress = Progress::open("backup");
     let mut bytes = 0;
     args.admin
         .download("/backup", |some| {
             bytes += some.len();
+            progress.add(some.len());
             file.write(some).map_err(failed)
         })
         .await?;
     file.finish().map_err(failed)?;
+    drop(progress);
     output.result(&format!("wrote {} ({bytes} bytes)", path.display())).await
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::{
     admin::AdminArgs,
     args::duration,
+    confirm::Consent,
     failure::Failure,
     message::moment,
     output::Output,
@@ -48,10 +49,16 @@ enum VotersChange {
         seeds: Vec<String>,
 
         #[command(flatten)]
+        consent: Consent,
+
+        #[command(flatten)]
         admin: AdminArgs,
     },
     /// Follow the nodes' own SEEDS again
     Follow {
+        #[command(flatten)]
+        consent: Consent,
+
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -62,6 +69,9 @@ enum VotersChange {
 
         /// The node that comes, likewise
         new: String,
+
+        #[command(flatten)]
+        consent: Consent,
 
         #[command(flatten)]
         admin: AdminArgs,
@@ -88,6 +98,9 @@ enum KeysChange {
         retire_after: Duration,
 
         #[command(flatten)]
+        consent: Consent,
+
+        #[command(flatten)]
         admin: AdminArgs,
     },
 }
@@ -102,7 +115,11 @@ pub(super) async fn run(command: ClusterCommand, output: &mut Output) -> Result<
             admin.ops.show(&answer, |report| voters(&report), output).await
         }
         ClusterCommand::Keys(KeysArgs { change: Some(change), .. }) => {
-            let KeysChange::Rotate { retire_after, admin } = change;
+            let KeysChange::Rotate { retire_after, consent, admin } = change;
+            let left = humantime::format_duration(retire_after);
+            consent.ask(&format!(
+                "every token that was issued until now ends in {left}: agents need new ones before"
+            ))?;
             rotate(&admin, retire_after, output).await
         }
         ClusterCommand::Keys(KeysArgs { change: None, admin }) => {
@@ -113,11 +130,21 @@ pub(super) async fn run(command: ClusterCommand, output: &mut Output) -> Result<
 }
 
 async fn change_voters(change: VotersChange, output: &mut Output) -> Result<(), Failure> {
-    let (change, admin) = match change {
-        VotersChange::Set { seeds, admin } => (VoterChange::Set { seeds }, admin),
-        VotersChange::Follow { admin } => (VoterChange::Follow {}, admin),
-        VotersChange::Replace { old, new, admin } => (VoterChange::Replace { old, new }, admin),
+    let (change, consequence, consent, admin) = match change {
+        VotersChange::Set { seeds, consent, admin } => {
+            let consequence = format!("only {} keep the names then", seeds.join(", "));
+            (VoterChange::Set { seeds }, consequence, consent, admin)
+        }
+        VotersChange::Follow { consent, admin } => {
+            let consequence = "only the nodes that SEEDS names keep the names then".to_owned();
+            (VoterChange::Follow {}, consequence, consent, admin)
+        }
+        VotersChange::Replace { old, new, consent, admin } => {
+            let consequence = format!("{old} keeps the names no more, and {new} does");
+            (VoterChange::Replace { old, new }, consequence, consent, admin)
+        }
     };
+    consent.ask(&consequence)?;
     let answer: Box<RawValue> = admin.tell(Method::PUT, "/registry/voters", &change).await?;
     let told = |report: RegistryReport| {
         format!("wanted; `arc-relay cluster voters` shows the progress\n\n{}", voters(&report))

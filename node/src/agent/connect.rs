@@ -6,6 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
@@ -18,23 +19,40 @@ use tokio_rustls::TlsConnector;
 use super::{failure::Failure, url::Endpoint};
 
 /// A connection to a relay, whatever it runs over.
-pub(super) type Stream = Box<dyn ReadWrite>;
+pub(crate) type Stream = Box<dyn ReadWrite>;
 
 /// What a connection can do.
-pub(super) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
 /// Opens connections to one endpoint.
-pub(super) struct Connector {
+#[derive(Clone)]
+pub(crate) struct Connector {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Connector {
     /// A connector that trusts the web's authorities, and those in the PEM file `authority`.
-    pub(super) fn new(endpoint: &Endpoint, authority: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn new(endpoint: &Endpoint, authority: Option<&Path>) -> Result<Self, Failure> {
+        Self::with(endpoint, authority, Resumption::default())
+    }
+
+    /// The same, but no TLS session is resumed: each connection costs what an agent's first one does.
+    pub(super) fn to_stranger(
+        endpoint: &Endpoint,
+        authority: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        Self::with(endpoint, authority, Resumption::disabled())
+    }
+
+    fn with(
+        endpoint: &Endpoint,
+        authority: Option<&Path>,
+        resumption: Resumption,
+    ) -> Result<Self, Failure> {
         let tls = if endpoint.tls {
-            Some((tls_connector(authority)?, server_name(endpoint)?))
+            Some((tls_connector(authority, resumption)?, server_name(endpoint)?))
         } else {
             None
         };
@@ -47,7 +65,7 @@ impl Connector {
     }
 
     /// Connects; the caller sets the time limit.
-    pub(super) async fn dial(&self) -> Result<Stream, Failure> {
+    pub(crate) async fn dial(&self) -> Result<Stream, Failure> {
         let Endpoint { host, port, .. } = &self.endpoint;
         let dialled = async {
             let tcp = TcpStream::connect((host.as_str(), *port)).await?;
@@ -79,16 +97,20 @@ pub(super) async fn within<T>(
     }
 }
 
-fn tls_connector(authority: Option<&Path>) -> Result<TlsConnector, Failure> {
+fn tls_connector(
+    authority: Option<&Path>,
+    resumption: Resumption,
+) -> Result<TlsConnector, Failure> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = authority {
         add_authority(&mut roots, path)?;
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| Failure::NotRelay(e.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.resumption = resumption;
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

@@ -7,7 +7,7 @@ use std::{future::pending, time::Duration};
 use clap::Parser;
 
 use super::{
-    AgentsCommand, BackupArgs, ClusterCommand, Command, StatusArgs, agents, backup, carry_out,
+    AgentsArgs, BackupArgs, ClusterCommand, Command, StatusArgs, agents, backup, carry_out,
     cluster,
     failure::Failure,
     output::tests::captured,
@@ -24,8 +24,8 @@ const HANGS: Duration = Duration::from_secs(20);
 enum Line {
     #[command(subcommand)]
     Agent(Command),
-    #[command(subcommand)]
-    Agents(AgentsCommand),
+    #[command(args_conflicts_with_subcommands = true)]
+    Agents(AgentsArgs),
     #[command(subcommand)]
     Cluster(ClusterCommand),
     Backup(BackupArgs),
@@ -56,10 +56,10 @@ async fn run(line: &[&str]) -> Ended {
     let ending = async {
         match line {
             Line::Agent(command) => carry_out(command, &mut output, &clock, pending()).await,
-            Line::Agents(command) => agents::run(command, &mut output).await,
+            Line::Agents(args) => agents::run(args, &mut output).await,
             Line::Cluster(command) => cluster::run(command, &mut output).await,
             Line::Backup(args) => backup::run(&args, &mut output).await,
-            Line::Status(args) => status::run(&args, &mut output).await,
+            Line::Status(args) => status::run(&args, &mut output, pending()).await,
         }
     };
     let outcome = tokio::time::timeout(HANGS, ending).await.expect("the command hangs");
@@ -299,9 +299,9 @@ async fn an_operator_revokes_and_looks() {
     let relay = TestRelay::start(turns.into()).await;
     let address = relay.address();
     let rest = ["--ops", &address, "--admin-token", TOKEN];
-    let revoked = run(&[&["agents", "revoke", "rawk-042"], &rest[..]].concat()).await;
+    let revoked = run(&[&["agents", "revoke", "rawk-042", "--yes"], &rest[..]].concat()).await;
     assert_eq!(revoked.results, "revoked all tokens of rawk-042\n");
-    let revoked = run(&[&["agents", "revoke", "--serial", "7"], &rest[..]].concat()).await;
+    let revoked = run(&[&["agents", "revoke", "--serial", "7", "--yes"], &rest[..]].concat()).await;
     assert_eq!(revoked.results, "revoked token 7\n");
     let shown = run(&[&["agents", "show", "rawk-042"], &rest[..]].concat()).await;
     assert!(shown.results.contains("registered  1970-01-01T00:00:00.000Z\n"), "{}", shown.results);
@@ -396,9 +396,9 @@ async fn voters_and_keys_are_changed_by_command() {
     let address = relay.address();
     for line in [
         &["cluster", "voters"][..],
-        &["cluster", "voters", "set", "a:1,b:1,c:1"],
-        &["cluster", "voters", "replace", "a:1", "d:1"],
-        &["cluster", "key", "rotate", "--retire-after", "30d"],
+        &["cluster", "voters", "set", "a:1,b:1,c:1", "--yes"],
+        &["cluster", "voters", "replace", "a:1", "d:1", "--yes"],
+        &["cluster", "key", "rotate", "--retire-after", "30d", "--yes"],
     ] {
         let ended = run(&[line, &["--ops", &address, "--admin-token", TOKEN]].concat()).await;
         assert_eq!(ended.code(), 0, "{line:?}: {}", ended.notes);

@@ -9,21 +9,21 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite;
 
-use super::{text::escaped, url::InvalidUrl};
+use super::{bench::Flaw, text::escaped, url::InvalidUrl};
 
 /// The table of exit codes, as `--help` shows it.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  the relay was not reached, did not answer in time, or the connection was lost
-  2  wrong usage: options, files, or a payload that is not JSON
+  2  wrong usage: options, files, a payload that is not JSON, or what needs --yes
   3  refused by the relay: error message, rate limit, name taken, registration closed
   4  token refused: unknown, revoked or expired
   5  replaced by a newer session of the same agent";
 
 /// Why a client's command did not end well.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// An address on the command line cannot be used.
     #[error("{option}: {source}")]
     Url { option: &'static str, source: InvalidUrl },
@@ -62,6 +62,17 @@ pub(super) enum Failure {
     /// The message would be refused for its size.
     #[error("the message has {size} bytes, and this relay takes {limit}")]
     TooLarge { size: usize, limit: usize },
+    /// What cannot be undone was not said to be meant, and nobody is there to be asked.
+    #[error("{0}; nothing was done: there is no terminal to ask at, give --yes if it is meant")]
+    Unconfirmed(String),
+    /// Whoever was asked did not mean it.
+    #[error("nothing was done")]
+    NotMeant,
+    /// A node that was on its way ended without a word.
+    #[error(
+        "{0} was lost before it had left: its agents come back by themselves, look into its log"
+    )]
+    Died(String),
     /// The command's output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
@@ -97,6 +108,9 @@ pub(super) enum Failure {
     #[error("the relay has been silent for {0:?}")]
     Silent(Duration),
 
+    /// A measurement has no result, or a bad one.
+    #[error(transparent)]
+    Bench(#[from] Flaw),
     /// HTTP status other than success (PROTOCOL sections 2 and 3).
     #[error("refused: {message} ({code}, HTTP {status})")]
     Refused { status: StatusCode, code: String, message: String, retry_after: Option<Duration> },
@@ -142,7 +156,10 @@ impl Failure {
             | Self::Write { .. }
             | Self::Names { .. }
             | Self::Authority { .. }
+            | Self::Unconfirmed(_)
+            | Self::NotMeant
             | Self::Payload(_) => 2,
+            Self::Bench(flaw) => flaw.exit_code(),
             Self::Closed { code: 4001, .. } => 4,
             Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => 4,
             Self::Closed { code: 4009, .. } => 5,
@@ -157,6 +174,7 @@ impl Failure {
             | Self::NotRelay(_)
             | Self::Unwell(_)
             | Self::NotWhole(_)
+            | Self::Died(_)
             | Self::Lost(_)
             | Self::Silent(_)
             | Self::Output(_)

@@ -83,7 +83,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 }
 
 /// Where what is bound to this address is reached from the same machine.
-fn reached_at(bound: IpAddr) -> IpAddr {
+pub(super) fn reached_at(bound: IpAddr) -> IpAddr {
     if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
 }
 

@@ -67,6 +67,19 @@ pub(super) async fn answer(
     Ok((parts.status, body))
 }
 
+/// Makes the call on a connection of its own; what time it is there, in Unix milliseconds, whatever the
+/// answer's status. None if it does not say (RFC 9110, section 6.6.1).
+pub(super) async fn clock(
+    connector: &Connector,
+    limit: Duration,
+    call: Call<'_>,
+) -> Result<Option<u64>, Failure> {
+    let (parts, _) = whole_answer(connector, limit, call).await?;
+    let date = parts.headers.get(header::DATE).and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    Ok(date.map(|date| cluster::UnixMillis::from(date).0))
+}
+
 async fn whole_answer(
     connector: &Connector,
     limit: Duration,

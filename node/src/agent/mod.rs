@@ -1,24 +1,35 @@
 //! The client in the relay's own binary: `arc-relay agent …` for agents; `arc-relay agents …`,
-//! `cluster …`, `backup`, `health`, `status` and `tls` for their operator.
+//! `backup`, `bench`, `cluster …`, `doctor`, `drain`, `events`, `health`, `nodes`, `status` and `tls` for
+//! their operator.
 //!
-//! Owns its options, its output and its exit codes. Starts no task and no logging, reads no
-//! configuration of the relay, and shows a token to nobody but the user who asked for it.
+//! Owns its options, its output and its exit codes. Starts no task (but for `bench`) and no logging, reads no
+//! configuration of the relay (but for `doctor`, which judges it), and shows a token to nobody but the user
+//! who asked for it.
 
 mod admin;
 mod agents;
 mod args;
 mod backup;
+mod bench;
 mod cluster;
-mod connect;
-mod failure;
+mod confirm;
+pub(crate) mod connect;
+mod doctor;
+mod drain;
+mod events;
+pub(crate) mod failure;
 mod health;
 mod http;
 mod listen;
 mod message;
+mod nodes;
 mod output;
+mod paint;
 mod ping;
+pub(crate) mod progress;
 mod recovery;
 mod register;
+mod screen;
 mod secret;
 mod send;
 mod session;
@@ -27,7 +38,7 @@ mod subscribe;
 mod table;
 mod text;
 mod tls;
-mod url;
+pub(crate) mod url;
 mod whole;
 
 #[cfg(test)]
@@ -37,15 +48,29 @@ mod test_relay;
 
 use std::{net::SocketAddr, process::ExitCode};
 
+pub(crate) use self::paint::Paint;
 pub use self::{
-    agents::AgentsCommand, backup::BackupArgs, cluster::ClusterCommand, health::HealthArgs,
-    status::StatusArgs, tls::TlsCommand,
+    agents::AgentsArgs,
+    backup::BackupArgs,
+    bench::BenchArgs,
+    cluster::ClusterCommand,
+    confirm::Consent,
+    doctor::{DoctorArgs, EXIT_CODES as DOCTOR_EXIT_CODES},
+    drain::DrainArgs,
+    events::EventsArgs,
+    health::HealthArgs,
+    nodes::NodesArgs,
+    status::StatusArgs,
+    tls::TlsCommand,
 };
 use self::{failure::Failure, output::Output};
-use crate::clock::Clock;
+use crate::{clock::Clock, config::Sources};
 
 /// The table of exit codes, as `--help` shows it.
 pub const EXIT_CODES: &str = failure::EXIT_CODES;
+
+/// What the help of `bench` says after its options.
+pub const BENCH_HELP: &str = bench::HELP;
 
 /// What an agent can do from the command line.
 ///
@@ -81,9 +106,9 @@ pub async fn run(command: Command) -> ExitCode {
 }
 
 /// Runs a command of `arc-relay agents`, like [`run`].
-pub async fn run_agents(command: AgentsCommand) -> ExitCode {
+pub async fn run_agents(args: AgentsArgs) -> ExitCode {
     let mut output = Output::of_process();
-    let outcome = agents::run(command, &mut output).await;
+    let outcome = agents::run(args, &mut output).await;
     output.conclude(outcome).await
 }
 
@@ -101,10 +126,44 @@ pub async fn run_backup(args: BackupArgs) -> ExitCode {
     output.conclude(outcome).await
 }
 
+/// Runs `arc-relay bench`, like [`run`], on a runtime of several threads.
+pub async fn run_bench(args: BenchArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let stop = listen::interrupted();
+    let outcome = bench::run(&args, &mut output, &Clock::system(), stop).await;
+    output.conclude(outcome).await
+}
+
 /// Runs `arc-relay status`, like [`run`].
 pub async fn run_status(args: StatusArgs) -> ExitCode {
     let mut output = Output::of_process();
-    let outcome = status::run(&args, &mut output).await;
+    let outcome = status::run(&args, &mut output, listen::interrupted()).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay nodes`, like [`run`].
+pub async fn run_nodes(args: NodesArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = nodes::run(&args, &mut output).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay events`, like [`run`].
+pub async fn run_events(args: EventsArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = events::run(&args, &mut output, listen::interrupted()).await;
+    output.conclude(outcome).await
+}
+
+/// Runs `arc-relay doctor` for the node that `sources` configure, like [`run`], with exit codes of its own.
+pub async fn run_doctor(args: DoctorArgs, sources: &Sources) -> ExitCode {
+    doctor::run(&args, sources, &Clock::system(), &mut Output::of_process()).await
+}
+
+/// Runs `arc-relay drain`, like [`run`].
+pub async fn run_drain(args: DrainArgs) -> ExitCode {
+    let mut output = Output::of_process();
+    let outcome = drain::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 

@@ -108,7 +108,7 @@ async fn ask(
 }
 
 /// A key for one attempt: what is secret in it keeps others from asking for the token.
-fn attempt() -> Result<HeaderValue, Failure> {
+pub(super) fn attempt() -> Result<HeaderValue, Failure> {
     let key = format!("{:032x}", rand::rng().random::<u128>());
     let mut key = HeaderValue::from_str(&key).map_err(|_| Failure::UnusableSecret("key"))?;
     key.set_sensitive(true);

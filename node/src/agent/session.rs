@@ -67,11 +67,16 @@ pub(super) struct Welcome {
 pub(super) struct Limits {
     /// Bytes of one message.
     pub(super) max_message_size: Option<usize>,
+    /// Messages of one agent, such as `100/min` or `unlimited`.
+    pub(super) rate_limit: Option<String>,
 }
+
+/// A connection after the handshake.
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// An open connection whose agent is known to the relay.
 pub(super) struct Session {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+    socket: Socket,
     silence: Duration,
     /// Who we are, in the relay's eyes.
     pub(super) agent: String,
@@ -82,12 +87,22 @@ pub(super) struct Session {
 impl Dialer {
     /// Connects and waits for the welcome.
     pub(super) async fn open(&self) -> Result<Session, Failure> {
+        self.open_buffered(BUFFER_BYTES, 0).await
+    }
+
+    /// The same with a read buffer of so many bytes, and up to so many that are kept from being
+    /// written one by one until they are flushed.
+    pub(super) async fn open_buffered(
+        &self,
+        read: usize,
+        write: usize,
+    ) -> Result<Session, Failure> {
         within(self.limit, "welcome from the relay", async {
             let path = self.relay.path();
             let upgraded = http::upgrade(&self.connector, path, self.authorization.clone()).await?;
             let config = WebSocketConfig::default()
-                .read_buffer_size(BUFFER_BYTES)
-                .write_buffer_size(0)
+                .read_buffer_size(read)
+                .write_buffer_size(write)
                 .max_message_size(Some(MESSAGE_BYTES_MAX))
                 .max_frame_size(Some(MESSAGE_BYTES_MAX));
             let io = TokioIo::new(upgraded);
@@ -99,10 +114,7 @@ impl Dialer {
 }
 
 /// Takes the welcome, which is the first message on every connection.
-async fn greeted(
-    socket: WebSocketStream<TokioIo<Upgraded>>,
-    silence: Duration,
-) -> Result<Session, Failure> {
+async fn greeted(socket: Socket, silence: Duration) -> Result<Session, Failure> {
     let mut session =
         Session { socket, silence, agent: String::new(), welcome: Welcome::default() };
     let first = session.next().await?;
@@ -173,6 +185,11 @@ impl Session {
         }
     }
 
+    /// The socket, for those who read and write many messages at a time.
+    pub(super) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     /// Says goodbye and waits for the answer, but not long.
     pub(super) async fn close(mut self) {
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
@@ -204,7 +221,8 @@ impl Session {
     }
 }
 
-fn closed(frame: Option<CloseFrame>) -> Failure {
+/// The end of a session with this close frame, or without one.
+pub(super) fn closed(frame: Option<CloseFrame>) -> Failure {
     // RFC 6455 section 7.1.5: no code means 1005.
     let (code, reason) =
         frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
@@ -212,7 +230,7 @@ fn closed(frame: Option<CloseFrame>) -> Failure {
 }
 
 /// Turns the relay's error message into the failure it stands for (PROTOCOL section 7).
-fn refuse_error(message: &Received) -> Result<(), Failure> {
+pub(super) fn refuse_error(message: &Received) -> Result<(), Failure> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Told {

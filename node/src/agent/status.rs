@@ -1,16 +1,18 @@
 //! `arc-relay status`: the cluster as one node sees it, from the ops port.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::value::RawValue;
 
 use super::{
-    args::OpsArgs,
+    args::{OpsArgs, duration},
     failure::Failure,
     http::Call,
     output::Output,
+    paint::{Hue, Paint},
+    recovery::{Recovery, recovery},
     table::{Column, table},
-    text::{counted, escaped, or_dash},
+    text::{counted, escaped, on_one_line, or_dash, size},
 };
 use crate::{
     admin::{RegistryReport, Voter},
@@ -21,18 +23,74 @@ use crate::{
 /// Options of `arc-relay status`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct StatusArgs {
+    /// Show it anew again and again, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+
+    /// With --watch: how often
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    every: Duration,
+
     #[command(flatten)]
     ops: OpsArgs,
 }
 
-pub(super) async fn run(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let call = Call { path: "/cluster", ..Call::default() };
-    let answer: Box<RawValue> = args.ops.ask(call).await?;
-    args.ops.show(&answer, |report| told(&report), output).await
+/// Shows the cluster, once or until `stop`.
+pub(super) async fn run(
+    args: &StatusArgs,
+    output: &mut Output,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    if !args.watch {
+        let (answer, paint) = (look(args).await?, output.paint());
+        return args.ops.show(&answer, |report| told(&report, paint), output).await;
+    }
+    tokio::select! {
+        outcome = watch(args, output) => outcome,
+        () = stop => Ok(()),
+    }
+}
+
+async fn look(args: &StatusArgs) -> Result<Box<RawValue>, Failure> {
+    args.ops.ask(Call { path: "/cluster", ..Call::default() }).await
+}
+
+/// A node that does not answer now may do so later, as one that is started again does.
+async fn watch(args: &StatusArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut last = String::new();
+    loop {
+        match look(args).await {
+            Ok(answer) if args.ops.json => output.result(&on_one_line(answer.get())).await?,
+            Ok(answer) => {
+                let report = serde_json::from_str(answer.get());
+                let report = report.map_err(|error| Failure::NotRelay(error.to_string()))?;
+                last = told(&report, output.paint());
+                output.show_anew(&last).await?;
+            }
+            Err(failure) if recovery(&failure) == Recovery::Stop => return Err(failure),
+            Err(failure) if output.can_show_anew() && !args.ops.json => {
+                let why = output.paint().on(Some(Hue::Bad), &format!("{failure}; trying again"));
+                output.show_anew(&format!("{why}\n\n{last}")).await?;
+            }
+            Err(failure) => output.note(&format!("{failure}; trying again")).await,
+        }
+        tokio::time::sleep(args.every).await;
+    }
+}
+
+/// In which colour a node's state is shown.
+pub(super) fn state_hue(state: &str) -> Option<Hue> {
+    match state {
+        "alive" => Some(Hue::Good),
+        "joining" | "suspect" | "leaving" => Some(Hue::Doubtful),
+        "dead" => Some(Hue::Bad),
+        "left" => Some(Hue::Past),
+        _ => None,
+    }
 }
 
 /// The cluster as text for people.
-pub(crate) fn told(report: &ClusterReport) -> String {
+pub(crate) fn told(report: &ClusterReport, paint: Paint) -> String {
     let there: Vec<_> = report.nodes.iter().filter(|node| is_there(&node.state)).collect();
     let messages: u64 = there.iter().map(|node| node.messages_per_minute).sum();
     let asked = report.nodes.iter().find(|node| node.id == report.node);
@@ -42,34 +100,39 @@ pub(crate) fn told(report: &ClusterReport) -> String {
         counted(there.len() as u64, "node"),
         counted(there.iter().map(|node| node.agents).sum(), "agent"),
     );
-    text.push_str(&table(&NODE_COLUMNS, report.nodes.iter().map(node_row)));
+    text.push_str(&table(&NODE_COLUMNS, report.nodes.iter().map(node_row), paint));
     if !report.links.is_empty() {
         text.push('\n');
-        text.push_str(&table(&LINK_COLUMNS, report.links.iter().map(link_row)));
+        text.push_str(&table(&LINK_COLUMNS, report.links.iter().map(link_row), paint));
     }
     if let Some(registry) = &report.registry {
         text.push('\n');
-        text.push_str(&registry_told(registry, &report.nodes));
+        text.push_str(&registry_told(registry, &report.nodes, paint));
     }
     if let Some(tls) = &report.tls {
         text.push('\n');
-        text.push_str(&tls_lines(tls));
+        text.push_str(&tls_lines(tls, paint));
     }
     text.truncate(text.trim_end().len());
     text
 }
 
 /// How the names are kept: what is wrong first, then by whom.
-fn registry_told(registry: &RegistryReport, nodes: &[NodeReport]) -> String {
+fn registry_told(registry: &RegistryReport, nodes: &[NodeReport], paint: Paint) -> String {
+    let bad = |text: &str| paint.on(Some(Hue::Bad), text);
     let name = |id: &str| {
         let node = nodes.iter().find(|node| node.id == id);
         node.map_or_else(|| escaped(id), |node| escaped(&node.name))
     };
     let leader = match &registry.leader {
         Some(leader) => format!("led by {}", name(leader)),
-        None => "no leader with a quorum".to_owned(),
+        None => bad("no leader with a quorum"),
     };
-    let registers = if registry.available { "can be registered" } else { "CANNOT be registered" };
+    let registers = if registry.available {
+        "can be registered".to_owned()
+    } else {
+        bad("CANNOT be registered")
+    };
     let mut text = format!(
         "names {registers}, {leader}, term {}; this node: {}, at entry {}\n",
         registry.term,
@@ -77,15 +140,17 @@ fn registry_told(registry: &RegistryReport, nodes: &[NodeReport]) -> String {
         registry.applied,
     );
     if let Some(failure) = &registry.failure {
-        let _ = writeln!(text, "this node's registry has failed: {}", escaped(failure));
+        let failure = format!("this node's registry has failed: {}", escaped(failure));
+        let _ = writeln!(text, "{}", bad(&failure));
     }
     if let Some(waiting) = &registry.waiting {
-        let _ = writeln!(text, "waiting: {}", escaped(&waiting.reason));
+        let waiting = format!("waiting: {}", escaped(&waiting.reason));
+        let _ = writeln!(text, "{}", paint.on(Some(Hue::Doubtful), &waiting));
     }
     if !registry.voters.is_empty() {
         text.push('\n');
         let row = |voter: &Voter| voter_row(voter, name(&voter.node));
-        text.push_str(&table(&VOTER_COLUMNS, registry.voters.iter().map(row)));
+        text.push_str(&table(&VOTER_COLUMNS, registry.voters.iter().map(row), paint));
     }
     text
 }
@@ -106,11 +171,12 @@ fn voter_row(voter: &Voter, name: String) -> [String; 4] {
     ]
 }
 
-fn tls_lines(tls: &TlsReport) -> String {
+fn tls_lines(tls: &TlsReport, paint: Paint) -> String {
+    let bad = |text: &str| paint.on(Some(Hue::Bad), text);
     let state = match tls.expires_in {
-        None => "no certificate yet".to_owned(),
+        None => bad("no certificate yet"),
         Some(left) if left > 0 => format!("good for {}", time(left.unsigned_abs())),
-        Some(over) => format!("EXPIRED {} ago", time(over.unsigned_abs())),
+        Some(over) => bad(&format!("EXPIRED {} ago", time(over.unsigned_abs()))),
     };
     let names: Vec<_> = tls.names.iter().map(|name| escaped(name)).collect();
     let names =
@@ -118,7 +184,7 @@ fn tls_lines(tls: &TlsReport) -> String {
     let mut lines = format!("TLS: {}, {names}{state}\n", escaped(&tls.source));
     if let Some(problem) = &tls.problem {
         // Writing into a `String` cannot fail.
-        let _ = writeln!(lines, "TLS problem: {}", escaped(problem));
+        let _ = writeln!(lines, "{}", bad(&format!("TLS problem: {}", escaped(problem))));
     }
     if let Some(acme) = &tls.acme {
         let _ = writeln!(lines, "{}", acme_line(acme));
@@ -150,7 +216,7 @@ pub(super) fn time(seconds: u64) -> String {
 const NODE_COLUMNS: [Column; 8] = [
     Column::left("NODE"),
     Column::left("REGION"),
-    Column::left("STATE"),
+    Column::left("STATE").hued(state_hue),
     Column::left("VERSION"),
     Column::right("AGENTS"),
     Column::right("MSGS/MIN"),
@@ -158,7 +224,7 @@ const NODE_COLUMNS: [Column; 8] = [
     Column::left("ADDRESS"),
 ];
 
-fn node_row(node: &NodeReport) -> [String; 8] {
+pub(super) fn node_row(node: &NodeReport) -> [String; 8] {
     [
         escaped(&node.name),
         escaped(&node.region),
@@ -185,14 +251,6 @@ fn link_row(link: &LinkReport) -> [String; 4] {
         size(link.queue_bytes),
         format!("{} ms", link.silent_ms),
     ]
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} B"),
-        1_024..1_048_576 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
-    }
 }
 
 #[cfg(test)]
@@ -229,7 +287,7 @@ mod tests {
             problem: problem.map(str::to_owned),
             acme: None,
         };
-        let line = |tls| told(&ClusterReport { tls: Some(tls), ..nothing() });
+        let line = |tls| told(&ClusterReport { tls: Some(tls), ..nothing() }, Paint::Plain);
         let good = line(tls(Some(61 * day + 5), None));
         assert!(
             good.ends_with("TLS: files, for relay.example, *.relay.example, good for 61 days"),
@@ -285,7 +343,7 @@ c                eu      dead   0.1.0         5        60   50%  -
 
 LINK TO  ROUND TRIP  WAITING  SILENT
 b            0.3 ms   68 KiB   12 ms";
-        let told = told(&report);
+        let told = told(&report, Paint::Plain);
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(squeezed(&told), squeezed(expected), "{told}");
         let at = |line: usize| told.lines().nth(line).unwrap().find("eu").unwrap();
@@ -295,7 +353,7 @@ b            0.3 ms   68 KiB   12 ms";
     #[test]
     fn a_node_that_is_alone_has_no_links_to_show() {
         let report = ClusterReport { nodes: vec![node("a", 1)], ..nothing() };
-        let told = told(&report);
+        let told = told(&report, Paint::Plain);
         assert!(told.starts_with("1 node, 1 agent, 12 messages/min\n\nNODE"), "{told}");
         assert!(!told.contains("LINK") && !told.contains("TLS"), "{told}");
     }
@@ -320,7 +378,7 @@ b            0.3 ms   68 KiB   12 ms";
             failure: None,
         };
         let nodes = [node("a", 1)];
-        let told = registry_told(&registry, &nodes);
+        let told = registry_told(&registry, &nodes, Paint::Plain);
         let expected = "\
 names can be registered, led by a, term 3; this node: leader, at entry 42
 
@@ -334,7 +392,7 @@ gone             -       not yet       -
         registry.failure = Some("disk".into());
         registry.waiting =
             Some(crate::admin::Waiting { reason: "start b".into(), seeds: vec!["b".into()] });
-        let told = registry_told(&registry, &nodes);
+        let told = registry_told(&registry, &nodes, Paint::Plain);
         for part in ["CANNOT", "no leader with a quorum", "has failed: disk", "waiting: start b"] {
             assert!(told.contains(part), "{told}");
         }

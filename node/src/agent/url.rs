@@ -20,7 +20,13 @@ impl FromStr for UrlText {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.trim().to_owned()))
+        Ok(text.into())
+    }
+}
+
+impl From<&str> for UrlText {
+    fn from(text: &str) -> Self {
+        Self(text.trim().to_owned())
     }
 }
 
@@ -32,7 +38,7 @@ impl fmt::Debug for UrlText {
 
 /// Why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidUrl {
+pub(crate) enum InvalidUrl {
     #[error("not an address; write ws://host:port/arc, wss://host/arc or host[:port]")]
     Malformed,
     #[error("unknown scheme; write ws://, wss://, http:// or https://")]
@@ -47,13 +53,13 @@ pub(super) enum InvalidUrl {
 
 /// A host, a port, and whether the connection to it is TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Whether to speak TLS.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// Name or address, an IPv6 address without its brackets.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 /// A relay's WebSocket address.
@@ -70,6 +76,11 @@ impl UrlText {
         let (endpoint, path) = parse(&self.0, RELAY_PORT)?;
         let path = if path == "/" { "/arc".to_owned() } else { path };
         Ok(RelayUrl { endpoint, path })
+    }
+
+    /// Where a page is: the endpoint, and its path there.
+    pub(super) fn page(&self) -> Result<(Endpoint, String), InvalidUrl> {
+        parse(&self.0, OPS_PORT)
     }
 
     /// The address of an ops listener; a path has no meaning there.
@@ -160,6 +171,15 @@ fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
 }
 
+/// A text as one segment of a path (RFC 3986, section 3.3).
+pub(super) fn path_segment(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let written = |byte| {
+        if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(written).collect()
+}
+
 /// Whether traffic to the host stays on this machine.
 fn is_local(host: &str) -> bool {
     let address = host.parse::<std::net::IpAddr>();
@@ -232,6 +252,12 @@ mod tests {
         ] {
             assert_eq!(relay(url).unwrap().register_path(), path, "{url}");
         }
+    }
+
+    #[test]
+    fn any_text_can_stand_in_a_path() {
+        assert_eq!(path_segment("node-1.eu_2"), "node-1.eu_2");
+        assert_eq!(path_segment("[::1]:7946/a?b ä"), "%5B%3A%3A1%5D%3A7946%2Fa%3Fb%20%C3%A4");
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 /// As [`load`], but names that mean nothing are problems too: this is for `--check-config`.
 pub fn check(sources: &Sources) -> Result<Loaded, Problems> {
     let (loaded, mut problems) = read(sources);
-    problems.extend(loaded.notices.iter().filter_map(Notice::as_problem));
+    let refused = loaded.notices.iter().filter(|notice| notice.is_refused_by_check());
+    problems.extend(refused.filter_map(Notice::as_problem));
     if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
 }
 

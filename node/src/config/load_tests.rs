@@ -97,6 +97,14 @@ fn every_setting_reaches_its_field() {
         ("DRAIN_DEADLINE", "0"),
         ("LOG_LEVEL", "silent"),
         ("LOG_FORMAT", "json"),
+        ("LOG_FILE", "/var/log/relay.log"),
+        ("LOG_FILE_SIZE", "1MiB"),
+        ("LOG_FILE_DAILY", "true"),
+        ("LOG_FILES_MAX", "3"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "key=value"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ("OTEL_SERVICE_NAME", "ours"),
     ])
     .config;
     assert_eq!(config, with_every_setting_changed());
@@ -143,6 +151,18 @@ fn with_every_setting_changed() -> Config {
         log: crate::config::LogConfig {
             level: "silent".into(),
             format: crate::config::LogFormat::Json,
+            file: crate::logging::FileConfig {
+                path: Some("/var/log/relay.log".into()),
+                bytes_max: 1 << 20,
+                kept: 3,
+                daily: true,
+            },
+        },
+        traces: crate::traces::TraceConfig {
+            collector: Some("http://otel:4318".parse().unwrap()),
+            headers: Some("key=value".into()),
+            parts_per_million: 250_000,
+            service: "ours".into(),
         },
         limits: crate::config::Limits {
             max_connections: 4,
@@ -305,7 +325,7 @@ fn the_check_shows_what_differs_from_the_defaults() {
         check(&sources).unwrap().to_string(),
         "configuration ok\n  RATE_LIMIT_PER_MIN = 0 (flag --rate-limit-per-min)\n  \
          IDLE_DEADLINE = 2m (environment)\n\
-         notice: REDIS_URL is no longer needed: names are kept under DATA_DIR"
+         notice: REDIS_URL is no longer needed: names are kept under DATA_DIR, and SEEDS makes several nodes one relay"
     );
 }
 

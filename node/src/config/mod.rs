@@ -23,6 +23,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::{logging::FileConfig, traces::TraceConfig};
+
 pub use self::{
     acme::{AcmeConfig, MacKey},
     load::{Chosen, Loaded, check, load},
@@ -75,8 +77,10 @@ pub struct Config {
     pub tls: TlsConfig,
     /// How this node takes part in a cluster.
     pub mesh: MeshConfig,
-    /// How the relay logs (`LOG_LEVEL`, `LOG_FORMAT`).
+    /// How the relay logs, and where to (`LOG_LEVEL`, `LOG_FORMAT`, `LOG_FILE` and what belongs to it).
     pub log: LogConfig,
+    /// Which messages are traced, and who takes the traces.
+    pub traces: TraceConfig,
     /// Every bound that an agent or an address can run into.
     pub limits: Limits,
     /// Every deadline and interval.
@@ -99,6 +103,8 @@ pub struct LogConfig {
     pub level: String,
     /// Shape of a line.
     pub format: LogFormat,
+    /// The file that lines go to, if any.
+    pub file: FileConfig,
 }
 
 /// Shape of a log line.
@@ -170,7 +176,12 @@ impl Default for Config {
             subscription_ttl: Duration::from_hours(1),
             tls: TlsConfig::default(),
             mesh: MeshConfig::default(),
-            log: LogConfig { level: "info".into(), format: LogFormat::Text },
+            log: LogConfig {
+                level: "info".into(),
+                format: LogFormat::Text,
+                file: FileConfig::default(),
+            },
+            traces: TraceConfig::default(),
             limits: Limits::default(),
             timing: Timing::default(),
         }

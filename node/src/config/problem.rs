@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::written::ENVIRONMENT;
+
 /// Longest part of a bad value that is repeated to the operator, in characters.
 const VALUE_SHOWN_MAX: usize = 60;
 
@@ -79,9 +81,10 @@ pub enum Notice {
         /// The known key that was probably meant.
         suggestion: Option<String>,
     },
-    /// `.env` has a name that looks like one of ours, misspelt; refused by `--check-config`.
+    /// `.env` or the environment has a name that looks like one of ours, misspelt; in `.env` it is refused by
+    /// `--check-config`, the environment may be another program's.
     Misspelt {
-        /// `.env` and the line.
+        /// `.env` and the line, or the environment.
         origin: String,
         /// The name as written.
         name: String,
@@ -116,6 +119,15 @@ impl Notice {
     /// Whether the operator has probably made a mistake; if not, it is only for information.
     pub fn is_warning(&self) -> bool {
         !matches!(self, Self::Retired { .. } | Self::NoSeeds)
+    }
+
+    /// Whether `--check-config` refuses it: a mistake in a file that is read by nobody else.
+    pub(super) fn is_refused_by_check(&self) -> bool {
+        match self {
+            Self::UnknownKey { .. } => true,
+            Self::Misspelt { origin, .. } => origin != ENVIRONMENT,
+            _ => false,
+        }
     }
 
     /// What `--check-config` makes of this: a problem if it is surely a mistake in a file.

@@ -16,7 +16,10 @@ use ipnet::IpNet;
 use cluster::membership::SeedAddress;
 
 use super::{Advertise, LogFormat, Secret, SubscribeScope, mesh::seed};
-use crate::logging;
+use crate::{
+    logging,
+    traces::{self, Collector},
+};
 
 /// How values of type `T` are written.
 pub(super) struct Rule<T> {
@@ -340,6 +343,48 @@ pub(super) fn secret() -> Rule<Option<Secret>> {
                 .then(|| Some(text.into()))
         },
         |secret| if secret.is_some() { "(hidden)".into() } else { "none".into() },
+    )
+}
+
+/// Who takes traces.
+pub(super) fn collector() -> Rule<Option<Collector>> {
+    Rule::new(
+        "URL",
+        "http://host:port or https://host:port of a collector that speaks OTLP over HTTP, or none",
+        |text| match text {
+            "none" => Some(None),
+            _ => text.parse().ok().map(Some),
+        },
+        |collector| collector.as_ref().map_or_else(|| "none".into(), ToString::to_string),
+    )
+}
+
+/// Headers that a collector wants; they may hold a key, and are never shown.
+pub(super) fn collector_headers() -> Rule<Option<Secret>> {
+    Rule::new(
+        "HEADERS",
+        "name=value, comma separated",
+        |text| traces::headers(text).map(|_| Some(text.into())),
+        |headers| if headers.is_some() { "(hidden)".into() } else { "none".into() },
+    )
+}
+
+/// A share from 0 to 1, in millionths.
+pub(super) fn share() -> Rule<u32> {
+    Rule::new(
+        "SHARE",
+        "a number from 0 to 1 with at most six decimal places, such as 0.01",
+        |text| {
+            let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+            let is_plain = (1..=6).contains(&decimals.len());
+            let millionths = plain_number(&format!("{decimals:0<6}")).filter(|_| is_plain)?;
+            let share = plain_number(whole)?.checked_mul(1_000_000)?.checked_add(millionths)?;
+            within(&(0..=1_000_000), share)?.try_into().ok()
+        },
+        |share| {
+            let text = format!("{}.{:06}", share / 1_000_000, share % 1_000_000);
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        },
     )
 }
 

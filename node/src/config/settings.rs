@@ -13,9 +13,9 @@ use std::{
 use super::{
     Config, acme,
     rule::{
-        Rule, address, advertise, bytes, cluster_secret, duration, environment, file, folder,
-        label, log_filter, log_format, networks, number, origins, port, secret, seeds,
-        subscribe_scope, switch, title,
+        Rule, address, advertise, bytes, cluster_secret, collector, collector_headers, duration,
+        environment, file, folder, label, log_filter, log_format, networks, number, origins, port,
+        secret, seeds, share, subscribe_scope, switch, title,
     },
 };
 
@@ -93,6 +93,8 @@ pub enum Group {
     Timing,
     /// What the relay says of itself.
     Logging,
+    /// The way of single messages.
+    Traces,
 }
 
 impl Group {
@@ -107,20 +109,41 @@ impl Group {
             Self::Limits => "Limits (0 switches a rate or per-address limit off)",
             Self::Timing => "Timing",
             Self::Logging => "Logging",
+            Self::Traces => "Traces (OpenTelemetry)",
         }
     }
 }
 
 /// Variables of the reference relay that mean nothing here, and why.
-pub(super) const RETIRED: [(&str, &str); 1] = [("REDIS_URL", "names are kept under DATA_DIR")];
+pub(super) const RETIRED: [(&str, &str); 3] = [
+    ("REDIS_URL", "names are kept under DATA_DIR, and SEEDS makes several nodes one relay"),
+    (
+        "UV_THREADPOOL_SIZE",
+        "there is a thread for each processor (TOKIO_WORKER_THREADS, if you must)",
+    ),
+    (
+        "NODE_OPTIONS",
+        "there is no Node.js, and no heap to be sized: MAX_CONNECTIONS bounds the memory",
+    ),
+];
 
 /// Everything that can be set, in the order of `--help`.
 pub fn settings() -> &'static [Setting] {
     static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-        [listening(), tls(), identity(), security(), mesh(), limits(), timing(), logging()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            listening(),
+            tls(),
+            identity(),
+            security(),
+            mesh(),
+            limits(),
+            timing(),
+            logging(),
+            traces(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     });
     &SETTINGS
 }
@@ -352,7 +375,30 @@ fn logging() -> Vec<Setting> {
         setting(row, "LOG_LEVEL", log_filter(), |c| &mut c.log.level,
             "error, warn, info, debug, trace or silent; or directives such as info,node=debug"),
         setting(row, "LOG_FORMAT", log_format(), |c| &mut c.log.format,
-            "text for people or json for machines, one event a line, on stdout"),
+            "text for people or json for machines, one event a line"),
+        setting(row, "LOG_FILE", file(), |c| &mut c.log.file.path,
+            "File that the log is written to instead of stdout; rotated to LOG_FILE.1 and so on"),
+        setting(row, "LOG_FILE_SIZE", bytes(64 << 10..=1 << 40), |c| &mut c.log.file.bytes_max,
+            "With LOG_FILE: how large it gets before it is rotated"),
+        setting(row, "LOG_FILE_DAILY", switch(), |c| &mut c.log.file.daily,
+            "With LOG_FILE: rotate it at midnight, UTC, too"),
+        setting(row, "LOG_FILES_MAX", number(0..=10_000), |c| &mut c.log.file.kept,
+            "With LOG_FILE: how many rotated files are kept beside it"),
+    ]
+}
+
+#[rustfmt::skip] // a table, one setting a row
+fn traces() -> Vec<Setting> {
+    let row = Group::Traces;
+    vec![
+        setting(row, "OTEL_EXPORTER_OTLP_ENDPOINT", collector(), |c| &mut c.traces.collector,
+            "Collector that traces of messages are handed to, by OTLP over HTTP; none: nothing is traced"),
+        setting(row, "OTEL_EXPORTER_OTLP_HEADERS", collector_headers(), |c| &mut c.traces.headers,
+            "Headers that the collector wants, name=value, comma separated").hidden(),
+        setting(row, "OTEL_TRACES_SAMPLER_ARG", share(), |c| &mut c.traces.parts_per_million,
+            "Share of the messages that are traced; the same on every node"),
+        setting(row, "OTEL_SERVICE_NAME", title(), |c| &mut c.traces.service,
+            "What the relay is called in traces"),
     ]
 }
 

@@ -26,6 +26,9 @@ pub const FILE_NAME: &str = "arc-relay.toml";
 
 const DOTENV_NAME: &str = ".env";
 
+/// Names in the environment that are shorter may be like one of ours by chance.
+const ALIKE_CHARS_MIN: usize = 6;
+
 /// Everything that [`load`](super::load()) looks at; without `Debug`, for it holds secrets.
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -33,6 +36,8 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
     /// Environment variables; foreign ones are ignored.
     pub environment: Vec<(String, String)>,
+    /// Names of the environment variables that are not ours, one of which may have been meant to be.
+    pub foreign: Vec<String>,
     /// Text of `.env`, if there is one.
     pub dotenv: Option<String>,
     /// The settings file, if there is one.
@@ -70,6 +75,9 @@ impl Sources {
                 None => {}
             }
         }
+        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        sources.foreign = names.filter(|name| variables().all(|known| known != name)).collect();
+        sources.foreign.sort_unstable();
         sources.dotenv = sources.read(&directory.join(DOTENV_NAME), DOTENV_NAME, false);
         let name = file.map_or_else(|| FILE_NAME.into(), |file| file.display().to_string());
         let path = file.map_or_else(|| directory.join(FILE_NAME), PathBuf::from);
@@ -90,7 +98,7 @@ impl Sources {
     }
 }
 
-const ENVIRONMENT: &str = "environment";
+pub(super) const ENVIRONMENT: &str = "environment";
 
 /// One setting as written; without `Debug`, for it may be a secret.
 #[derive(Clone)]
@@ -122,7 +130,20 @@ pub(super) fn written(sources: &Sources) -> Written {
     layers.extend(entries(&sources.flags, |key| format!("flag --{}", key.replace('_', "-"))));
     written.given = merge(layers);
     written.notices.extend(retired(&written.given));
+    written.notices.extend(sources.foreign.iter().filter_map(|name| misspelt_in_environment(name)));
     written
+}
+
+/// The environment is everybody's: what is short and merely similar is another program's.
+fn misspelt_in_environment(name: &str) -> Option<Notice> {
+    let suggestion = closest(name)?;
+    let one_in_the_other = suggestion.contains(name) || name.contains(suggestion);
+    let is_meant = name.len() >= ALIKE_CHARS_MIN || one_in_the_other;
+    is_meant.then(|| Notice::Misspelt {
+        origin: ENVIRONMENT.into(),
+        name: name.to_owned(),
+        suggestion: suggestion.into(),
+    })
 }
 
 /// One setting in one place: the smallest layer there is, so that each keeps its own origin.

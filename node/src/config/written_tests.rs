@@ -175,7 +175,12 @@ fn redis_is_named_as_no_longer_needed_wherever_it_is_set() {
         }),
     ] {
         let said: Vec<_> = written.notices.iter().map(ToString::to_string).collect();
-        assert_eq!(said, ["REDIS_URL is no longer needed: names are kept under DATA_DIR"]);
+        assert_eq!(
+            said,
+            [
+                "REDIS_URL is no longer needed: names are kept under DATA_DIR, and SEEDS makes several nodes one relay"
+            ]
+        );
     }
 }
 
@@ -216,5 +221,27 @@ proptest! {
         dotenv in r#"((export )?(PORT|X|PROT|HOST|#) ?=? ?["'$\\{}a #=.-]*\n?)*"#,
     ) {
         let _ = (from_file(&text), from_dotenv(&dotenv));
+    }
+}
+
+#[test]
+fn a_variable_that_is_almost_one_of_ours_is_named() {
+    let named = |name: &str| {
+        let sources = Sources { foreign: vec![name.to_owned()], ..Sources::default() };
+        written(&sources).notices.first().map(ToString::to_string)
+    };
+    for (name, meant) in [
+        ("MAX_CONNECTION", "MAX_CONNECTIONS"),
+        ("SEED", "SEEDS"),
+        ("CLUSTER_SECRTE", "CLUSTER_SECRET"),
+        ("RATE_LIMIT_PER_MINUTE", "RATE_LIMIT_PER_MIN"),
+        ("PORTS", "PORT"),
+    ] {
+        let told = named(name).unwrap_or_default();
+        assert!(told.starts_with(name) && told.contains(&format!("{meant}?")), "{name}: {told}");
+        assert!(told.contains("environment"), "{told}");
+    }
+    for foreign in ["POST", "SORT", "PATH", "HOSTNAME", "AWS_REGION", "NODE_VERSION", "LOGNAME"] {
+        assert_eq!(named(foreign), None, "{foreign}");
     }
 }

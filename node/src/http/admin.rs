@@ -1,5 +1,5 @@
 //! What only the holder of the admin token may do: look after agents and their tokens, the registry's
-//! voters and keys, and take backups.
+//! voters and keys, take backups, and send nodes away.
 //!
 //! Every change, and every attempt at one, is a line in the log: see [`audit`]. The JSON is that of
 //! [`crate::admin`].
@@ -8,6 +8,7 @@ pub(super) mod agents;
 mod audit;
 pub(super) mod backup;
 mod naming;
+pub(super) mod nodes;
 pub(super) mod registry;
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,8 @@ pub(super) fn routes(
         .route("/registry/voters", put(registry::change_voters))
         .route("/registry/keys", get(registry::keys).post(registry::rotate_key))
         .route("/backup", post(backup::backup))
+        .route("/drain", post(nodes::drain))
+        .route("/nodes/{node}/drain", post(nodes::drain_another))
         .route_layer(middleware::from_fn_with_state(token, guard))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&relay), audit::audit))
         .with_state(Desk { relay, administration })

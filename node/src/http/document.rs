@@ -27,6 +27,9 @@ use super::{admin, dashboard, landing, ops, public, register, upgrade, watching}
     modifiers(&Tokens),
     paths(
         landing::landing_page,
+        landing::landing_counts,
+        landing::landing_file,
+        landing::protocol,
         upgrade::upgrade,
         register::register,
         public::health,
@@ -53,6 +56,8 @@ use super::{admin, dashboard, landing, ops, public, register, upgrade, watching}
         admin::registry::keys,
         admin::registry::rotate_key,
         admin::backup::backup,
+        admin::nodes::drain,
+        admin::nodes::drain_another,
     ),
 )]
 struct Api;

@@ -56,6 +56,8 @@ GET  /registry                how the registry is
 PUT  /registry/voters         who keeps it
 GET  /registry/keys           which keys sign (POST lets a new one)
 POST /backup                  everything, encrypted
+POST /drain                   send this node's agents elsewhere, and stop it
+POST /nodes/{node}/drain      the same of another node
 ";
 
 /// The ops listener's paths; `token` guards those that change something or name agents.
@@ -132,8 +134,7 @@ pub(super) async fn stats(State(relay): State<Arc<Relay>>) -> Json<Stats> {
     responses((status = 200, content_type = "text/plain", body = String)),
 )]
 pub(super) async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
-    relay.measure();
-    ([(CONTENT_TYPE, PROMETHEUS)], relay.metrics.render()).into_response()
+    ([(CONTENT_TYPE, PROMETHEUS)], crate::metrics::scrape(&relay)).into_response()
 }
 
 /// The nodes, and the links of this one.

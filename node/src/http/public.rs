@@ -13,7 +13,10 @@ use axum::{
 use utoipa::ToSchema;
 
 use super::{
-    ApiError, access_log, cors, landing::landing_page, register::register, upgrade::upgrade,
+    ApiError, access_log, cors,
+    landing::{landing_counts, landing_file, landing_page, protocol},
+    register::register,
+    upgrade::upgrade,
 };
 use crate::{
     certificates::TlsReport,
@@ -28,6 +31,9 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub fn public_router(relay: Arc<Relay>) -> Router {
     Router::new()
         .route("/", get(landing_page))
+        .route("/landing/counts", get(landing_counts))
+        .route("/landing/{file}", get(landing_file))
+        .route("/protocol", get(protocol))
         .route("/arc", any(upgrade))
         .route("/register", post(register))
         .route("/health", get(health))

@@ -28,6 +28,13 @@ impl ProcessTag {
     pub fn from_random(random: u64) -> Self {
         Self(random)
     }
+
+    /// How all ids end that this process gives.
+    pub fn ending(self) -> String {
+        let mut digits = [0; PROCESS_LEN];
+        write_digits(&mut digits, self.0);
+        digits.iter().map(|digit| char::from(*digit)).collect()
+    }
 }
 
 /// What tells the ids of one session's sender from those of every other sender, for ever.

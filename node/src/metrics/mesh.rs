@@ -1,7 +1,7 @@
 //! The mesh in numbers: members, links, and what this node owns and publishes.
 //!
-//! The mesh counts by itself; here its counts get their names. No label names a node, so the size of
-//! `/metrics` does not grow with the cluster.
+//! The mesh counts by itself; here its counts get their names. No label names a node: what is said of
+//! each peer is written at the [scrape](super::scrape).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +23,6 @@ pub struct MeshMetrics {
     gossip_dropped: Counter,
     gossip_malformed: Counter,
     links: Gauge,
-    queue_bytes: Gauge,
     links_opened: Counter,
     links_closed: [(Down, Counter); Down::ALL.len()],
     refusals: [(Reason, Counter); Reason::ALL.len()],
@@ -60,7 +59,6 @@ impl MeshMetrics {
             gossip_dropped: counter!("arc_gossip_dropped_total"),
             gossip_malformed: counter!("arc_gossip_malformed_total"),
             links: gauge!("arc_links"),
-            queue_bytes: gauge!("arc_link_queue_bytes"),
             links_opened: counter!("arc_links_opened_total"),
             links_closed: Down::ALL
                 .map(|why| (why, counter!("arc_links_closed_total", "reason" => why.label()))),
@@ -86,7 +84,6 @@ impl MeshMetrics {
     /// The links as they are.
     pub fn set_links(&self, links: &[LinkStatus]) {
         self.links.set(float(links.len()));
-        self.queue_bytes.set(float(links.iter().map(|link| link.queue_bytes).sum()));
     }
 
     /// What the links and the membership have counted since the start.
@@ -147,7 +144,6 @@ fn describe() {
     describe_counter!("arc_gossip_dropped_total", "messages of gossip that found no room");
     describe_counter!("arc_gossip_malformed_total", "messages of gossip that were none");
     describe_gauge!("arc_links", "links to other nodes");
-    describe_gauge!("arc_link_queue_bytes", "bytes waiting in all links");
     describe_counter!("arc_links_opened_total", "links that came up");
     describe_counter!("arc_links_closed_total", "links that went down, by reason");
     describe_counter!("arc_link_refusals_total", "handshakes of links that failed, by reason");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What one number of a column stands for.
-pub(super) const STEP: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(10);
 
 /// Numbers of a column: an hour. All columns together take 30 KB.
 const STEPS_MAX: usize = 360;

@@ -30,8 +30,8 @@ pub use self::{
     history::{History, HistoryReport, Sample},
     losses::{Loss, Losses},
     sights::{LinkView, NodeSees, RegionView, Sights},
+    view::{Showing, frame},
 };
-use self::{history::STEP, view::View};
 use crate::{
     relay::{Relay, VERSION},
     report,
@@ -271,17 +271,17 @@ fn look(relay: &Relay, before: &Looked) -> Looked {
         watch.note(wall, Happening { level, kind: Kind::Drops, node, text });
     }
     let sample = looked.sample(before);
-    let registered = relay.registry.registered_agents();
-    let memory = &mut *watch.memory.lock();
-    memory.history.add(looked.at, &sample);
+    watch.memory.lock().history.add(looked.at, &sample);
     if watch.is_viewed() {
-        show(relay, memory, &looked, (&sample, registered));
+        show(relay, &looked, &sample);
     }
     looked
 }
 
 /// Makes the frame that all viewers get.
-fn show(relay: &Relay, memory: &mut Memory, looked: &Looked, counts: (&Sample, u64)) {
+fn show(relay: &Relay, looked: &Looked, sample: &Sample) {
+    let registered_agents = relay.registry.registered_agents();
+    let memory = &mut *relay.watch.memory.lock();
     let report = &looked.snapshot.report;
     let sees = NodeSees {
         links: report.links.clone(),
@@ -290,10 +290,16 @@ fn show(relay: &Relay, memory: &mut Memory, looked: &Looked, counts: (&Sample, u
     };
     memory.sights.take(looked.at, &report.node, sees);
     memory.sights.forget(looked.at, &report.nodes);
-    let view = View::new(relay, &memory.events, &memory.sights, report, counts);
-    if let Ok(json) = serde_json::to_string(&view) {
-        relay.watch.frames.send_replace(format!("data: {json}\n\n").into());
-    }
+    let showing = Showing {
+        epoch: memory.events.epoch(),
+        now: relay.clock.wall(),
+        uptime: looked.at.as_secs(),
+        relay: &relay.config.relay_name,
+        version: VERSION,
+        registered_agents,
+        latest_event: memory.events.last(),
+    };
+    relay.watch.frames.send_replace(frame(showing, report, sample, &memory.sights));
 }
 
 fn note_own(relay: &Relay, text: String) {

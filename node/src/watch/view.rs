@@ -1,15 +1,15 @@
-//! What a dashboard shows at one moment. Pure but for asking the relay its names and its time.
+//! What dashboards show at one moment, and how it is written: once for all of them. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write as _};
 
+use bytes::Bytes;
 use cluster::UnixMillis;
 use serde::Serialize;
 
-use super::{Events, LinkView, Loss, RegionView, STEP, Sample, Sights};
+use super::{LinkView, Loss, RegionView, Sample, Sights};
 use crate::{
     admin::RegistryReport,
     certificates::TlsReport,
-    relay::{Relay, VERSION},
     report::{ClusterReport, NodeReport},
 };
 
@@ -19,19 +19,33 @@ const NODES_WITH_LINKS_MAX: usize = 24;
 /// With more nodes than that, certificates are told of that end within so many seconds.
 const EXPIRES_SOON_S: i64 = 30 * 86_400;
 
+/// What the node that shows says of itself.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Showing<'a> {
+    /// When it started.
+    pub epoch: UnixMillis,
+    /// Its time.
+    pub now: UnixMillis,
+    /// Seconds since its start.
+    pub uptime: u64,
+    /// What the relay is called.
+    pub relay: &'a str,
+    /// Its release.
+    pub version: &'a str,
+    /// Names that are taken, in the cluster.
+    pub registered_agents: u64,
+    /// The number of the latest event: whoever has not seen it asks for those that are new.
+    pub latest_event: u64,
+}
+
 /// What a dashboard shows. Other releases' pages never see it: pages and views come from one node.
 #[derive(Debug, Serialize)]
-pub(super) struct View<'a> {
-    epoch: UnixMillis,
-    now: UnixMillis,
-    /// Seconds since the node's start.
-    uptime: u64,
-    relay: &'a str,
-    version: &'static str,
+struct View<'a> {
+    #[serde(flatten)]
+    showing: Showing<'a>,
     /// The id of the node that says so.
     node: &'a str,
     nodes: &'a [NodeReport],
-    registered_agents: u64,
     sample: &'a Sample,
     /// None if there are too many; then by region.
     links: Option<Vec<LinkView<'a>>>,
@@ -41,19 +55,25 @@ pub(super) struct View<'a> {
     losses: Vec<Loss>,
     registry: Option<&'a RegistryReport>,
     certificates: BTreeMap<&'a str, &'a TlsReport>,
-    /// The number of the latest event: whoever has not seen it asks for those that are new.
-    latest_event: u64,
-    /// Milliseconds between two numbers of the history.
-    step_ms: u128,
+}
+
+/// The server-sent event that all dashboards get; empty if it cannot be written, which cannot be.
+pub fn frame(showing: Showing, report: &ClusterReport, sample: &Sample, sights: &Sights) -> Bytes {
+    let view = View::new(showing, report, sample, sights);
+    let mut frame = b"data: ".to_vec();
+    let written = serde_json::to_writer(&mut frame, &view).map_err(Into::into);
+    match written.and_then(|()| frame.write_all(b"\n\n")) {
+        Ok(()) => frame.into(),
+        Err(_) => Bytes::new(),
+    }
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(
-        relay: &'a Relay,
-        events: &Events,
-        sights: &'a Sights,
+    fn new(
+        showing: Showing<'a>,
         report: &'a ClusterReport,
-        (sample, registered_agents): (&'a Sample, u64),
+        sample: &'a Sample,
+        sights: &'a Sights,
     ) -> Self {
         let nodes = report.nodes.as_slice();
         let is_small = nodes.len() <= NODES_WITH_LINKS_MAX;
@@ -62,14 +82,9 @@ impl<'a> View<'a> {
             is_small || tls.problem.is_some() || ends_soon
         };
         Self {
-            epoch: events.epoch(),
-            now: relay.clock.wall(),
-            uptime: relay.clock.elapsed().as_secs(),
-            relay: &relay.config.relay_name,
-            version: VERSION,
+            showing,
             node: &report.node,
             nodes,
-            registered_agents,
             sample,
             links: is_small.then(|| sights.links().collect()),
             regions: sights.regions(nodes),
@@ -77,8 +92,6 @@ impl<'a> View<'a> {
             losses: sights.losses(),
             registry: report.registry.as_ref(),
             certificates: sights.certificates().filter(|(_, tls)| matters(tls)).collect(),
-            latest_event: events.last(),
-            step_ms: STEP.as_millis(),
         }
     }
 }

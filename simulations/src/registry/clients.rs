@@ -246,6 +246,12 @@ impl Clients {
         claims.len() - 1
     }
 
+    /// Registers a name that nobody else wants.
+    pub(super) async fn register_own(&self, running: &Running) -> usize {
+        let agent = self.pool.lock().own();
+        self.register(running, agent, self.claim(Claim::random())).await
+    }
+
     /// Registers by a claim that has a number.
     async fn register(&self, running: &Running, agent: AgentId, claim: usize) -> usize {
         let key = self.claims.lock()[claim];

@@ -18,6 +18,9 @@ pub struct History {
     pub disturbances: Vec<Disturbance>,
     /// How many nodes keep the book: the first ones.
     pub voters: usize,
+    /// Registrations on one node, of those that most voters are in reach of: the first just before others
+    /// were linked again that had been cut off, the rest after.
+    pub around_return: Vec<usize>,
     /// When all was whole again; none: never.
     pub healed: Option<Duration>,
     /// Why it was not.
@@ -171,6 +174,11 @@ impl Call {
             self.outcome,
             Outcome::Waiting | Outcome::Unavailable(_) | Outcome::GaveUp | Outcome::Died
         )
+    }
+
+    /// Whether there was an answer, whatever it says.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self.outcome, Outcome::Waiting | Outcome::GaveUp | Outcome::Died)
     }
 
     /// Whether a token came of it.

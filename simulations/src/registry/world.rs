@@ -1,6 +1,6 @@
 //! A run: a cluster is founded, used while things go wrong, left to heal, and looked at.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use cluster::{
@@ -21,18 +21,24 @@ use super::{
     faults::{Fault, FaultKind},
     history::{Disturbance, History, Outcome, TokenSeen, What},
     network::POLL,
-    nodes::Nodes,
+    nodes::{Nodes, Running},
 };
 
 /// How long a cluster may take to be founded, and to be whole again.
 const FOUNDED_WITHIN: Duration = Duration::from_secs(20);
 const HEALED_WITHIN: Duration = Duration::from_secs(20);
 
+/// Who has stood for election before all was whole is noticed by the leader so soon.
+const CALM: Duration = Duration::from_secs(1);
+
 /// How long names may take to be given back when all is whole.
 const SETTLED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Links that may be made are made so soon.
 const LINKED_WITHIN: Duration = Duration::from_millis(310);
+
+/// Between two registrations that show whether those who come back disturb anybody.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Clients at a time.
 const CLIENTS: usize = 6;
@@ -98,7 +104,12 @@ impl World {
         users.spawn(Arc::clone(&self.clients).administer(self.rng.random()));
         self.go_wrong().await;
         self.heal().await;
-        if let Some(why) = self.is_whole_within(HEALED_WITHIN).await {
+        let mut unhealed = self.is_whole_within(HEALED_WITHIN).await;
+        if unhealed.is_none() {
+            sleep(CALM).await;
+            unhealed = self.is_whole_within(HEALED_WITHIN).await;
+        }
+        if let Some(why) = unhealed {
             self.history.lock().unhealed = why;
             self.finish_calls();
             return;
@@ -120,7 +131,7 @@ impl World {
     }
 
     /// An observer and less than half of the voters are cut off while tokens are revoked; a second
-    /// after their links are whole again they know it.
+    /// after their links are whole again they know it, and nobody was disturbed.
     async fn part_once(&mut self, users: &mut JoinSet<()>) {
         let (voters, count) = (self.nodes.voters(), self.nodes.count());
         let first = self.rng.random_range(0..voters);
@@ -149,6 +160,12 @@ impl World {
         }
         users.shutdown().await;
         self.finish_calls();
+        let stayed =
+            (0..voters).find(|it| !lone.contains(it)).and_then(|it| self.nodes.running(it));
+        if let Some(stayed) = &stayed {
+            let call = self.clients.register_own(stayed).await;
+            self.history.lock().around_return.push(call);
+        }
         self.nodes.network.set_blocked(&apart, false);
         let until = self.nodes.elapsed();
         self.history.lock().disturbances.push(Disturbance {
@@ -159,11 +176,26 @@ impl World {
             ways: apart,
         });
         self.say("all links are whole again");
-        sleep(LINKED_WITHIN + Duration::from_secs(1)).await;
+        tokio::select! {
+            () = self.register_often(stayed) => {}
+            () = sleep(LINKED_WITHIN + Duration::from_secs(1)) => {}
+        }
+        self.finish_calls();
         for call in revoked {
             if self.history.lock().calls[call].is_certain() {
                 self.clients.probe(call, true);
             }
+        }
+    }
+
+    /// Registers one name after the other on a node, without end.
+    async fn register_often(&self, running: Option<Running>) {
+        let Some(running) = running else { return pending().await };
+        loop {
+            let next = self.history.lock().calls.len(); // for nobody else asks for anything now
+            self.history.lock().around_return.push(next);
+            self.clients.register_own(&running).await;
+            sleep(PAUSE).await;
         }
     }
 

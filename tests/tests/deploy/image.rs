@@ -109,6 +109,7 @@ fn what_is_sent_to_docker_is_enough_to_build_from() {
     said(cargo.current_dir(folder.path()));
     let sources = folder.path().join("node/src/main.rs");
     assert!(sources.exists() && folder.path().join("deploy/image_root.sh").exists());
+    assert!(folder.path().join("docs/protocol.md").exists(), "the landing page links to it");
     assert!(!folder.path().join("README.md").exists(), "what does not belong there stays away");
 }
 

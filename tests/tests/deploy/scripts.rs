@@ -49,14 +49,22 @@ fn the_installer_can_be_run_twice_upgrades_and_leaves_no_trace() {
     };
     let first = run(&["--binary", binary]);
     assert!(first.contains("systemctl enable --now arc-relay"), "nothing is started: {first}");
+    let is_page = |file: &String| {
+        file.starts_with("usr/local/share/man/man1/arc-relay") && file.ends_with(".1 644")
+    };
+    let (pages, others): (Vec<_>, Vec<_>) = installed(&root).into_iter().partition(is_page);
+    assert!(pages.len() > 20, "a page for each command: {pages:?}");
     assert_eq!(
-        installed(&root),
+        others,
         [
             "etc/arc-relay/environment 600",
             "etc/sysctl.d/90-arc-relay.conf 644",
             "etc/systemd/system/arc-relay.service 644",
             "usr/local/bin/arc-relay 755",
+            "usr/local/share/bash-completion/completions/arc-relay 644",
             "usr/local/share/doc/arc-relay/README.md 644",
+            "usr/local/share/fish/vendor_completions.d/arc-relay.fish 644",
+            "usr/local/share/zsh/site-functions/_arc-relay 644",
         ]
     );
     let data = root.join("var/lib/arc-relay");

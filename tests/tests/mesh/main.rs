@@ -6,7 +6,9 @@
 // The machine's clock is the one that a black box runs on.
 #![allow(clippy::disallowed_methods)]
 
+mod bench;
 mod clocks;
+mod doctor;
 mod drain;
 mod faults;
 mod joining;
@@ -15,3 +17,4 @@ mod operations;
 mod registry;
 mod routing;
 mod sessions;
+mod terminal;

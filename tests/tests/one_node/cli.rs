@@ -152,7 +152,7 @@ async fn an_operator_revokes_and_reissues_from_the_shell() {
     };
     let shown = operate(&["show", "ann-1", "--json"]).await.expect_code(0);
     assert!(shown.stdout.contains("ann-1"), "{shown:?}");
-    operate(&["revoke", "ann-1"]).await.expect_code(0);
+    operate(&["revoke", "ann-1", "--yes"]).await.expect_code(0);
     ann.expect_close(4001).await;
     let reissued = operate(&["reissue", "ann-1", "--json"]).await.expect_code(0);
     let object: Value = serde_json::from_str(&reissued.stdout).expect("JSON");

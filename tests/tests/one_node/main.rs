@@ -7,10 +7,12 @@
 #![allow(clippy::disallowed_methods)]
 
 mod abuse;
+mod bench;
 mod cli;
 mod clients;
 mod commands;
 mod config;
+mod doctor;
 mod drain;
 mod durability;
 mod handshake;
@@ -22,3 +24,4 @@ mod registration;
 mod routing;
 mod sessions;
 mod slow_consumer;
+mod terminal;

@@ -22,7 +22,11 @@ pub(crate) const HELD_FOR_MAX: Duration = Duration::from_secs(30);
 
 /// How long a broadcast whose place has come is waited for, if the origin can be asked for it: it answers
 /// behind all that waits in the lane.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long one is waited for that was sent before the link came up: the lane is still empty, and while
+/// no node of this region was linked, the origin kept none.
+const BEFORE_LINK_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long one is waited for without a link, when nobody can be asked.
 const UNLINKED_FOR: Duration = Duration::from_secs(2);
@@ -81,6 +85,10 @@ pub(crate) struct Reception {
     next: Option<u64>,
     /// Whether there is a link to the origin, whose lane then decides the order.
     linked: bool,
+    /// Whether the link is new, and its first `Start` has not come.
+    link_begins: bool,
+    /// Broadcasts up to this one were sent before the link came up.
+    before_link: u64,
     /// Broadcasts up to this one have their place before the lane's next frame.
     placed: u64,
     /// Broadcasts up to this one, and places of them, are waited for no more.
@@ -112,6 +120,7 @@ impl Reception {
     /// is known, before the first frame.
     pub(crate) fn link_up(&mut self) {
         self.linked = true;
+        self.link_begins = true;
     }
 
     /// A `Start` came on the lane: the broadcasts up to `seq` have their place before it. The first
@@ -119,7 +128,12 @@ impl Reception {
     /// way, nobody knows the place, so they are lost.
     pub(crate) fn start(&mut self, seq: u64, now: Duration) {
         let seq = seq.min(NUMBER_MAX);
-        self.linked = true;
+        if !self.linked {
+            self.link_up();
+        }
+        if std::mem::take(&mut self.link_begins) {
+            self.before_link = seq;
+        }
         if self.next.is_none() {
             self.next = Some(seq.saturating_add(1));
             let above = self.early.split_off(&seq.saturating_add(1));
@@ -251,7 +265,8 @@ impl Reception {
 
     fn take(&mut self, broadcast: &Broadcast<'_>, now: Duration) -> Verdict {
         let seq = broadcast.seq;
-        if self.is_reached(seq) || self.early.contains_key(&seq) || seq > NUMBER_MAX {
+        let is_number = (1..=NUMBER_MAX).contains(&seq);
+        if self.is_reached(seq) || self.early.contains_key(&seq) || !is_number {
             return Verdict::Seen;
         }
         if self.next == Some(seq) && self.has_its_place(seq) && self.ready.is_empty() {
@@ -332,13 +347,18 @@ impl Reception {
     }
 
     /// What was waited for too long: the broadcasts up to this one.
-    fn overdue(&mut self, now: Duration) -> Option<u64> {
-        let (placed, unplaced) = if self.linked {
-            (ANSWERED_WITHIN, HELD_FOR_MAX)
+    fn overdue(&self, now: Duration) -> Option<u64> {
+        let (before, placed, unplaced) = if self.linked {
+            (BEFORE_LINK_WITHIN, ANSWERED_WITHIN, HELD_FOR_MAX)
         } else {
-            (UNLINKED_FOR, UNLINKED_FOR)
+            (UNLINKED_FOR, UNLINKED_FOR, UNLINKED_FOR)
         };
-        let due = self.due.first_above(0, placed, now);
+        let early = || {
+            let waits = self.next.is_some_and(|next| next <= self.before_link);
+            let due = self.due.first_above(0, before, now).filter(|_| waits)?;
+            Some(due.min(self.before_link))
+        };
+        let due = early().or_else(|| self.due.first_above(0, placed, now));
         due.or_else(|| self.news.first_above(self.placed, unplaced, now))
     }
 

@@ -274,21 +274,31 @@ impl Core {
 impl Out<'_> {
     /// Pushes a frame for which nobody looks whether it found room.
     pub(super) fn counted(self, to: NodeId, lane: u8, frame: &Data<'_>) {
-        let carries = matches!(frame, Data::Broadcast(_) | Data::Relayed(_));
-        match self.mesh.outlet.data(to, lane, frame) {
-            Pushed::Full if carries => self.mesh.deliver.lost(Lost::LinkFull, 1),
+        let carried = match frame {
+            Data::Broadcast(broadcast) => Some(&broadcast.body),
+            Data::Relayed(relayed) => Some(&relayed.broadcast.body),
+            _ => None,
+        };
+        let pushed = self.mesh.outlet.data(to, lane, frame);
+        let Some(body) = carried else { return };
+        match pushed {
+            Pushed::Queued => {}
+            Pushed::Full => self.mesh.deliver.lost(Lost::LinkFull, 1),
             // It is down, or not begun by its `Start`, and whoever pushes does not know yet.
-            Pushed::NoLink if carries => self.mesh.deliver.lost(Lost::LinkLost, 1),
-            _ => {}
+            Pushed::NoLink => self.mesh.deliver.lost(Lost::LinkLost, 1),
         }
+        self.mesh.deliver.passed(to, body, pushed);
     }
 }
 
 impl RouteOut for Out<'_> {
     fn data(&self, to: NodeId, lane: u8, frame: &Data<'_>) -> Pushed {
         let pushed = self.mesh.outlet.data(to, lane, frame);
-        if let (Pushed::Full, Data::Direct(direct)) = (pushed, frame) {
-            self.mesh.deliver.lost(Lost::LinkFull, direct.targets.iter().count() as u64);
+        if let Data::Direct(direct) = frame {
+            if pushed == Pushed::Full {
+                self.mesh.deliver.lost(Lost::LinkFull, direct.targets.iter().count() as u64);
+            }
+            self.mesh.deliver.passed(to, &direct.body, pushed);
         }
         pushed
     }
@@ -303,5 +313,9 @@ impl RouteOut for Out<'_> {
 
     fn lost(&self, why: Lost, messages: u64) {
         self.mesh.deliver.lost(why, messages);
+    }
+
+    fn missed(&self, why: Lost, body: &Body<'_>) {
+        self.mesh.deliver.missed(why, body);
     }
 }

@@ -49,6 +49,7 @@ impl Routes {
             }
             if let Err(why) = self.take_back(&mut shard, &agent, from, direct, &mut kept, now) {
                 out.lost(why, 1);
+                out.missed(why, &direct.body);
             }
             needs.extend(self.advance(&mut shard, &agent, &cx));
         }

@@ -230,12 +230,14 @@ impl Routes {
             if home == self.me {
                 if !cx.out.here(agent, &from, followed, &body) && !followed {
                     cx.out.lost(Lost::Offline, 1);
+                    cx.out.missed(Lost::Offline, &body);
                 }
             } else {
                 let message = Outgoing { from: &from, lane, followed, body };
                 let resent = pushed.is_some();
                 if !is_there(self.push(home, &message, &[agent.as_str()], resent, cx)) {
                     cx.out.lost(Lost::LinkLost, 1);
+                    cx.out.missed(Lost::LinkLost, &message.body);
                 }
             }
         }
@@ -264,6 +266,7 @@ impl Routes {
         let waiting = self.waiting(kept, cx.now);
         if waiting.is_none_or(|waiting| route.queue(waiting).is_err()) {
             cx.out.lost(Lost::RouteFull, 1);
+            cx.out.missed(Lost::RouteFull, &kept.message.body);
         }
     }
 

@@ -29,15 +29,15 @@ const NEAR_MS: u64 = 14 * 24 * 3_600_000;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(in crate::agent) struct Finding {
     /// What kind it is, for programs.
-    pub(super) code: &'static str,
+    pub(in crate::agent) code: &'static str,
     /// The node or the name that it is about, or `cluster`.
-    pub(super) about: String,
+    pub(in crate::agent) about: String,
     /// What is wrong.
-    pub(super) problem: String,
+    pub(in crate::agent) problem: String,
     /// What to do.
-    pub(super) remedy: String,
+    pub(in crate::agent) remedy: String,
 }
 
 /// All that is wrong: with the nodes, with what they agree on, with the names.

@@ -16,8 +16,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+pub(super) use self::findings::Finding;
 use self::{
-    findings::{Finding, findings},
+    findings::findings,
     observed::Observed,
     observing::{Given, observe},
 };
@@ -71,6 +72,11 @@ pub(super) async fn run(command: TlsCommand, mut output: Output, clock: &Clock) 
             ExitCode::from(2)
         }
     }
+}
+
+/// What is wrong with agents' TLS, as the node at this port and the doors of all nodes show it.
+pub(super) async fn examine(ops: &OpsArgs, clock: &Clock) -> Result<Vec<Finding>, Failure> {
+    Ok(findings(&observe(ops, &[], clock).await?))
 }
 
 /// Whether all is well.

@@ -8,6 +8,7 @@ use super::{
     observed::{DomainSeen, NodeSeen, Observed},
 };
 use crate::agent::{
+    paint::Paint,
     status::time,
     table::{Column, table},
     text::{counted, escaped},
@@ -28,7 +29,8 @@ const COLUMNS: [Column; 7] = [
 
 /// All of it: the nodes, the names, the next order, and what to do.
 pub(super) fn told(seen: &Observed, findings: &[Finding]) -> String {
-    let mut text = table(&COLUMNS, seen.nodes.iter().flat_map(|node| rows(node, seen.at)));
+    let mut text =
+        table(&COLUMNS, seen.nodes.iter().flat_map(|node| rows(node, seen.at)), Paint::Plain);
     text.push('\n');
     for domain in &seen.domains {
         let _ = writeln!(text, "{}", domain_line(domain, seen));

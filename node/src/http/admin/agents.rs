@@ -33,7 +33,7 @@ const IMPORT_BYTES_MAX: usize = 1 << 20;
 const IMPORT_STEP: usize = 1_000;
 
 /// What stands in the path, if it is text.
-type InPath = Result<Path<String>, PathRejection>;
+pub(super) type InPath = Result<Path<String>, PathRejection>;
 
 /// List the agents, in the order of their ids.
 #[utoipa::path(

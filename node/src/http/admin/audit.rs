@@ -157,6 +157,7 @@ fn action(method: &Method, route: &str) -> &'static str {
         ("PUT", "/registry/voters") => "change the voters",
         ("POST", "/registry/keys") => "rotate the signing key",
         ("POST", "/backup") => "back up",
+        ("POST", "/drain" | "/nodes/{node}/drain") => "drain",
         ("GET" | "HEAD", _) => "look",
         _ => "unknown",
     }

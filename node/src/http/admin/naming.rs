@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     admin::{Voter, VoterChange},
-    report::NodeReport,
+    report::{self, NodeReport},
 };
 
 /// Several nodes are meant, and only one may be.
@@ -39,6 +39,15 @@ pub(super) fn by_ids(
         }
         VoterChange::Follow {} => VoterChange::Follow {},
     })
+}
+
+/// The one node that is called so, of several the one that is there; none if there is none.
+pub(super) fn meant<'a>(
+    text: &str,
+    nodes: &'a [NodeReport],
+) -> Result<Option<&'a NodeReport>, Ambiguous> {
+    let id = id_of(text.to_owned(), nodes, &|node| report::is_there(&node.state))?;
+    Ok(nodes.iter().find(|node| node.id == id))
 }
 
 /// The id of the one node that is called so; if there are several, of the one that fits.

@@ -249,3 +249,18 @@ async fn a_backup_is_sealed_with_the_clusters_secret() {
     }
     assert_eq!(content, b"ann-1\nbob-1\n");
 }
+
+#[tokio::test]
+async fn the_only_node_is_not_sent_away_by_mistake() {
+    let mut office = Office::new();
+    let (status, code, message) = office.refused("POST", "/drain", "").await;
+    assert_eq!((status, code.as_str()), (409, "last_ready_node"), "{message}");
+    let (status, code, _) = office.refused("POST", "/nodes/node/drain", "").await;
+    assert_eq!((status, code.as_str()), (409, "last_ready_node"), "by its name, too");
+    let (status, code, _) = office.refused("POST", "/nodes/nobody/drain", "").await;
+    assert_eq!((status, code.as_str()), (404, "unknown_node"));
+    let (status, code, _) = office.refused("POST", "/drain?anyways=true", "").await;
+    assert_eq!((status, code.as_str()), (400, "invalid_query"));
+    let (status, told) = office.ask("POST", "/drain?anyway=true", "").await;
+    assert_eq!((status, &told["name"], &told["agents"]), (200, &json!("node"), &json!(0)));
+}

@@ -1,40 +1,47 @@
 // The dashboard: follows the node by server-sent events, and keeps trying when it is lost.
 
-import { clock, duration, say } from "./elements.js";
+import { alarmsOf, drawAlarms } from "./alarms.js";
 import { CHARTS, drawCharts, historyTable } from "./charts.js";
+import { clock, duration, nameOf, say } from "./elements.js";
 import { drawMap } from "./map.js";
 import * as tables from "./tables.js";
 
 const SILENT_AFTER_MS = 8_000;
+const RETRY_EVERY_MS = 3_000;
 const EVENTS_MAX = 512;
 const HISTORY_EVERY_MS = 10_000;
 
 const at = (id) => document.getElementById(id);
 
-const state = { view: null, chosen: null, events: [], epoch: null, next: 0, history: null, historyAt: 0, heardAt: 0, lostAt: null };
+const state = { view: null, chosen: null, opener: null, events: [], epoch: null, next: 0, history: null, historyAt: 0, heardAt: 0, lostAt: null };
 let stream = null;
 let retry = null;
 
 function connect() {
   clearTimeout(retry);
+  retry = null;
   stream?.close();
   state.heardAt = Date.now();
+  if (!state.lostAt) connection("waiting", "connecting");
   stream = new EventSource("/dashboard/stream");
   stream.onmessage = (message) => show(JSON.parse(message.data));
-  stream.onerror = () => lost();
+  stream.onerror = lost;
 }
 
 /** The connection is lost: a browser tries again by itself, unless it was refused. */
 function lost() {
   state.lostAt ??= Date.now();
-  retry ??= setTimeout(() => { retry = null; connect(); }, 3_000);
-  connection("lost", `connection lost ${clock(state.lostAt)}, trying again`);
+  retry ??= setTimeout(connect, RETRY_EVERY_MS);
+  const what = state.view ? `What you see is of ${clock(state.heardAt)}.` : "Nothing was heard of it yet.";
+  say(at("lost"), `Connection lost. ${what} Trying again every ${RETRY_EVERY_MS / 1000} s. If the node is down, open another node's dashboard.`);
+  connection("lost", "connection lost");
 }
 
 function connection(name, text) {
   document.body.dataset.connection = name;
-  at("connection").dataset.state = name;
+  at("lost").hidden = name !== "lost";
   say(at("connection"), text);
+  title();
 }
 
 function show(view) {
@@ -43,6 +50,8 @@ function show(view) {
   state.heardAt = Date.now();
   state.lostAt = null;
   state.view = view;
+  at("text").hidden = true;
+  at("board").hidden = false;
   connection("live", "live");
   draw();
   if (view.epoch !== state.epoch || view.latest_event > state.next) follow(view.epoch);
@@ -52,16 +61,13 @@ function show(view) {
 function draw() {
   const { view } = state;
   if (!view) return;
-  at("main").hidden = false;
-  const alarms = tables.alarmsOf(view);
-  const own = view.nodes.find((node) => node.id === view.node);
-  document.title = `${alarms.length ? `(${alarms.length}) ` : ""}${view.relay} · ${own?.name ?? view.node}`;
-  say(at("seen-from"), `seen from ${own?.name ?? view.node}, release ${view.version}, up ${duration(view.uptime)}`);
-  tables.drawAlarms(at("alarm-list"), at("well"), alarms);
-  tables.drawFigures(at("figures"), view, alarms);
+  say(at("seen-from"), `seen from ${nameOf(view, view.node)}, release ${view.version}, up ${duration(view.uptime)}`);
+  drawAlarms(at("alarm-list"), at("well"), alarmsOf(view), view, state.events, choose);
+  tables.drawFigures(at("figures"), view);
   drawMap(at("map"), at("legend"), view, state.chosen, choose);
-  tables.drawDetail(at("detail"), view, state.chosen, () => choose(null));
+  tables.drawDetail(at("detail"), view, state.chosen, close);
   tables.drawNodes(at("nodes"), view, choose);
+  at("links-details").hidden = view.nodes.length === 1;
   tables.drawLinks(at("links"), view);
   tables.drawRegistry(at("registry"), view);
   tables.drawCertificates(at("certificates"), view);
@@ -69,9 +75,28 @@ function draw() {
   drawHistory();
 }
 
-function choose(id) {
-  state.chosen = id === state.chosen ? null : id;
+/** What a tab shows that is not looked at: how many alarms there are, or that nobody knows. */
+function title() {
+  const { view } = state;
+  if (!view) return;
+  const alarms = alarmsOf(view).length;
+  const sign = document.hidden ? "⏸ " : state.lostAt ? "✕ " : alarms ? `(${alarms}) ` : "";
+  document.title = `${sign}${view.relay} · ${nameOf(view, view.node)}`;
+}
+
+/** Shows a node, or no longer; what was pressed for it gets the focus back. */
+function choose(id, opener) {
+  if (id === state.chosen) return close();
+  Object.assign(state, { chosen: id, opener });
   draw();
+  at("detail").querySelector("h3")?.focus();
+}
+
+function close() {
+  const { opener } = state;
+  Object.assign(state, { chosen: null, opener: null });
+  draw();
+  opener?.focus();
 }
 
 let following = false;
@@ -98,7 +123,7 @@ async function follow(epoch) {
 }
 
 function drawEvents() {
-  tables.drawEvents(at("events"), state.events, at("events-level").value);
+  tables.drawEvents(at("events"), at("no-events"), state.events, at("events-level").value);
 }
 
 async function remember() {
@@ -124,7 +149,7 @@ at("events-level").addEventListener("change", drawEvents);
 at("history-details").addEventListener("toggle", drawHistory);
 addEventListener("resize", draw);
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && state.chosen) choose(null);
+  if (event.key === "Escape" && state.chosen) close();
 });
 // Nobody looks at a hidden page: the node need not make it.
 document.addEventListener("visibilitychange", () => {
@@ -133,10 +158,12 @@ document.addEventListener("visibilitychange", () => {
     retry = null;
     stream?.close();
     stream = null;
+    title();
   } else connect();
 });
 setInterval(() => {
   if (stream && Date.now() - state.heardAt > SILENT_AFTER_MS) lost();
 }, 1_000);
 
+say(at("zone"), `Times are of ${Intl.DateTimeFormat().resolvedOptions().timeZone}.`);
 connect();

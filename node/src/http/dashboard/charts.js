@@ -1,5 +1,5 @@
-// Charts of the last hour. Each is a picture with its summary in words, and can be read step by step with the
-// arrow keys; the table below them has all numbers.
+// Charts of the last hour. Each is a picture with its summary in words, and is read step by step with the arrow
+// keys, as a slider is moved; the table below them has the numbers, too.
 
 import { bytes, clock, count, duration, html, keyed, milliseconds, rate, say, set, svg, table } from "./elements.js";
 
@@ -16,7 +16,7 @@ export const CHARTS = [
   ["nodes", "Nodes", count],
   ["delivered_per_second", "Delivered a second, this node", rate],
   ["dropped_per_second", "Dropped a second, this node", rate],
-  ["slowest_link_ms", "Slowest link, this node", milliseconds],
+  ["slowest_link_ms", "Slowest link, this node", (ms) => (ms === 0 ? "no link" : milliseconds(ms))],
 ];
 
 /** Draws the charts of `history` into `place`, with the values of `now`. */
@@ -27,55 +27,75 @@ export function drawCharts(place, history, now) {
   });
 }
 
-function made([, title]) {
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: 0 },
-    svg("line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }),
+function made([column, title]) {
+  const line = (name, y) => svg("line", { class: name, x1: 0, x2: WIDTH, y1: y, y2: y });
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    line("grid", 0.5), line("grid", HEIGHT / 2), line("axis", HEIGHT - 0.5),
     svg("path", { class: "area" }), svg("path", { class: "curve" }), svg("line", { class: "cursor", y1: 0, y2: HEIGHT }));
-  const figure = html("figure", { class: "chart" },
-    html("figcaption", {}, html("span", {}, title), html("output")), picture,
-    html("div", { class: "range" }, html("span"), html("span")));
-  const to = (step) => { figure.cursor = step; draw(figure); };
-  const steps = () => figure.data.history.columns[figure.data.column].length;
-  picture.addEventListener("pointermove", (event) => {
-    const at = event.offsetX / picture.clientWidth;
+  const id = `summary-${column}`;
+  const plot = html("div", { class: "plot", role: "slider", tabindex: 0, "aria-label": title, "aria-describedby": id }, picture, html("span", { class: "top" }));
+  const figure = html("figure", { class: "chart", "data-column": column },
+    html("figcaption", {}, html("span", {}, title), html("span", { class: "value" })), plot,
+    html("div", { class: "range" }, html("span"), html("span", {}, "now")), html("p", { id, class: "unseen" }));
+  const steps = () => figure.data.history.columns[column].length;
+  const to = (step) => {
+    figure.cursor = step === null ? null : timeOf(figure.data.history, Math.min(steps() - 1, Math.max(0, step)), steps());
+    draw(figure);
+  };
+  plot.addEventListener("pointermove", (event) => {
     const span = Math.max(STEPS_MIN, steps());
-    to(Math.min(steps() - 1, Math.floor(at * span) - (span - steps())));
+    to(Math.floor((event.offsetX / plot.clientWidth) * span) - (span - steps()));
   });
-  picture.addEventListener("pointerleave", () => to(null));
-  picture.addEventListener("blur", () => to(null));
-  picture.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: -1, ArrowRight: 1, PageUp: -30, PageDown: 30, Home: -360, End: 360 }[event.key];
+  plot.addEventListener("pointerleave", () => to(null));
+  plot.addEventListener("focus", () => to(steps() - 1));
+  plot.addEventListener("blur", () => to(null));
+  plot.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: 30, PageDown: -30, Home: -360, End: 360 }[event.key];
     if (!move) return;
     event.preventDefault();
-    to(Math.min(steps() - 1, Math.max(0, (figure.cursor ?? steps() - 1) + move)));
+    to((stepAt(figure) ?? steps() - 1) + move);
   });
   return figure;
 }
 
+/** The step that is read; none if it is the present. */
+function stepAt({ data: { history, column }, cursor }) {
+  if (cursor === null || cursor === undefined) return null;
+  const steps = history.columns[column].length;
+  return Math.min(steps - 1, Math.max(0, steps - 1 - Math.round((history.last - cursor) / history.step_ms)));
+}
+
 function draw(figure) {
-  const { history, column, title, written, now } = figure.data;
+  const { history, column, written, now } = figure.data;
   const values = history.columns[column];
   const known = values.filter((value) => value !== null);
   const [lowest, highest] = [Math.min(...known), Math.max(...known)];
-  const top = Math.max(highest * 1.1, 1);
+  const top = roundUp(Math.max(highest, now, 1));
   const span = Math.max(STEPS_MIN, values.length);
-  const x = (n) => ((span - values.length + n + 0.5) / span) * WIDTH;
-  const y = (value) => HEIGHT - 2 - (value / top) * (HEIGHT - 6);
-  const [caption, picture, range] = figure.children;
-  const [, area, curve, cursor] = picture.children;
-  set(curve, { d: runs(values).map((run) => `M${run.map(([n, value]) => `${x(n).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}`).join("") });
-  set(area, { d: runs(values).map((run) => `M${x(run[0][0]).toFixed(1)} ${HEIGHT}L${run.map(([n, value]) => `${x(n).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}L${x(run.at(-1)[0]).toFixed(1)} ${HEIGHT}Z`).join("") });
-  const step = figure.cursor ?? null;
-  const shown = step === null ? values.length - 1 : step;
-  const isNow = step === null || step < 0;
-  const value = isNow ? now : values[shown] ?? null;
-  set(cursor, { x1: x(shown), x2: x(shown), visibility: isNow ? "hidden" : null });
-  const at = isNow ? "" : ` at ${clock(timeOf(history, shown, values.length))}`;
-  say(caption.lastChild, (value === null ? "not known" : written(value)) + at);
+  const x = (n) => (((span - values.length + n + 0.5) / span) * WIDTH).toFixed(1);
+  const y = (value) => (HEIGHT - 1 - (value / top) * (HEIGHT - 3)).toFixed(1);
+  const [caption, plot, range, summary] = figure.children;
+  const [, , , area, curve, cursor] = plot.firstChild.children;
+  const lines = runs(values).map((run) => ({ run, points: run.map(([n, value]) => `${x(n)} ${y(value)}`).join("L") }));
+  set(curve, { d: lines.map(({ points }) => `M${points}`).join("") });
+  set(area, { d: lines.map(({ run, points }) => `M${x(run[0][0])} ${HEIGHT}L${points}L${x(run.at(-1)[0])} ${HEIGHT}Z`).join("") });
+  const step = stepAt(figure);
+  set(cursor, { x1: x(step ?? 0), x2: x(step ?? 0), visibility: step === null ? "hidden" : null });
+  const value = step === null ? now : values[step];
+  const at = step === null ? "" : ` at ${clock(timeOf(history, step, values.length))}`;
+  const text = (value === null ? "not known" : written(value)) + at;
+  say(caption.lastChild, text);
+  say(plot.lastChild, written(top));
   say(range.firstChild, `${duration((span * history.step_ms) / 1000)} ago`);
-  say(range.lastChild, known.length ? `highest ${written(highest)}` : "no data yet");
-  const words = known.length ? `now ${written(now)}, lowest ${written(lowest)}, highest ${written(highest)} in the last hour` : "no data yet";
-  set(picture, { "aria-label": `${title}: ${words}. Arrow keys read it step by step.` });
+  set(plot, { "aria-valuemin": 0, "aria-valuemax": values.length - 1, "aria-valuenow": step ?? values.length - 1, "aria-valuetext": text });
+  const length = duration((values.length * history.step_ms) / 1000);
+  say(summary, known.length ? `In the last ${length} lowest ${written(lowest)}, highest ${written(highest)}. Arrow keys read it step by step.` : "No data yet.");
+}
+
+/** The next of 1, 2, 3, 5, 10, 20 …: where the scale ends. */
+function roundUp(value) {
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 3, 5, 10].find((part) => part * unit >= value) * unit;
 }
 
 /** Neighbours whose values are known; one alone becomes a short stroke. */
@@ -105,5 +125,5 @@ export function historyTable(element, history) {
     const cells = [time, ...CHARTS.map(([column, , written]) => value(column, written)), value("link_queue_bytes", bytes)];
     rows.push({ key: rows.length, cells });
   }
-  table(element, columns, rows);
+  table(element, "The last hour, a row every five minutes", columns, rows);
 }

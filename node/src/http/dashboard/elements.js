@@ -40,35 +40,40 @@ const kept = new WeakMap();
 export function keyed(parent, items, keyOf, make, update = () => {}) {
   const before = kept.get(parent) ?? new Map();
   const after = new Map();
-  let place = parent.firstChild;
   for (const item of items) {
     const key = keyOf(item);
-    const element = before.get(key) ?? make(item);
+    after.set(key, before.get(key) ?? make(item));
     before.delete(key);
-    after.set(key, element);
+  }
+  for (const element of before.values()) element.remove();
+  let place = parent.firstChild;
+  for (const item of items) {
+    const element = after.get(keyOf(item));
     update(element, item);
     if (element === place) place = place.nextSibling;
     else parent.insertBefore(element, place);
   }
-  for (const element of before.values()) element.remove();
   kept.set(parent, after);
 }
 
-/** A table with these columns, `[title, class]`, and rows `{key, cells}`; a cell is text or an element. */
-export function table(element, columns, rows) {
+/**
+ * A table with these columns, `[title, class]`, and rows `{key, cells}`; a cell is text, or a function that
+ * fills its place.
+ */
+export function table(element, caption, columns, rows) {
   if (!element.tHead) {
     const titles = columns.map(([title, kind]) => html("th", { scope: "col", class: kind }, title));
-    element.append(html("thead", {}, html("tr", {}, ...titles)), html("tbody"));
+    element.append(html("caption", { class: "unseen" }, caption), html("thead", {}, html("tr", {}, ...titles)), html("tbody"));
   }
-  const make = () => html("tr", {}, ...columns.map(([, kind], n) => html(n ? "td" : "th", n ? { class: kind } : { scope: "row", class: kind })));
-  keyed(element.tBodies[0], rows, (row) => row.key, make, (tr, row) => {
-    row.cells.forEach((cell, n) => fill(tr.children[n], cell));
+  const cell = ([, kind], n) => (n ? html("td", { class: kind }) : html("th", { scope: "row", class: kind }));
+  keyed(element.tBodies[0], rows, (row) => row.key, () => html("tr", {}, ...columns.map(cell)), (tr, row) => {
+    row.cells.forEach((content, n) => fill(tr.children[n], content));
   });
 }
 
-function fill(place, cell) {
-  if (cell instanceof Function) cell(place);
-  else say(place, cell);
+function fill(place, content) {
+  if (content instanceof Function) content(place);
+  else say(place, content);
 }
 
 /** Pairs of a term and what it is. */
@@ -82,6 +87,9 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignific
 
 /** A count: in full up to five digits, then shortened. */
 export const count = (number) => (number < 100_000 ? plain : short).format(number);
+
+/** So many of something. */
+export const counted = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
 
 /** A rate or another number that may be small. */
 export const rate = (number) => (number < 10 ? String(Math.round(number * 10) / 10) : count(number));
@@ -97,11 +105,10 @@ export function bytes(number) {
   return `${rate(number)} ${units[unit]}`;
 }
 
-/** So many seconds, in the largest unit that fits. */
+/** So many seconds, in the largest unit of which there are two. */
 export function duration(seconds) {
-  for (const [length, unit] of [[86_400, "day"], [3_600, "hour"], [60, "minute"]]) {
-    const whole = Math.floor(seconds / length);
-    if (whole > 0) return `${whole} ${unit}${whole === 1 ? "" : "s"}`;
+  for (const [length, unit] of [[86_400, "days"], [3_600, "hours"], [60, "minutes"]]) {
+    if (seconds >= 2 * length) return `${Math.floor(seconds / length)} ${unit}`;
   }
   return `${Math.max(0, Math.floor(seconds))} s`;
 }
@@ -109,5 +116,17 @@ export function duration(seconds) {
 /** A time of day, in the reader's zone. */
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 
+/** The same, with the day unless it is today's. */
+export function moment(ms) {
+  const day = new Date(ms).toDateString();
+  return day === new Date().toDateString() ? clock(ms) : `${day.slice(4, 10)}, ${clock(ms)}`;
+}
+
 /** How a node's state is drawn. */
 export const MARKS = { alive: "●", joining: "◌", suspect: "▲", leaving: "◐", left: "○", dead: "✕" };
+
+/** Whether a node is not there any more. */
+export const isGone = (node) => node.state === "dead" || node.state === "left";
+
+/** The name of the node with this id. */
+export const nameOf = (view, id) => view.nodes.find((node) => node.id === id)?.name ?? id;

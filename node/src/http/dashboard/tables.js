@@ -1,105 +1,51 @@
-// The tables and lists beside map and charts.
+// The numbers, tables and lists beside map and charts.
 
-import { MARKS, bytes, clock, count, duration, facts, html, keyed, milliseconds, rate, say, set, table } from "./elements.js";
+import { REASONS, lossesToMend } from "./alarms.js";
+import { MARKS, bytes, count, counted, duration, facts, html, isGone, keyed, milliseconds, moment, nameOf, rate, say, set, table } from "./elements.js";
 import { linksOf } from "./map.js";
 
-const nameOf = (view, id) => view.nodes.find((node) => node.id === id)?.name ?? id;
-const isGone = (node) => node.state === "dead" || node.state === "left";
 const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 
-/** Losses that an operator can do something about, in words; the others are agents' own doing. */
-const REASONS = {
-  offline: ["the recipient is not connected", false],
-  unresolved: ["the recipient's place was not found out in time", true],
-  route_full: ["too many waited for the recipient's place", true],
-  link_full: ["the queue to the recipient's node was full", true],
-  link_lost: ["the link to the recipient's node was lost", true],
-  stale: ["they came back from a former node too late", true],
-  stray: ["another node had no business to send them", true],
-  refused: ["the recipient takes none", false],
-  slow_consumer: ["the recipient read too slowly and was cut off", true],
-  session_lost: ["the recipient's connection broke or went silent", true],
-  rate_limit: ["the sender was over its rate", false],
-  invalid: ["they were no valid messages", false],
-  not_permitted: ["the sender's token does not allow them", false],
-};
-
-/** What is wrong now: `{key, level, text}`, errors first. */
-export function alarmsOf(view) {
-  const alarms = [];
-  const alarm = (key, level, text) => alarms.push({ key, level, text });
-  for (const { id, name, state } of view.nodes) {
-    if (state === "dead") alarm(`dead ${id}`, "error", `${name} is dead: it went without a word`);
-    if (state === "suspect") alarm(`suspect ${id}`, "warn", `${name} is not heard: it may be gone`);
-    if (state === "leaving") alarm(`leaving ${id}`, "warn", `${name} is leaving`);
-    if (state === "joining") alarm(`joining ${id}`, "warn", `${name} is joining, and takes no agents yet`);
-  }
-  const { registry } = view;
-  if (registry && !registry.available) {
-    const why = registry.waiting ? `: ${registry.waiting.reason}` : "";
-    alarm("registry", "error", `No names can be registered${why}`);
-  }
-  if (registry?.failure) alarm("disk", "error", `The disk of ${nameOf(view, view.node)} is of no use to the registry: ${registry.failure}`);
-  for (const [id, tls] of Object.entries(view.certificates)) certificateAlarm(alarm, nameOf(view, id), id, tls);
-  linkAlarms(alarm, view);
-  for (const { reason, last_minute: lost } of view.losses) {
-    const [why, isOurs] = REASONS[reason] ?? [reason, true];
-    if (isOurs && lost > 0) alarm(`loss ${reason}`, "warn", `Messages are dropped: ${why} (${reason})`);
-  }
-  return alarms.sort((one, other) => (one.level === "error" ? 0 : 1) - (other.level === "error" ? 0 : 1));
-}
-
-function certificateAlarm(alarm, name, id, tls) {
-  if (tls.problem) alarm(`tls ${id}`, "warn", `Certificate of ${name}: ${tls.problem}`);
-  if (tls.expires_in === null) alarm(`tls none ${id}`, "error", `${name} has no certificate yet: agents cannot connect to it`);
-  else if (tls.expires_in < 0) alarm(`tls end ${id}`, "error", `The certificate of ${name} has expired`);
-  else if (tls.expires_in < 7 * 86_400) alarm(`tls end ${id}`, "warn", `The certificate of ${name} expires in ${duration(tls.expires_in)}`);
-}
-
-function linkAlarms(alarm, view) {
-  const gone = new Set(view.nodes.filter(isGone).map((node) => node.id));
-  for (const link of linksOf(view)) {
-    // That a dead node does not answer is said already.
-    if (gone.has(link.a) || gone.has(link.b)) continue;
-    const ends = `${nameOf(view, link.a)} and ${nameOf(view, link.b)}`;
-    if (link.state === "silent") alarm(`silent ${link.key}`, "warn", `The link between ${ends} is silent`);
-    if (link.state === "missing") alarm(`missing ${link.key}`, "warn", `There is no link between ${ends}`);
-  }
-  if (view.links) return;
-  const silent = view.regions.reduce((sum, pair) => sum + pair.silent, 0);
-  if (silent) alarm("silent", "warn", `${silent} ends of links hear no answer`);
-}
-
-const ALARMS_MAX = 10;
-
-/** Shows what is wrong. Screen readers hear of each alarm when it comes. */
-export function drawAlarms(list, well, alarms) {
-  well.hidden = alarms.length > 0;
-  const more = { key: "more", level: "warn", text: `${alarms.length - ALARMS_MAX} more: the tables below have them` };
-  const shown = alarms.length > ALARMS_MAX ? [...alarms.slice(0, ALARMS_MAX), more] : alarms;
-  keyed(list, shown, (alarm) => alarm.key, () => html("li"), (item, { level, text }) => {
-    set(item, { "data-level": level });
-    say(item, `${level === "error" ? "Error" : "Warning"}: ${text}`);
-  });
-}
-
-/** The large numbers. */
-export function drawFigures(list, view, alarms) {
+/** The large numbers: title, value, what is to be known of it, and whether it is as it should be. */
+export function drawFigures(list, view) {
   const there = view.nodes.filter((node) => !isGone(node)).length;
+  const regions = new Set(view.nodes.map((node) => node.region)).size;
+  const toMend = lossesToMend(view).reduce((sum, loss) => sum + loss.last_minute, 0);
   const lost = view.losses.reduce((sum, loss) => sum + loss.last_minute, 0);
   const figures = [
-    ["nodes", there === view.nodes.length ? count(there) : `${there} of ${view.nodes.length}`, there < view.nodes.length],
-    ["agents connected", count(view.sample.agents)],
-    ["names registered", count(view.registered_agents)],
-    ["messages a second", rate(view.sample.messages_per_second)],
-    ["dropped, last minute", count(lost)],
-    ["alarms", String(alarms.length), alarms.length > 0],
+    ["nodes", there === view.nodes.length ? count(there) : `${there} of ${view.nodes.length}`, `in ${counted(regions, "region")}`, there < view.nodes.length ? "error" : null],
+    ["agents connected", count(view.sample.agents), `${counted(view.registered_agents, "name")} registered`],
+    ["messages a second", rate(view.sample.messages_per_second), "mean of the last minute"],
+    ["dropped, last minute", count(lost), lost === 0 ? "in the cluster" : toMend ? `${count(toMend)} not by agents' doing` : "all by agents' doing", toMend ? "warn" : null],
+    ["registry", ...registryFigure(view)],
+    ["certificates", ...certificatesFigure(view)],
   ];
-  keyed(list, figures, ([title]) => title, ([title]) => html("div", {}, html("dt", {}, title), html("dd")), (box, [, text, bad]) => {
-    set(box, { "data-level": bad ? "warn" : null });
-    say(box.lastChild, text);
+  const make = ([title]) => html("div", {}, html("dt", {}, title), html("dd"), html("dd", { class: "note" }));
+  keyed(list, figures, ([title]) => title, make, (box, [, text, note, level]) => {
+    set(box, { "data-level": level ?? null });
+    say(box.children[1], text);
+    say(box.children[2], note);
   });
 }
+
+function registryFigure({ registry, ...view }) {
+  if (!registry) return ["–", "not known"];
+  const leader = registry.leader ? `led by ${nameOf(view, registry.leader)}` : "led by nobody";
+  return registry.available ? ["open", leader] : ["closed", "takes no names", "error"];
+}
+
+function certificatesFigure(view) {
+  const all = Object.values(view.certificates);
+  if (all.some((tls) => tls.expires_in === null)) return ["missing", "not every node has one", "error"];
+  if (!all.length) return view.links ? ["none", "agents come without TLS"] : ["fine", "none ends within 30 days"];
+  const first = Math.min(...all.map((tls) => tls.expires_in));
+  if (first < 0) return ["expired", "see below", "error"];
+  if (all.some((tls) => tls.source === "self-signed")) return ["self-signed", "for trials"];
+  return [duration(first), "until the first ends", first < 7 * 86_400 || all.some((tls) => tls.problem) ? "warn" : null];
+}
+
+/** What is gone carries nothing, whatever it said last. */
+const carried = (node, number) => (isGone(node) ? "–" : count(number));
 
 const stateCell = (state) => (place) => {
   if (!place.firstChild) place.append(html("span", { class: "state" }));
@@ -109,20 +55,21 @@ const stateCell = (state) => (place) => {
 
 /** All nodes; a name chooses its node. */
 export function drawNodes(element, view, choose) {
-  const columns = [["Node", "nowrap"], ["Region", "nowrap"], ["State"], ["Agents", "number"], ["Messages/min", "number"], ["Ring share", "number"], ["Release", "nowrap"], ["Mesh address", "nowrap"]];
+  const columns = [["Node", "nowrap"], ["Region", "nowrap extra"], ["State"], ["Agents", "number"], ["Messages/min", "number"], ["Ring share", "number"], ["Release", "nowrap extra"], ["Mesh address", "nowrap extra"]];
   const name = (node) => (place) => {
     if (!place.firstChild) {
-      place.append(html("button", { type: "button", class: "plain" }));
-      place.firstChild.addEventListener("click", () => choose(node.id));
+      const button = html("button", { type: "button", class: "plain" });
+      button.addEventListener("click", () => choose(node.id, button));
+      place.append(button);
     }
     say(place.firstChild, node.name + (node.id === view.node ? " (this)" : ""));
   };
   const rows = view.nodes.map((node) => ({
     key: node.id,
-    cells: [name(node), node.region, stateCell(node.state), count(node.agents), count(node.messages_per_minute),
+    cells: [name(node), node.region, stateCell(node.state), carried(node, node.agents), carried(node, node.messages_per_minute),
       percent(node.ring_share), node.version, node.address ?? "–"],
   }));
-  table(element, columns, rows);
+  table(element, "Nodes, by region and name", columns, rows);
 }
 
 const LINK_STATES = { up: "● up", silent: "▲ silent", missing: "✕ missing" };
@@ -140,7 +87,7 @@ export function drawLinks(element, view) {
   }
   if (!byNode) {
     const columns = [["Regions"], ["Links", "number"], ["Round trip, median", "number"], ["Worst", "number"], ["Carries", "number"], ["Silent ends", "number"]];
-    return table(element, columns, view.regions.map((pair) => ({
+    return table(element, "Links by region: there are too many nodes for each", columns, view.regions.map((pair) => ({
       key: `${pair.a} ${pair.b}`,
       cells: [pair.a === pair.b ? `within ${pair.a}` : `${pair.a} – ${pair.b}`, count(pair.links), milliseconds(pair.rtt_ms),
         milliseconds(pair.worst_ms), `${bytes(pair.bytes_per_second)}/s`, count(pair.silent)],
@@ -149,7 +96,7 @@ export function drawLinks(element, view) {
   const columns = [["Between", "nowrap"], ["State", "nowrap"], ["Round trip", "number"], ["Carries", "number"], ["Waiting", "number"]];
   const rows = linksOf(view).map((link) => ({ key: link.key, cells: [`${nameOf(view, link.a)} – ${nameOf(view, link.b)}`, ...written(link)] }));
   for (const id of view.untold) rows.push({ key: id, cells: [`${nameOf(view, id)}, as it sees them`, "not known", "–", "–", "–"] });
-  return table(element, columns, rows);
+  return table(element, "Links between nodes", columns, rows);
 }
 
 /** What is known of the chosen node. */
@@ -160,7 +107,7 @@ export function drawDetail(place, view, chosen, close) {
   if (!place.firstChild) {
     const button = html("button", { type: "button" }, "Close");
     button.addEventListener("click", close);
-    place.append(html("h3", {}, html("span"), button), html("dl", { class: "facts" }));
+    place.append(html("div", { class: "title" }, html("h3", { tabindex: -1 }), button), html("dl", { class: "facts" }));
   }
   say(place.firstChild.firstChild, node.name);
   const links = linksOf(view).filter((link) => link.a === chosen || link.b === chosen);
@@ -169,7 +116,7 @@ export function drawDetail(place, view, chosen, close) {
   const untold = view.untold.includes(chosen) ? [["Links as it sees them", "not known: it does not answer"]] : [];
   facts(place.lastChild, [
     ["State", `${MARKS[node.state] ?? "?"} ${node.state}`], ["Region", node.region], ["Id", node.id],
-    ["Agents", count(node.agents)], ["Messages/min", count(node.messages_per_minute)],
+    ["Agents", carried(node, node.agents)], ["Messages/min", carried(node, node.messages_per_minute)],
     ["Ring share", percent(node.ring_share)], ["Release", node.version], ["Mesh address", node.address ?? "none"],
     ...told, ...untold,
   ]);
@@ -179,54 +126,73 @@ export function drawDetail(place, view, chosen, close) {
 export function drawRegistry(list, view) {
   const { registry } = view;
   if (!registry) return;
-  const keepers = registry.voters.map((voter) => nameOf(view, voter.node) + (voter.votes ? "" : " (is being given it)"));
+  const keeper = (voter) => {
+    const node = view.nodes.find(({ id }) => id === voter.node);
+    const what = !voter.votes ? " (is being given it)" : !node ? " (not known)" : isGone(node) ? ` (✕ ${node.state})` : "";
+    return nameOf(view, voter.node) + what;
+  };
   facts(list, [
-    ["Names can be registered", registry.available ? "✓ yes" : "✕ no"],
+    ["Takes names", registry.available ? "✓ yes" : "✕ no"],
     ["Waits for", registry.waiting?.reason ?? "nothing"],
     ["Led by", registry.leader ? nameOf(view, registry.leader) : "nobody that is known"],
-    ["Kept by", keepers.join(", ") || "not known here"],
+    ["Kept by", registry.voters.map(keeper).sort().join(", ") || "not known here"],
     ["This node", `${registry.role}, term ${registry.term}, entry ${count(registry.applied)}`],
   ]);
 }
 
+/** A place that has a table, or a sentence that says why there is none. */
+function tableOr(place, sentence) {
+  if (!place.firstChild) place.append(html("p", { class: "muted" }), html("div", { class: "scroll" }, html("table")));
+  const [none, box] = place.children;
+  none.hidden = sentence === null;
+  box.hidden = sentence !== null;
+  if (sentence !== null) say(none, sentence);
+  return box.firstChild;
+}
+
 /** Agents' TLS on all nodes that told. */
 export function drawCertificates(place, view) {
-  const all = Object.entries(view.certificates);
-  if (!place.firstChild) place.append(html("p", { class: "muted" }), html("div", { class: "scroll" }, html("table")));
-  const many = view.links === null;
-  place.firstChild.hidden = all.length > 0;
-  place.lastChild.hidden = all.length === 0;
-  say(place.firstChild, many ? "No certificate has a problem or ends within 30 days." : "Agents connect without TLS here, or a proxy before the nodes speaks it.");
-  const end = (tls) => (tls.expires_in === null ? "none yet" : tls.expires_in < 0 ? "✕ expired" : `in ${duration(tls.expires_in)}`);
-  const rows = all.map(([id, tls]) => ({ key: id, cells: [nameOf(view, id), tls.source, end(tls), tls.problem ?? "fine"] }));
-  table(place.lastChild.firstChild, [["Node"], ["From"], ["Ends", "nowrap"], ["State"]], rows);
+  const all = Object.entries(view.certificates).sort(([one], [other]) => nameOf(view, one).localeCompare(nameOf(view, other)));
+  const none = view.links ? "Agents connect without TLS here, or a proxy before the nodes speaks it." : "No certificate has a problem or ends within 30 days.";
+  const element = tableOr(place, all.length ? null : none);
+  const end = (tls) => (tls.expires_in === null ? "✕ none yet" : tls.expires_in < 0 ? "✕ expired" : `in ${duration(tls.expires_in)}`);
+  const orders = ({ acme }) => {
+    if (acme?.ordering) return "is being ordered";
+    return acme ? `the next is due in ${duration(acme.next_in)}` : null;
+  };
+  const state = (tls) => {
+    if (tls.problem) return tls.problem;
+    if (tls.expires_in === null || tls.expires_in < 0) return "agents cannot connect";
+    return tls.source === "self-signed" ? "for trials: agents must be told to trust it" : orders(tls) ?? "fine";
+  };
+  const rows = all.map(([id, tls]) => ({ key: id, cells: [nameOf(view, id), end(tls), `${tls.source}: ${state(tls)}`] }));
+  table(element, "Certificates for agents", [["Node", "nowrap"], ["Ends", "nowrap"], ["From"]], rows);
 }
 
 /** What was dropped, by reason. */
 export function drawLosses(place, view) {
-  if (!place.firstChild) place.append(html("p", { class: "muted" }), html("div", { class: "scroll" }, html("table")));
-  const [none, box] = place.children;
-  none.hidden = view.losses.length > 0;
-  box.hidden = view.losses.length === 0;
-  const of = view.untold.length ? `, on the ${view.nodes.filter((node) => !isGone(node)).length - view.untold.length} nodes that answer` : "";
-  say(none, `None since the start${of}.`);
+  const asked = view.nodes.filter((node) => !isGone(node)).length - view.untold.length;
+  const of = view.untold.length ? `, on the ${counted(asked, "node")} that answered` : "";
+  const element = tableOr(place, view.losses.length ? null : `None since the start${of}.`);
   const rows = [...view.losses].sort((one, other) => other.total - one.total).map((loss) => ({
     key: loss.reason,
     cells: [`${(REASONS[loss.reason] ?? [loss.reason])[0]} (${loss.reason})`, count(loss.last_minute), count(loss.total)],
   }));
-  table(box.firstChild, [["Because"], ["Last minute", "number"], ["Since start", "number"]], rows);
+  table(element, "Dropped messages by reason", [["Because"], ["Last minute", "number"], ["Since start", "number"]], rows);
 }
 
 const LEVELS = ["info", "warn", "error"];
 const LEVEL_WORDS = { info: "info", warn: "warning", error: "error" };
 
 /** The events that are at least of this level, the latest first. */
-export function drawEvents(element, events, least) {
+export function drawEvents(list, none, events, least) {
   const shown = events.filter((event) => LEVELS.indexOf(event.level) >= LEVELS.indexOf(least)).reverse();
-  const level = (event) => (place) => {
-    set(place, { "data-level": event.level });
-    say(place, LEVEL_WORDS[event.level] ?? event.level);
-  };
-  const rows = shown.map((event) => ({ key: `${event.epoch} ${event.seq}`, cells: [clock(event.ts), level(event), event.kind, event.node, event.text] }));
-  table(element, [["Time", "nowrap"], ["Level", "nowrap"], ["About", "nowrap"], ["Node", "nowrap"], ["What happened"]], rows);
+  none.hidden = shown.length > 0;
+  keyed(list, shown, (event) => `${event.epoch} ${event.seq}`, made, (item, event) => say(item.firstChild.firstChild, moment(event.ts)));
+}
+
+function made({ ts, level, kind, node, text }) {
+  const time = html("time", { datetime: new Date(ts).toISOString() });
+  const about = html("span", { class: "about" }, kind === "node" || kind === "relay" ? node : `${node}, ${kind}`);
+  return html("li", { "data-level": level }, html("p", { class: "meta" }, time, " ", html("span", { class: "level" }, LEVEL_WORDS[level] ?? level), " ", about), html("p", {}, text));
 }

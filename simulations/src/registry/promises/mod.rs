@@ -12,6 +12,7 @@ mod one_owner;
 mod order;
 mod released;
 mod revoked;
+mod undisturbed;
 
 use std::fmt;
 
@@ -23,11 +24,12 @@ use super::history::History;
 type Promise = (&'static str, fn(&History) -> Vec<Breach>);
 
 /// All promises, in the order in which they are judged: what explains others comes first.
-pub const PROMISES: [Promise; 8] = [
+pub const PROMISES: [Promise; 9] = [
     (one_owner::NAME, one_owner::breaches),
     (nothing_lost::NAME, nothing_lost::breaches),
     (linearizable::NAME, linearizable::breaches),
     (revoked::NAME, revoked::breaches),
+    (undisturbed::NAME, undisturbed::breaches),
     (released::NAME, released::breaches),
     (equal_books::NAME, equal_books::breaches),
     (in_time::NAME, in_time::breaches),

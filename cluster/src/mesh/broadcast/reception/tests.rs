@@ -229,6 +229,34 @@ fn what_does_not_come_is_given_up_and_counted() {
 }
 
 #[test]
+fn what_was_sent_before_the_link_came_up_is_not_waited_for_as_long() {
+    let mut reception = started(3);
+    reception.broadcast(&message(4, b""), Duration::ZERO);
+    reception.link_lost();
+    reception.link_up();
+    reception.start(7, Duration::ZERO);
+    reception.start(9, MS);
+    reception.relayed(&message(6, b""), MS);
+    assert_eq!(reception.follow(&FENCE), Verdict::Held);
+    reception.poll(BEFORE_LINK_WITHIN - MS);
+    assert!(released(&mut reception).is_empty());
+    reception.poll(BEFORE_LINK_WITHIN);
+    assert_eq!((released(&mut reception), reception.take_missed()), (vec![6], 2), "5 and 7");
+    reception.poll(ANSWERED_WITHIN - MS);
+    assert!(released(&mut reception).is_empty());
+    reception.poll(ANSWERED_WITHIN);
+    assert_eq!((released(&mut reception), reception.take_missed()), (vec![0], 2), "8 and 9");
+}
+
+#[test]
+fn a_broadcast_without_a_number_is_dropped() {
+    for mut reception in [Reception::default(), started(0)] {
+        assert_eq!(reception.relayed(&message(0, b""), Duration::ZERO), Verdict::Seen);
+        assert_eq!(reception.held_bytes(), 0);
+    }
+}
+
+#[test]
 fn without_a_link_nobody_can_be_asked_and_less_is_waited() {
     let mut reception = started(0);
     reception.start(3, Duration::ZERO);

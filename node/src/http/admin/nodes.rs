@@ -1,0 +1,126 @@
+//! Sending nodes away: the asked one, or another over the mesh.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+
+use super::{Answer, Desk, agents::InPath, audit::Attempt, naming};
+use crate::{
+    admin::{DrainQuery, Draining, ErrorBody},
+    http::ApiError,
+    report::{self, NodeReport},
+    standing::{self, Needed, Standing},
+};
+
+type AskedQuery = Result<Query<DrainQuery>, QueryRejection>;
+
+/// Let this node send its agents elsewhere, and stop; who started it may start it again.
+#[utoipa::path(
+    post, path = "/drain", tag = "administration", params(DrainQuery), security(("admin" = [])),
+    responses(
+        (status = 200, body = Draining, description = "It drains: `GET /cluster` shows how far it is"),
+        (status = 400, body = ErrorBody, description = "`invalid_query`"),
+        (status = 401, body = ErrorBody, description = "`unauthorized`"),
+        (status = 409, body = ErrorBody, description = "`last_ready_node`, `majority_lost`: `anyway=true` if it is meant"),
+    ),
+)]
+pub(in crate::http) async fn drain(
+    State(desk): State<Desk>,
+    Extension(attempt): Extension<Attempt>,
+    query: AskedQuery,
+) -> Answer<Draining> {
+    let nodes = report::nodes(&desk.relay);
+    let me = desk.relay.node.to_string();
+    attempt.note(&desk.relay.config.node_name);
+    let own = nodes.iter().find(|node| node.id == me).ok_or_else(|| unknown(&me))?;
+    send_away(&desk, own, query).await
+}
+
+/// Let a node of the cluster send its agents elsewhere, and stop; who started it may start it again.
+#[utoipa::path(
+    post, path = "/nodes/{node}/drain", tag = "administration", security(("admin" = [])),
+    params(("node" = String, Path, description = "Its id, its name, or where its mesh port is reached"), DrainQuery),
+    responses(
+        (status = 200, body = Draining, description = "It drains: `GET /cluster` shows how far it is"),
+        (status = 400, body = ErrorBody, description = "`invalid_query`"),
+        (status = 401, body = ErrorBody, description = "`unauthorized`"),
+        (status = 404, body = ErrorBody, description = "`unknown_node`"),
+        (status = 409, body = ErrorBody, description = "`not_there`, `ambiguous_node`; `last_ready_node`, `majority_lost`: `anyway=true` if it is meant"),
+        (status = 503, body = ErrorBody, description = "`node_unreachable`"),
+    ),
+)]
+pub(in crate::http) async fn drain_another(
+    State(desk): State<Desk>,
+    Extension(attempt): Extension<Attempt>,
+    node: InPath,
+    query: AskedQuery,
+) -> Answer<Draining> {
+    let Path(called) = node.map_err(|error| unknown(&error.body_text()))?;
+    let nodes = report::nodes(&desk.relay);
+    let node = naming::meant(&called, &nodes).map_err(|error| {
+        ApiError::new(StatusCode::CONFLICT, "ambiguous_node", error.to_string())
+    })?;
+    let node = node.ok_or_else(|| unknown(&called))?;
+    attempt.note(&node.name);
+    send_away(&desk, node, query).await
+}
+
+async fn send_away(desk: &Desk, node: &NodeReport, query: AskedQuery) -> Answer<Draining> {
+    let refused = |rejected: QueryRejection| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", rejected.body_text())
+    };
+    let Query(DrainQuery { anyway }) = query.map_err(refused)?;
+    if !report::is_there(&node.state) {
+        let message = format!("{} is {} already", node.name, node.state);
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_there", message));
+    }
+    // Who leaves already is not kept from it.
+    if !anyway
+        && node.state != "leaving"
+        && let Some(why) = standing::needed(&desk.relay, &node.id).await
+    {
+        return Err(why.into());
+    }
+    let Standing { agents, .. } = ask(desk, node).await?;
+    Ok(Json(Draining { node: node.id.clone(), name: node.name.clone(), agents }))
+}
+
+/// Tells the node to leave; how it stands at that moment.
+async fn ask(desk: &Desk, node: &NodeReport) -> Result<Standing, ApiError> {
+    let relay = &desk.relay;
+    if node.id == relay.node.to_string() {
+        let standing = standing::own(relay);
+        relay.ask_to_leave();
+        return Ok(standing);
+    }
+    let (peers, id) = (relay.peers(), standing::id(node));
+    let asked = match (peers, id) {
+        (Some(peers), Some(id)) => peers.ask_to_leave(id).await,
+        _ => None,
+    };
+    asked.ok_or_else(|| {
+        let message = format!(
+            "{} does not answer this node: see `arc-relay status` for the link between them, or ask it at its \
+             own ops port",
+            node.name
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", message)
+    })
+}
+
+fn unknown(called: &str) -> ApiError {
+    let message = format!("no node is called {called:?}: `arc-relay nodes` lists them");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_node", message)
+}
+
+impl From<Needed> for ApiError {
+    fn from(why: Needed) -> Self {
+        let code = match why {
+            Needed::LastReady => "last_ready_node",
+            Needed::Majority { .. } => "majority_lost",
+        };
+        Self::new(StatusCode::CONFLICT, code, why.to_string())
+    }
+}
