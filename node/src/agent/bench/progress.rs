@@ -45,6 +45,9 @@ fn line(plan: &Plan, board: &Board, delivered: u64, since: Duration) -> String {
     let Plan { scenario, agents, .. } = plan;
     let Some(round) = board.round.get() else {
         let connected = board.connected.load(Ordering::Acquire);
+        if connected == *agents {
+            return format!("{scenario}: {agents} agents are connected and idle");
+        }
         return format!("{scenario}: {connected} of {agents} agents connected");
     };
     let now = board.now_ns();

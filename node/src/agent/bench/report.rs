@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     args::{Pace, Plan, Scenario},
     checker::Faults,
-    cost::{OwnCost, RelayCost},
+    cost::OwnCost,
     drive::{Measured, Sample},
     statistics::Percentiles,
 };
@@ -124,13 +124,19 @@ struct Cost {
     cpu_cores: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_us_per_delivery: Option<f64>,
-    /// With all agents connected, and nothing sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_us_per_agent_and_s: Option<f64>,
-    cpu_us_per_connect: f64,
     resident_before_bytes: f64,
     resident_after_bytes: f64,
-    /// Growth since before the first was connected.
+    /// What connections cost, where nothing else was done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    connections: Option<ConnectionCost>,
+}
+
+/// What one agent's connection costs the relay while nothing is sent.
+#[derive(Serialize)]
+struct ConnectionCost {
+    cpu_us_per_connect: f64,
+    cpu_us_per_agent_and_s: f64,
+    /// Growth of resident memory since before the first was connected.
     bytes_per_connection: f64,
 }
 
@@ -331,20 +337,22 @@ impl Messages {
 impl Cost {
     fn of(plan: &Plan, measured: &Measured) -> Option<Self> {
         let Measured { before, begin, end, .. } = measured;
-        let relay = |sample: &Sample| -> Option<RelayCost> { sample.relay };
-        let (before, begin_cost, end_cost) = (relay(before)?, relay(begin)?, relay(end)?);
+        let (before, begin_cost, end_cost) = (before.relay?, begin.relay?, end.relay?);
         let seconds = end.at.saturating_sub(begin.at).as_secs_f64();
         let cpu_us = (end_cost.cpu_s - begin_cost.cpu_s) * 1e6;
         let deliveries = float(end.delivered.saturating_sub(begin.delivered));
         let agents = count(plan.agents);
+        let connections = ConnectionCost {
+            cpu_us_per_connect: (begin_cost.cpu_s - before.cpu_s) * 1e6 / agents,
+            cpu_us_per_agent_and_s: ratio(cpu_us, seconds * agents),
+            bytes_per_connection: (end_cost.resident_bytes - before.resident_bytes) / agents,
+        };
         Some(Self {
             cpu_cores: ratio(cpu_us / 1e6, seconds),
             cpu_us_per_delivery: (deliveries > 0.0).then(|| cpu_us / deliveries),
-            cpu_us_per_agent_and_s: (plan.senders == 0).then(|| ratio(cpu_us, seconds * agents)),
-            cpu_us_per_connect: (begin_cost.cpu_s - before.cpu_s) * 1e6 / agents,
             resident_before_bytes: before.resident_bytes,
             resident_after_bytes: end_cost.resident_bytes,
-            bytes_per_connection: (end_cost.resident_bytes - before.resident_bytes) / agents,
+            connections: (plan.senders == 0).then_some(connections),
         })
     }
 
@@ -353,19 +361,19 @@ impl Cost {
         if let Some(us) = self.cpu_us_per_delivery {
             let _ = write!(text, ", {us:.2} us per delivery");
         }
-        if let Some(us) = self.cpu_us_per_agent_and_s {
-            let idle = us / 1_000.0;
-            let _ = write!(text, ", {idle:.3} ms a second for 1,000 idle agents");
-            let _ = write!(text, ", {:.0} us per connect", self.cpu_us_per_connect);
+        if let Some(ConnectionCost { cpu_us_per_connect, cpu_us_per_agent_and_s: us, .. }) =
+            &self.connections
+        {
+            // As many milliseconds for 1,000 agents as microseconds for one.
+            let _ = write!(text, ", {us:.2} ms a second for 1,000 idle agents");
+            let _ = write!(text, ", {cpu_us_per_connect:.0} us per connect");
         }
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        let _ = write!(
-            text,
-            "\n  relay RSS   {:.1} MiB before, {:.1} MiB after, {:.0} B per connection",
-            mib(self.resident_before_bytes),
-            mib(self.resident_after_bytes),
-            self.bytes_per_connection
-        );
+        let (before, after) = (mib(self.resident_before_bytes), mib(self.resident_after_bytes));
+        let _ = write!(text, "\n  relay RSS   {before:.1} MiB before, {after:.1} MiB after");
+        if let Some(ConnectionCost { bytes_per_connection, .. }) = &self.connections {
+            let _ = write!(text, ", {bytes_per_connection:.0} B per connection");
+        }
     }
 }
 
