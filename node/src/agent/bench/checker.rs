@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// What was wrong with the delivery, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::agent) struct Faults {
+pub(crate) struct Faults {
     /// Never came.
     pub(super) lost: u64,
     /// Came again after they had come.
