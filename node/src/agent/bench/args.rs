@@ -68,7 +68,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     window: Option<u64>,
 
-    /// Agents that send in `broadcast`; all others, and they themselves, hear them
+    /// Agents that send in `broadcast`; every other agent hears each of them
     #[arg(long, value_name = "N", default_value_t = 1)]
     senders: usize,
 

@@ -46,24 +46,27 @@ impl Registrar<'_> {
     ) -> Result<(), Failure> {
         let relay = self.place.relay.to_string();
         let series = format!("bench-{:08x}", rand::random::<u32>());
-        let mut pauses = 0;
+        let (mut asked, mut pauses) = (0, 0);
         while names.count(&relay) < count {
             let known = names.count(&relay);
             // Ever larger batches, so that the file is not written for each few names.
             let batch = BATCH_MIN.max(known / 4).min(count - known);
-            let wanted = (known..known + batch).map(|number| format!("{series}-{number:06}"));
-            let pause = self.register(wanted, names, &relay).await;
+            // Numbers are not asked for again: which of a batch were refused says nothing of the others.
+            let wanted = (asked..asked + batch).map(|number| format!("{series}-{number:06}"));
+            asked += batch;
+            let outcome = self.register(wanted, names, &relay).await;
             names.save()?;
             let done = names.count(&relay);
-            output.progress(&format!("registered {done} of {count} agents")).await;
             pauses = if done > known { 0 } else { pauses + 1 };
-            if let Some((wait, failure)) = pause? {
-                if pauses > PAUSES_MAX {
-                    return Err(failure);
+            match outcome? {
+                None => output.progress(&format!("registered {done} of {count} agents")).await,
+                Some((_, failure)) if pauses > PAUSES_MAX => return Err(failure),
+                Some((wait, failure)) => {
+                    let held = held_back(&failure);
+                    let told = format!("{held}: {done} of {count} done, going on in {wait:?}");
+                    output.note(&told).await;
+                    tokio::time::sleep(wait).await;
                 }
-                let held = held_back(&failure);
-                output.note(&format!("{held}: {done} of {count} done, going on in {wait:?}")).await;
-                tokio::time::sleep(wait).await;
             }
         }
         Ok(())

@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,6 +58,8 @@ enum Fault {
     Spoil,
     /// It is refused, as over the rate limit.
     Limit,
+    /// All goes well but registering: every third is too many.
+    Hold,
 }
 
 /// A relay that knows no limits, and whom its agents' names suffice as tokens.
@@ -68,13 +73,19 @@ struct House {
     fault: Fault,
     names: Mutex<BTreeSet<String>>,
     outboxes: Mutex<BTreeMap<String, Sender<String>>>,
+    asked: AtomicU32,
 }
 
 impl FaultyRelay {
     async fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let house = Arc::new(House { fault, names: Mutex::default(), outboxes: Mutex::default() });
+        let house = Arc::new(House {
+            fault,
+            names: Mutex::default(),
+            outboxes: Mutex::default(),
+            asked: AtomicU32::new(0),
+        });
         let mut tasks = JoinSet::new();
         let open = Arc::clone(&house);
         tasks.spawn(async move {
@@ -89,13 +100,28 @@ impl FaultyRelay {
 
 impl House {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
-        let mut first = [0; 4];
+        let mut first = [0; 8];
         stream.peek(&mut first).await.unwrap();
-        if &first == b"POST" {
-            self.register(&mut stream).await;
-        } else {
-            self.session(stream).await;
+        match &first {
+            b"POST /re" => self.register(&mut stream).await,
+            b"GET /met" => self.metrics(&mut stream).await,
+            _ => self.session(stream).await,
         }
+    }
+
+    /// Half a second of CPU more each time that it is asked.
+    async fn metrics(&self, stream: &mut TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
+        }
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        let cpu = f64::from(asked) / 2.0;
+        let body =
+            format!("process_cpu_seconds_total {cpu}\nprocess_resident_memory_bytes {asked}000\n");
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
     }
 
     async fn register(&self, stream: &mut TcpStream) {
@@ -103,11 +129,15 @@ impl House {
         while !request.ends_with(b"}") {
             assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
         }
+        if matches!(self.fault, Fault::Hold) && self.asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            let answer = "HTTP/1.1 429 Too Many\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+            return stream.write_all(answer.as_bytes()).await.unwrap();
+        }
         let text = String::from_utf8(request).unwrap();
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
         let name = body["agent_id"].as_str().unwrap();
-        self.names.lock().insert(name.to_owned());
+        assert!(self.names.lock().insert(name.to_owned()), "{name} is registered twice");
         let answer = format!(r#"{{"agent_id":"{name}","token":"{name}"}}"#);
         let length = answer.len();
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{answer}");
@@ -155,7 +185,7 @@ impl House {
         let good = delivered(from);
         let texts = match self.fault {
             _ if number != UNLUCKY => [Some(good), passing.kept.take()],
-            Fault::None => [Some(good), None],
+            Fault::None | Fault::Hold => [Some(good), None],
             Fault::Lose => [None, None],
             Fault::Double => [Some(good.clone()), Some(good)],
             Fault::Swap => {
@@ -293,6 +323,35 @@ async fn names_are_taken_again_and_new_ones_where_they_are_unknown() {
     let third = bench(&relay, &folder, &words).await;
     assert!(third.outcome.is_ok() && third.notes.contains("does not know"), "{}", third.notes);
     assert!(relay.house.names.lock().is_disjoint(&names), "all are new");
+}
+
+#[tokio::test]
+async fn a_relay_that_holds_registering_back_is_waited_for_and_the_setting_named() {
+    let relay = FaultyRelay::start(Fault::Hold).await;
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["connect", "--agents", "20", "--duration", "10ms"];
+    let ran = bench(&relay, &folder, &words).await;
+    assert!(ran.outcome.is_ok(), "{:?}", ran.outcome);
+    assert!(ran.notes.contains("REGISTRATION_LIMIT_PER_MIN"), "{}", ran.notes);
+    assert_eq!(relay.house.names.lock().len(), 20);
+}
+
+#[tokio::test]
+async fn the_relays_own_cost_is_shown_where_its_ops_port_is_given() {
+    let relay = FaultyRelay::start(Fault::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ops = format!("http://{}", relay.address);
+    let words = ["connect", "--agents", "2", "--duration", "10ms", "--ops", &ops];
+    let ran = bench(&relay, &folder, &words).await;
+    let cost = &ran.json["scenarios"][0]["relay"];
+    assert_eq!(cost["cpu_us_per_connect"], 250_000.0, "{:?} {cost}", ran.outcome);
+    assert_eq!(cost["bytes_per_connection"], 1_000.0, "{cost}");
+
+    let words = ["latency", "--agents", "2", "--duration", "200ms", "--ops", &ops];
+    let ran = bench(&relay, &folder, &words).await;
+    let cost = &ran.json["scenarios"][0]["relay"];
+    assert!(cost["cpu_us_per_delivery"].as_f64() > Some(1_000.0), "{cost}");
+    assert!(cost["bytes_per_connection"].is_null(), "more than connections cost memory: {cost}");
 }
 
 #[tokio::test]
