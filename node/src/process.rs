@@ -66,8 +66,7 @@ fn parse(stat: &str) -> ProcessReport {
     // Field 3 of the manual is the first behind the name.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     let ticks = field(14).zip(field(15)).map(|(user, kernel)| user.saturating_add(kernel));
-    #[allow(clippy::cast_precision_loss)] // exact for 2^53 ticks, millions of years
-    let cpu_seconds = ticks.map(|ticks| ticks as f64 / clock_ticks_per_second() as f64);
+    let cpu_seconds = ticks.map(seconds);
     ProcessReport {
         cpu_seconds,
         threads: field(20),
@@ -75,6 +74,11 @@ fn parse(stat: &str) -> ProcessReport {
         resident_bytes: field(24).map(|pages| pages.saturating_mul(page_size() as u64)),
         ..ProcessReport::default()
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // exact for 2^53 ticks, millions of years
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / clock_ticks_per_second() as f64
 }
 
 fn open_files() -> Option<u64> {
@@ -100,7 +104,7 @@ mod tests {
         let read = parse(line);
         assert_eq!((read.threads, read.virtual_bytes), (Some(9), Some(8192)));
         assert_eq!(read.resident_bytes, Some(3 * page_size() as u64));
-        assert_eq!(read.cpu_seconds, Some(200.0 / clock_ticks_per_second() as f64));
+        assert_eq!(read.cpu_seconds, Some(seconds(200)));
     }
 
     #[test]

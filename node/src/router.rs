@@ -89,26 +89,22 @@ impl<'r> Outgoing<'r> {
 
     /// Delivers a message of `from` to its targets; commands are not delivered to anybody.
     pub fn route(&mut self, from: &Arc<Session>, targets: &Targets<'_>, frame: &Finished<'_>) {
-        let traced = self.relay.traces.traced(frame.bytes());
-        let Some(traced) = traced else { return self.hand_out(from, targets, frame) };
+        let Some(message) = self.relay.traces.traced(frame.bytes()) else {
+            return self.hand_out(from, targets, frame);
+        };
         let (clock, before) = (&self.relay.clock, self.deliveries.counts);
-        let routing = clock.elapsed();
+        let start = clock.elapsed();
         self.hand_out(from, targets, frame);
-        let end = clock.elapsed();
-        let went = self.deliveries.counts.since(&before);
+        let (end, went) = (clock.elapsed(), self.deliveries.counts.since(&before));
         let named = if let Targets::Agents(agents) = targets { agents.len() as u64 } else { 0 };
+        let (here, read) = (went.tried(), self.deliveries.now.min(start));
         let traces = &self.relay.traces;
-        let elsewhere = named.saturating_sub(went.tried());
-        traces.accepted(
-            traced,
-            [self.deliveries.now.min(routing), routing, end],
-            [went.tried(), elsewhere],
-        );
-        if went.tried() > 0 {
-            traces.delivered(traced, "", [routing, end], went.outcome());
+        traces.accepted(message, [read, start, end], [here, named.saturating_sub(here)]);
+        if here > 0 {
+            traces.delivered(message, "", [start, end], went.outcome());
         }
         if went.offline > 0 {
-            traces.lost(traced, mesh::Lost::Offline, end);
+            traces.lost(message, mesh::Lost::Offline, end);
         }
     }
 

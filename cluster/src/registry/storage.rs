@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-/// Upper bounds of the buckets that writes are counted in, in seconds: from an idle NVMe drive to a disk
-/// that is about to fail.
+/// Upper bounds of the buckets that writes are counted in, in seconds: from an idle solid-state drive to a
+/// disk that is about to fail.
 pub const WRITE_BUCKETS: [f64; 11] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 

@@ -140,16 +140,15 @@ impl LogFile {
             0 => fs::remove_file(&self.path),
             _ => fs::rename(&self.path, numbered(1)),
         };
-        match moved {
-            Ok(()) => self.open = None,
-            Err(_) => {
-                self.failures.fetch_add(1, Relaxed);
-                if let Some(open) = &mut self.open {
-                    // Tried again when as much more was written, not with each line.
-                    open.bytes = 0;
-                    open.day = day(&self.clock);
-                }
-            }
+        if moved.is_ok() {
+            self.open = None;
+            return;
+        }
+        self.failures.fetch_add(1, Relaxed);
+        if let Some(open) = &mut self.open {
+            // Tried again at the next look, not with each line.
+            open.bytes = 0;
+            open.day = day(&self.clock);
         }
     }
 }

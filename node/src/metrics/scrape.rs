@@ -23,6 +23,9 @@ use crate::{
     relay::{Phase, Relay, VERSION},
 };
 
+/// What a link counts: its name, what it is, and how it is read.
+type LinkCount = (&'static str, &'static str, fn(&LinkStatus) -> u64);
+
 /// All metrics of the node as they are now, in Prometheus' text format.
 pub fn scrape(relay: &Relay) -> String {
     relay.measure();
@@ -90,8 +93,7 @@ fn of_links(page: &mut Page, links: &[LinkStatus]) {
     for link in links {
         family.with(&[("peer", &link.peer.name)], link.queue_bytes);
     }
-    type Count = (&'static str, &'static str, fn(&LinkStatus) -> u64);
-    let counts: [Count; 4] = [
+    let counts: [LinkCount; 4] = [
         ("arc_link_peer_sent_bytes_total", "bytes of frames sent to the peer", |l| l.sent_bytes),
         ("arc_link_peer_received_bytes_total", "bytes of frames received from the peer", |l| {
             l.received_bytes

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often its failure is spoken of.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+const SAY_EVERY: Duration = Duration::from_mins(1);
 
 /// Why a batch was not taken.
 #[derive(Debug, thiserror::Error)]

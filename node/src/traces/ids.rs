@@ -61,7 +61,7 @@ impl Ratio {
     }
 
     /// What is traced of a message that is given as a finished frame; none if it is not, or is no message.
-    pub(crate) fn traced<'m>(&self, frame: &'m [u8]) -> Option<Traced<'m>> {
+    pub(crate) fn traced(self, frame: &[u8]) -> Option<Traced<'_>> {
         let message = id_of(frame)?;
         let trace = TraceId::of(message);
         let random = u64::try_from(trace.0 & ((1 << RANDOM_BITS) - 1)).ok()?;
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_nodes_work_out_is_frozen() {
         let trace = TraceId::of("msg_0000000000000000000000000000");
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
         let steps = [Step::Accept, Step::Route, Step::Send(9), Step::Deliver(9, "bob-1")];
         let spans: Vec<_> = steps.iter().map(|step| hex(&trace.span(*step))).collect();
         assert_eq!(hex(&trace.bytes()), FROZEN_TRACE);

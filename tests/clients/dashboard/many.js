@@ -7,7 +7,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { fits, inBothThemes, open, run, said } = require('./browser.js');
+const { fits, inBothThemes, open, run, said, wrong } = require('./browser.js');
 const { ailing, alone, healthy, hundred, serve, twoDozen } = require('./scenes.js');
 
 const [folder] = process.argv.slice(2);
@@ -125,6 +125,37 @@ async function changes(browser) {
   server.close();
 }
 
+/** A node that is gone and comes back, as another life of its: the page goes on by itself, and asks for what is new. */
+async function aRestart(browser) {
+  const server = await serve(healthy());
+  const page = await open(browser, server.url);
+  await page.goto(server.url);
+  await said(page, '#events', 'takes agents');
+  const before = await page.locator('#events li').count();
+  assert.deepEqual(wrong, []);
+  server.close();
+  await said(page, '#connection', 'connection lost');
+  await said(page, '#lost', /^Connection lost\. What you see is of \d\d:\d\d:\d\d\. Trying again/);
+  const told = await page.locator('#lost').textContent();
+  // With the second try, the first has failed.
+  for (let tries = 0; tries < 2; tries += 1) await page.waitForRequest(/stream$/);
+  assert.equal(await page.locator('#lost').textContent(), told, 'trying again makes it no newer');
+  server.refuse(true);
+  server.show({ ...healthy(), epoch: 2 });
+  await server.openAgain();
+  await said(page, '#lost', /^The node shows nothing now: too many .* What you see is of/);
+  server.refuse(false);
+  await said(page, '#connection', /^live$/);
+  assert.equal(await page.locator('#lost').isVisible(), false);
+  // What the former life told is kept, and the new one's comes after it.
+  await page.waitForFunction((count) => document.querySelectorAll('#events li').length === 2 * count, before);
+  // That it could not connect, the browser says too.
+  assert.ok(wrong.every((text) => /net::ERR_|status of 503/.test(text)), wrong.join('\n'));
+  wrong.length = 0;
+  await page.close();
+  server.close();
+}
+
 run([
   looks('alone', alone, anEmptyOne, 1),
   looks('healthy', healthy, aHealthyOne),
@@ -132,4 +163,5 @@ run([
   looks('two-dozen', twoDozen, aFullMap),
   looks('hundred', hundred, aHundred),
   changes,
+  aRestart,
 ]);

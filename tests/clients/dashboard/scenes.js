@@ -127,7 +127,7 @@ function history(steps) {
 async function serve(scene, steps = 360) {
   const shown = { scene };
   const answers = {
-    '/events': () => ['application/json', JSON.stringify({ epoch: 1, events: EVENTS, next: 4, missed: 0 })],
+    '/events': () => ['application/json', JSON.stringify({ epoch: shown.scene.epoch, events: EVENTS, next: 4, missed: 0 })],
     '/history': () => ['application/json', JSON.stringify(history(steps))],
     '/': () => ['text/html', fs.readFileSync(path.join(FILES, 'index.html'), 'utf8').replaceAll('{relay}', shown.scene.relay).replace(/\{\w+\}/g, 'as text')],
   };
@@ -138,17 +138,25 @@ async function serve(scene, steps = 360) {
     const [type, body] = answers[pathname]?.() ?? [TYPES[path.extname(file)], fs.readFileSync(path.join(FILES, file))];
     return response.setHeader('content-type', type).end(body);
   });
-  await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
-  const close = () => { server.closeAllConnections(); server.close(); };
-  return { url: `http://127.0.0.1:${server.address().port}/`, show: (scene) => { shown.scene = scene; }, close };
+  const open = (port) => new Promise((listening) => server.listen(port, '127.0.0.1', listening));
+  await open(0);
+  const { port } = server.address();
+  return {
+    url: `http://127.0.0.1:${port}/`,
+    show: (scene) => { shown.scene = scene; },
+    refuse: (refuses) => { shown.refuses = refuses; },
+    close: () => { server.closeAllConnections(); server.close(); },
+    openAgain: () => open(port),
+  };
 }
 
 function follow(shown, response) {
+  if (shown.refuses) return response.writeHead(503).end();
   response.setHeader('content-type', 'text/event-stream');
   const send = () => response.write(`data: ${JSON.stringify({ ...shown.scene, now: Date.now() })}\n\n`);
   send();
   const ticking = setInterval(send, 500);
-  response.on('close', () => clearInterval(ticking));
+  return response.on('close', () => clearInterval(ticking));
 }
 
 module.exports = { ailing, alone, healthy, hundred, serve, twoDozen };

@@ -27,8 +27,9 @@ pub(crate) struct Releases {
 }
 
 impl Releases {
-    /// Makes them in that folder.
-    pub(crate) fn within(folder: &Path) -> Self {
+    /// Makes them in that folder. Where they are installed, the old one is found at `old_there`, if not at its place
+    /// in the folder: the bad one does all that it does, but serve.
+    pub(crate) fn within(folder: &Path, old_there: Option<&Path>) -> Self {
         let [old, new, bad] = ["old", "new", "bad"].map(|name| folder.join(name));
         // As it is installed; of what is stripped away three machines would keep nine copies in memory.
         let stripped =
@@ -39,11 +40,8 @@ impl Releases {
         let mut longer = fs::read(&old).expect("it was just written");
         longer.push(b'\n');
         write_program(&new, &longer);
-        let version = files::said(std::process::Command::new(arc_relay()).arg("--version"));
-        let script = format!(
-            "#!/bin/sh\ncase $1 in --version) echo '{}' ;; --check-config) ;; *) exit 1 ;; esac\n",
-            version.trim()
-        );
+        let old_there = old_there.unwrap_or(&old).display();
+        let script = format!("#!/bin/sh\n[ $# -gt 0 ] || exit 1\nexec {old_there} \"$@\"\n");
         write_program(&bad, script.as_bytes());
         Self { old, new, bad }
     }

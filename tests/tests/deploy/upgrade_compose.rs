@@ -129,7 +129,7 @@ impl Drop for Docker {
 #[tokio::test]
 async fn services_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
     let docker = Docker::new();
-    let releases = Releases::within(docker.folder.path());
+    let releases = Releases::within(docker.folder.path(), None);
     docker.source(&releases.old);
     docker.docker(&["compose", "--file", "compose.yaml", "build"]).await;
     for service in SERVICES {

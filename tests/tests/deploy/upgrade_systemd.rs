@@ -154,7 +154,7 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
     let Some(network) = Network::with(HOSTS.len()) else { return };
     network.run(async || {
         let Some(machines) = Machines::boot(&network).await else { return };
-        let releases = Releases::within(machines.folder.path());
+        let releases = Releases::within(machines.folder.path(), Some(Path::new("/walk/old")));
         for host in HOSTS {
             fs::copy(&releases.old, machines.path(host).join("old")).expect("a test may");
             machines.run(host, "/repository/deploy/install.sh --binary /walk/old");

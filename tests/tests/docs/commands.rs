@@ -1,5 +1,5 @@
 //! Every command of every page is run, page by page, each in a namespace of its own in which all ports are free and
-//! `/etc` and `/var` may be written; or it has a mark that says why not.
+//! `/etc`, `/usr` and `/var` may be written; or it has a mark that says why not.
 
 use std::{
     fmt::Write as _,
@@ -41,19 +41,22 @@ fn script(page: &Page) -> Option<String> {
             Manner::Beside(until) => {
                 writeln!(script, "beside() {{\n{commands}\n}}\nbegin_beside '{until}'")
             }
-            _ => writeln!(script, "{}", with_listeners(&commands)),
+            _ => writeln!(script, "{}", by_hand(&commands)),
         };
     }
     script.push_str("conclude\n");
     Some(script)
 }
 
-/// The commands, with a wait wherever an agent begins to listen: who reads them takes longer to type the next line.
-fn with_listeners(commands: &str) -> String {
+/// The commands, as somebody types them who takes his time: the next when an agent listens, and Ctrl-C after a
+/// while to what goes on.
+fn by_hand(commands: &str) -> String {
     let mut all = String::new();
     for line in commands.lines() {
         if line.contains("agent listen") && line.ends_with('&') {
             let _ = writeln!(all, "before_listener\n{line}\nafter_listener $!");
+        } else if line.contains(" --watch") || line.contains(" --follow") {
+            let _ = writeln!(all, "for_a_moment '{line}'");
         } else if line.ends_with('&') && !line.ends_with("&&") {
             let _ = writeln!(all, "{line}\nbegun $!");
         } else {

@@ -86,3 +86,18 @@ async fn what_is_configured_wrongly_is_named() {
     assert!(warned.iter().any(|it| it.contains("MAX_CONNECTIONS?")), "{all:#?}");
     assert!(of(&all, "secrets", "warning").iter().any(|it| it.contains("REGISTRATION_KEY")));
 }
+
+#[tokio::test]
+async fn a_secret_that_others_may_read_is_named_with_its_file() {
+    let folder = temporary();
+    let file = folder.path().join(".env");
+    let secret = tests::cluster::new_secret();
+    fs::write(&file, format!("CLUSTER_SECRET={secret}\n")).expect("the folder can be written");
+    for (mode, code) in [(0o644, 1), (0o600, 0)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("it is ours");
+        let (ended, all) = findings(folder.path(), &[]).await;
+        assert_eq!(ended, Some(code), "{all:#?}");
+        assert_eq!(of(&all, "secrets", "error").len(), usize::from(code == 1), "{all:#?}");
+        assert!(!all.iter().any(|it| it.to_string().contains(&secret)), "it is not shown");
+    }
+}

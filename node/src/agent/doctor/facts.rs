@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) mesh: Mesh,
     /// How many characters `REGISTRATION_KEY` has, and how many different ones; none if it is not set.
     pub(super) registration_key: Option<(usize, usize)>,
+    /// The secrets that are set.
+    pub(super) secrets: Vec<SecretSetting>,
     pub(super) names: Vec<Name>,
     pub(super) seeds: Vec<Seed>,
     /// The authority that gives certificates; none if none does.
@@ -114,6 +116,16 @@ pub(super) enum Mesh {
     },
     /// Files: until when the certificate is good, as time since 1970; or what is wrong.
     Files(Result<Duration, String>),
+}
+
+/// Where a secret is set.
+#[derive(Debug)]
+pub(super) struct SecretSetting {
+    pub(super) variable: &'static str,
+    /// `flag --…`, `environment`, `.env:3`, or a file's name.
+    pub(super) origin: String,
+    /// Whether that is a file which others may read.
+    pub(super) is_open: bool,
 }
 
 /// A name that must be found.

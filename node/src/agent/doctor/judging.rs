@@ -4,7 +4,7 @@ mod machine;
 mod network;
 
 pub(super) use self::{
-    machine::{buffers, certificate, disk, file_limit, memory, port, secrets},
+    machine::{buffers, certificate, disk, file_limit, memory, port, secrets, shown},
     network::{clocks, name, node, peers, seeds, served},
 };
 use super::{
@@ -42,7 +42,8 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     all.push(file_limit(facts.max_connections, facts.file_limit));
     all.push(memory(facts.memory, facts.max_connections, facts.encrypted));
     all.extend(disk(&facts.disk));
-    all.extend(secrets(&facts.mesh, facts.registration_key));
+    all.extend(secrets(&facts.mesh, facts.registration_key, facts.at.0));
+    all.extend(shown(&facts.secrets));
     all.extend(facts.certificate.iter().flat_map(|it| certificate(it, facts.at.0)));
     all.extend(running.iter().flat_map(|it| served(it.certificates.as_deref())));
     all.extend(facts.names.iter().map(name));

@@ -8,7 +8,8 @@ use cluster::{NodeId, UnixMillis, link::quic::SOCKET_BUFFER_BYTES};
 
 use super::{
     facts::{
-        Authority, Certificate, Disk, Memory, Mesh, Met, Name, Node, Port, Running, Seed, Validity,
+        Authority, Certificate, Disk, Memory, Mesh, Met, Name, Node, Port, Running, SecretSetting,
+        Seed, Validity,
     },
     finding::{Finding, Level},
     judging,
@@ -201,16 +202,32 @@ fn the_data_directory_is_writable_roomy_and_closed() {
 
 #[test]
 fn secrets_are_whole_and_hard_to_guess() {
-    let judge = |mesh, key| levels(&judging::secrets(&mesh, key));
+    let judge = |mesh, key| levels(&judging::secrets(&mesh, key, NOW));
     assert_eq!(judge(Mesh::Secret { previous: false }, None), [Level::Ok]);
     assert_eq!(judge(Mesh::Secret { previous: true }, None), [Level::Warning]);
     assert_eq!(judge(Mesh::None, None), [Level::Warning], "no backup");
-    assert_eq!(judge(Mesh::Files(Ok(DAY)), None), [Level::Ok]);
+    let good_for = |days| Mesh::Files(Ok(Duration::from_millis(NOW) + DAY * days));
+    assert_eq!(judge(good_for(30), None), [Level::Ok]);
+    assert_eq!(judge(good_for(3), None), [Level::Warning]);
     assert_eq!(judge(Mesh::Files(Err("no PEM".into())), None), [Level::Error]);
     let key = |key| judge(Mesh::Secret { previous: false }, Some(key));
     assert_eq!(key((32, 20)), [Level::Ok, Level::Ok]);
     assert_eq!(key((8, 8)), [Level::Ok, Level::Warning]);
     assert_eq!(key((32, 2)), [Level::Ok, Level::Warning]);
+}
+
+#[test]
+fn secrets_are_set_where_nobody_else_looks() {
+    let judge = |origin: &str, is_open| {
+        let (variable, origin) = ("CLUSTER_SECRET", origin.into());
+        judging::shown(&[SecretSetting { variable, origin, is_open }])
+    };
+    assert_eq!(levels(&judge("environment", false)), []);
+    assert_eq!(levels(&judge(".env:3", false)), []);
+    assert_eq!(levels(&judge("flag --cluster-secret", false)), [Level::Warning]);
+    let open = judge(".env:3", true);
+    assert_eq!(levels(&open), [Level::Error]);
+    assert_eq!(open[0].remedy.as_deref(), Some("chmod o= .env"));
 }
 
 #[test]

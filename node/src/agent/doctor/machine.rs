@@ -20,14 +20,17 @@ use tls::{
 };
 use zeroize::Zeroizing;
 
-use super::facts::{Certificate, Disk, Memory, Mesh, Port, Validity};
+use super::facts::{Certificate, Disk, Memory, Mesh, Port, SecretSetting, Validity};
 use crate::{
     clock::Clock,
-    config::{CertificateSource, Config, Credentials},
+    config::{CertificateSource, Chosen, Config, Credentials, settings},
 };
 
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
+
+/// Those of who is not of the group either, which an operator may have made for the purpose.
+const EVERYBODY: u32 = 0o007;
 
 /// The ports that the node wants, each tried.
 pub(super) fn ports(config: &Config) -> Vec<Port> {
@@ -179,7 +182,7 @@ pub(super) fn certificate(config: &Config) -> Option<Certificate> {
         })
     };
     let read = read();
-    let key_is_open = fs::metadata(&key).is_ok_and(|it| it.permissions().mode() & 0o007 != 0);
+    let key_is_open = fs::metadata(&key).is_ok_and(|it| it.permissions().mode() & EVERYBODY != 0);
     Some(Certificate { cert, key, key_is_open, read })
 }
 
@@ -200,6 +203,20 @@ pub(super) fn mesh(config: &Config, clock: &Clock) -> Mesh {
 pub(super) fn wall(clock: &Clock) -> Wall {
     let clock = clock.clone();
     Arc::new(move || Duration::from_millis(clock.wall().0))
+}
+
+/// Where the secrets are set that are.
+pub(super) fn secrets(chosen: &[Chosen]) -> Vec<SecretSetting> {
+    let is_secret = |it: &&Chosen| {
+        settings().iter().any(|setting| setting.variable == it.variable && setting.is_secret)
+    };
+    let looked_at = |Chosen { variable, origin, .. }: &Chosen| {
+        // `.env:3` is the third line of it; a flag and the environment are no files.
+        let file = origin.split(':').next().unwrap_or_default();
+        let mode = fs::metadata(file).map_or(0, |file| file.permissions().mode());
+        SecretSetting { variable, origin: origin.clone(), is_open: mode & EVERYBODY != 0 }
+    };
+    chosen.iter().filter(is_secret).map(looked_at).collect()
 }
 
 /// How many characters a secret has, and how many different ones.

@@ -85,7 +85,7 @@ pub(super) async fn run(
     }
 }
 
-async fn look(Loaded { config, .. }: &Loaded, patience: Duration, clock: &Clock) -> Facts {
+async fn look(Loaded { config, chosen, .. }: &Loaded, patience: Duration, clock: &Clock) -> Facts {
     let node = network::node(config, patience, clock).await;
     Facts {
         at: clock.wall(),
@@ -99,6 +99,7 @@ async fn look(Loaded { config, .. }: &Loaded, patience: Duration, clock: &Clock)
         certificate: machine::certificate(config),
         mesh: machine::mesh(config, clock),
         registration_key: config.registration_key.as_deref().map(machine::strength),
+        secrets: machine::secrets(chosen),
         names: network::names(config, patience).await,
         seeds: network::seeds(config, patience, clock).await,
         authority: network::authority(config, patience).await,

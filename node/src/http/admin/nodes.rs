@@ -100,7 +100,13 @@ async fn ask(desk: &Desk, node: &NodeReport) -> Result<Standing, ApiError> {
         (Some(peers), Some(id)) => peers.ask_to_leave(id).await,
         _ => None,
     };
-    asked.ok_or_else(|| {
+    // One that has no agents may be gone before its answer is on its way.
+    let does_so = || {
+        let now = report::nodes(relay).into_iter().find(|now| now.id == node.id)?;
+        let leaves = node.state == "alive" && ["leaving", "left"].contains(&now.state.as_str());
+        leaves.then_some(Standing { takes_agents: false, agents: node.agents })
+    };
+    asked.or_else(does_so).ok_or_else(|| {
         let message = format!(
             "{} does not answer this node: see `arc-relay status` for the link between them, or ask it at its \
              own ops port",

@@ -13,7 +13,7 @@ const HISTORY_EVERY_MS = 10_000;
 
 const at = (id) => document.getElementById(id);
 
-const state = { view: null, chosen: null, opener: null, events: [], epoch: null, next: 0, history: null, historyAt: 0, heardAt: 0, lostAt: null };
+const state = { view: null, chosen: null, opener: null, events: [], epoch: null, next: 0, history: null, historyAt: 0, shownAt: 0, heardAt: 0, lostAt: null };
 let stream = null;
 let retry = null;
 
@@ -28,12 +28,14 @@ function connect() {
   stream.onerror = lost;
 }
 
-/** The connection is lost: a browser tries again by itself, unless it was refused. */
+/** The connection is lost, or was refused: then a browser does not try again by itself. */
 function lost() {
   state.lostAt ??= Date.now();
   retry ??= setTimeout(connect, RETRY_EVERY_MS);
-  const what = state.view ? `What you see is of ${clock(state.heardAt)}.` : "Nothing was heard of it yet.";
-  say(at("lost"), `Connection lost. ${what} Trying again every ${RETRY_EVERY_MS / 1000} s. If the node is down, open another node's dashboard.`);
+  const isRefused = stream?.readyState === EventSource.CLOSED;
+  const why = isRefused ? "The node shows nothing now: too many may look at it already." : "Connection lost.";
+  const what = state.view ? ` What you see is of ${clock(state.shownAt)}.` : "";
+  say(at("lost"), `${why}${what} Trying again every ${RETRY_EVERY_MS / 1000} s; other nodes have dashboards, too.`);
   connection("lost", "connection lost");
 }
 
@@ -47,7 +49,7 @@ function connection(name, text) {
 function show(view) {
   clearTimeout(retry);
   retry = null;
-  state.heardAt = Date.now();
+  state.heardAt = state.shownAt = Date.now();
   state.lostAt = null;
   state.view = view;
   at("text").hidden = true;

@@ -5,7 +5,7 @@ use std::{io::ErrorKind, time::Duration};
 use cluster::link::quic::SOCKET_BUFFER_BYTES;
 
 use super::super::{
-    facts::{Certificate, Disk, Memory, Mesh, Port, Validity},
+    facts::{Certificate, Disk, Memory, Mesh, Port, SecretSetting, Validity},
     finding::{Finding, Level},
 };
 use crate::{
@@ -186,6 +186,7 @@ fn left(files: Option<u64>) -> String {
 pub(in crate::agent::doctor) fn secrets(
     mesh: &Mesh,
     registration_key: Option<(usize, usize)>,
+    now: u64,
 ) -> Vec<Finding> {
     let check = "secrets";
     let mut all = vec![match mesh {
@@ -202,7 +203,16 @@ pub(in crate::agent::doctor) fn secrets(
         Mesh::Secret { previous: false } => {
             Finding::ok(check, "CLUSTER_SECRET is whole: 256 random bits")
         }
-        Mesh::Files(Ok(_)) => Finding::ok(check, "MESH_CA, MESH_CERT and MESH_KEY fit"),
+        Mesh::Files(Ok(not_after)) => {
+            let left = not_after.saturating_sub(Duration::from_millis(now));
+            let found = format!("MESH_CERT fits, and is good for {}", time(left.as_secs()));
+            if left < NEAR {
+                let remedy = "renew MESH_CERT: without it, peers refuse this node";
+                Finding::warning(check, found, remedy)
+            } else {
+                Finding::ok(check, found)
+            }
+        }
         Mesh::Files(Err(why)) => Finding::error(
             check,
             format!("the mesh's files are refused: {why}"),
@@ -221,6 +231,26 @@ pub(in crate::agent::doctor) fn secrets(
         });
     }
     all
+}
+
+/// Whether others on the machine can see a secret where it is set.
+pub(in crate::agent::doctor) fn shown(secrets: &[SecretSetting]) -> Vec<Finding> {
+    let check = "secrets";
+    let finding = |it: &SecretSetting| {
+        let SecretSetting { variable, origin, is_open } = it;
+        if origin.starts_with("flag ") {
+            let found =
+                format!("{variable} is given as a flag, which all users of the machine see");
+            return Some(Finding::warning(check, found, "set it in the environment or in a file"));
+        }
+        is_open.then(|| {
+            let file = origin.split(':').next().unwrap_or(origin);
+            let found =
+                format!("{variable} stands in {origin}, which everybody on this machine may read");
+            Finding::error(check, found, format!("chmod o= {file}"))
+        })
+    };
+    secrets.iter().filter_map(finding).collect()
 }
 
 /// The operator's certificate for agents.
