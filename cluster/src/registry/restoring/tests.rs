@@ -154,8 +154,9 @@ async fn a_bad_backup_is_refused_and_leaves_nothing_behind() {
         (&written.backup, &other, "another CLUSTER_SECRET"),
     ];
     for (backup, secret, says) in rows {
-        let error = restore(backup, secret, None, &data_dir, NOW).await.unwrap_err().to_string();
-        assert!(error.contains(says), "{says}: {error}");
+        let error = restore(backup, secret, None, &data_dir, NOW).await.unwrap_err();
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(why.contains(says), "{says}: {error}: {why}");
         assert!(!data_dir.exists(), "{says}");
     }
     restore(&written.backup[..], &other, Some(&written.secret), &data_dir, NOW).await.unwrap();
