@@ -93,7 +93,9 @@ async fn stand_when_wanted(registry: &SharedRegistry, consensus: &Consensus) {
         sleep(rand::random_range(Duration::ZERO..PAUSE_MAX)).await;
         let situation = consensus.situation();
         let may_stand = situation.votes(registry.identity().node) && !situation.leads;
-        if may_stand && is_wanted(registry, consensus).await {
+        // A term that has begun meanwhile is another's, which this node may have voted for.
+        let is_free = || consensus.situation().term == situation.term;
+        if may_stand && is_wanted(registry, consensus).await && is_free() {
             consensus.stand().await;
             sleep(PATIENCE).await;
         }
