@@ -2,7 +2,7 @@
 //! collector that speaks OTLP.
 //!
 //! Off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set; then one of some messages is traced, chosen by
-//! its id, on every node alike ([`ids`]). The message's path never waits: what finds no room in the
+//! its id, on every node alike (`ids`). The message's path never waits: what finds no room in the
 //! queue to the collector is dropped and counted. No span names an agent.
 
 mod collector;
