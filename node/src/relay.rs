@@ -412,12 +412,17 @@ pub(crate) mod testing {
 
     /// A relay whose tokens are good for a minute, the clock it goes by, and its book of names.
     pub(crate) fn relay() -> (Arc<Relay>, Clock, Arc<MemoryRegistry>) {
+        configured(Config::default())
+    }
+
+    /// The same, with other settings.
+    pub(crate) fn configured(config: Config) -> (Arc<Relay>, Clock, Arc<MemoryRegistry>) {
         let clock = Clock::manual(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
         let minute = Some(Duration::from_mins(1));
         let registry = Arc::new(MemoryRegistry::new(minute, move || now.wall()));
         let (metrics, names) = (Metrics::new().unwrap(), Arc::clone(&registry));
-        let relay = Relay::new(NodeId(1), Config::default(), clock.clone(), names, metrics);
+        let relay = Relay::new(NodeId(1), config, clock.clone(), names, metrics);
         (Arc::new(relay), clock, registry)
     }
 }
