@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
-    metrics::Metrics,
+    metrics::{Machine, Metrics},
     peers::{NodeStatus, Peers},
     session::{End, Session},
     sessions::{Entry, Sessions},
@@ -60,6 +60,8 @@ pub struct Relay {
     pub registry: Arc<dyn Registry>,
     /// What it counts.
     pub metrics: Metrics,
+    /// What it saw of its machine, for those who measure.
+    pub machine: Arc<Machine>,
     /// Messages per minute.
     pub traffic: Traffic,
     /// Which messages are traced.
@@ -137,6 +139,7 @@ impl Relay {
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
+            machine: Arc::default(),
             watch: Watch::new(clock.wall()),
             addresses: AddressLimits::new(&config.limits, &clock),
             tasks: Tasks::new(metrics.panics.clone()),
