@@ -31,29 +31,38 @@ use crate::{
 /// The relay holds the mesh, so the mesh does not hold the relay: once that is gone, nothing is
 /// delivered any more.
 #[derive(Debug)]
-pub struct Sink(Weak<Relay>);
+pub struct Sink {
+    relay: Weak<Relay>,
+    /// Whether messages are traced: if not, a frame that is passed on costs nothing here.
+    traces: bool,
+}
 
 impl Sink {
     /// Delivers to the sessions of `relay`.
     pub fn new(relay: &Arc<Relay>) -> Self {
-        Self(Arc::downgrade(relay))
+        Self { relay: Arc::downgrade(relay), traces: relay.traces.is_on() }
     }
 
     fn session(&self, agent: &AgentId) -> Option<Arc<Session>> {
-        self.0.upgrade()?.sessions.get(agent.as_str())
+        self.relay.upgrade()?.sessions.get(agent.as_str())
+    }
+
+    /// The relay, if it traces messages.
+    fn traced(&self) -> Option<Arc<Relay>> {
+        self.traces.then(|| self.relay.upgrade())?
     }
 }
 
 impl Deliver for Sink {
     fn batch(&self) -> Box<dyn Batch + '_> {
-        match self.0.upgrade() {
+        match self.relay.upgrade() {
             Some(relay) => Box::new(Arriving::new(relay)),
             None => Box::new(Nowhere),
         }
     }
 
     fn direct(&self, agent: &AgentId, body: &Body<'_>, followed: bool) -> bool {
-        let Some(relay) = self.0.upgrade() else { return false };
+        let Some(relay) = self.relay.upgrade() else { return false };
         let mut arriving = Arriving::new(relay);
         let is_here = arriving.direct(agent.as_str(), body, followed);
         arriving.deliveries.wake_all();
@@ -61,7 +70,7 @@ impl Deliver for Sink {
     }
 
     fn replaced(&self, agent: &AgentId, by: SessionId) {
-        let Some(relay) = self.0.upgrade() else { return };
+        let Some(relay) = self.relay.upgrade() else { return };
         if let Some(older) = relay.sessions.take_older(agent, by) {
             older.close(CloseCode::Replaced, REPLACED);
         }
@@ -80,13 +89,13 @@ impl Deliver for Sink {
     }
 
     fn spent(&self, agent: &AgentId, spent: Spent) {
-        if let Some(limiter) = self.0.upgrade().and_then(|relay| relay.limiter(agent)) {
+        if let Some(limiter) = self.relay.upgrade().and_then(|relay| relay.limiter(agent)) {
             limiter.absorb(&spent);
         }
     }
 
     fn lost(&self, why: Lost, messages: u64) {
-        let Some(relay) = self.0.upgrade() else { return };
+        let Some(relay) = self.relay.upgrade() else { return };
         let dropped = &relay.metrics.dropped;
         let counter = match why {
             Lost::Offline => &dropped.offline,
@@ -101,14 +110,14 @@ impl Deliver for Sink {
     }
 
     fn passed(&self, to: NodeId, body: &Body<'_>, pushed: Pushed) {
-        let Some(relay) = self.0.upgrade() else { return };
+        let Some(relay) = self.traced() else { return };
         if let Some(traced) = relay.traces.traced(body.as_slice()) {
             relay.traces.sent(traced, to, pushed, relay.clock.elapsed());
         }
     }
 
     fn missed(&self, why: Lost, body: &Body<'_>) {
-        let Some(relay) = self.0.upgrade() else { return };
+        let Some(relay) = self.traced() else { return };
         if let Some(traced) = relay.traces.traced(body.as_slice()) {
             relay.traces.lost(traced, why, relay.clock.elapsed());
         }

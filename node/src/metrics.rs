@@ -31,6 +31,7 @@ macro_rules! labelled {
     };
 }
 
+mod machine;
 mod mesh;
 mod page;
 mod registry;
@@ -42,6 +43,7 @@ mod traces;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
+pub use machine::{Machine, Seen};
 pub use mesh::MeshMetrics;
 pub use registry::RegistryMetrics;
 pub use scrape::scrape;

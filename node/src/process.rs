@@ -1,7 +1,7 @@
 //! What the kernel knows of this process and of the disk that it keeps its data on.
 //!
-//! Read from `/proc` and by `statvfs(3)`, whenever it is asked for: microseconds. Where the kernel does not
-//! tell, nothing is said, rather than something wrong.
+//! Read from `/proc` and by `statvfs(3)`, whenever it is asked for: microseconds, unless the disk hangs.
+//! Where the kernel does not tell, nothing is said, rather than something wrong.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 

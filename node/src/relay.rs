@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
-    metrics::Metrics,
+    metrics::{Machine, Metrics},
     peers::{NodeStatus, Peers},
     session::{End, Session},
     sessions::{Entry, Sessions},
@@ -60,6 +60,8 @@ pub struct Relay {
     pub registry: Arc<dyn Registry>,
     /// What it counts.
     pub metrics: Metrics,
+    /// What it saw of its machine, for those who measure.
+    pub machine: Arc<Machine>,
     /// Messages per minute.
     pub traffic: Traffic,
     /// Which messages are traced.
@@ -137,6 +139,7 @@ impl Relay {
             sessions: Arc::default(),
             subscriptions: RwLock::default(),
             traffic: Traffic::default(),
+            machine: Arc::default(),
             watch: Watch::new(clock.wall()),
             addresses: AddressLimits::new(&config.limits, &clock),
             tasks: Tasks::new(metrics.panics.clone()),
@@ -412,12 +415,17 @@ pub(crate) mod testing {
 
     /// A relay whose tokens are good for a minute, the clock it goes by, and its book of names.
     pub(crate) fn relay() -> (Arc<Relay>, Clock, Arc<MemoryRegistry>) {
+        configured(Config::default())
+    }
+
+    /// The same, with other settings.
+    pub(crate) fn configured(config: Config) -> (Arc<Relay>, Clock, Arc<MemoryRegistry>) {
         let clock = Clock::manual(UnixMillis(1_800_000_000_000));
         let now = clock.clone();
         let minute = Some(Duration::from_mins(1));
         let registry = Arc::new(MemoryRegistry::new(minute, move || now.wall()));
         let (metrics, names) = (Metrics::new().unwrap(), Arc::clone(&registry));
-        let relay = Relay::new(NodeId(1), Config::default(), clock.clone(), names, metrics);
+        let relay = Relay::new(NodeId(1), config, clock.clone(), names, metrics);
         (Arc::new(relay), clock, registry)
     }
 }

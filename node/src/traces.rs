@@ -96,6 +96,11 @@ impl Traces {
         Self(config.collector.is_some().then(tracing))
     }
 
+    /// Whether any message is traced.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The message in a finished frame, if it is traced.
     pub(crate) fn traced<'m>(&self, frame: &'m [u8]) -> Option<Traced<'m>> {
         self.0.as_ref()?.ratio.traced(frame)
@@ -193,4 +198,35 @@ impl Tracing {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use cluster::{mesh::Deliver as _, wire::Body};
+
+    use super::*;
+    use crate::{config::Config, deliver::Sink, relay::testing::configured};
+
+    /// Names of the spans that come of a frame that was passed on and one that was lost.
+    fn told(collector: Option<&str>) -> Vec<&'static str> {
+        let mut config = Config::default();
+        config.traces.collector = collector.map(|text| text.parse().unwrap());
+        config.traces.parts_per_million = 1_000_000;
+        let (relay, _, _) = configured(config);
+        let sink = Sink::new(&relay);
+        let frame = [b"\x81\x30{\"id\":\"".as_slice(), &[b'a'; 32], b"\"}"].concat();
+        let body = Body::Borrowed(&frame);
+        sink.passed(NodeId(2), &body, Pushed::Queued);
+        sink.missed(Lost::Offline, &body);
+        let waiting = relay.traces.0.as_ref().and_then(|tracing| tracing.waiting.lock().take());
+        let Some(mut waiting) = waiting else { return Vec::new() };
+        std::iter::from_fn(|| waiting.try_recv().ok()).map(|span| span.name).collect()
+    }
+
+    #[test]
+    fn what_the_mesh_passes_on_is_traced_if_there_is_a_collector() {
+        assert_eq!(told(Some("http://127.0.0.1:4318")), ["arc.send", "arc.drop"]);
+        assert!(told(None).is_empty());
+    }
 }

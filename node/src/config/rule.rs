@@ -363,7 +363,7 @@ pub(super) fn collector() -> Rule<Option<Collector>> {
 pub(super) fn collector_headers() -> Rule<Option<Secret>> {
     Rule::new(
         "HEADERS",
-        "name=value, comma separated",
+        "name=value, comma separated, values percent-encoded (%20 is a space, %25 a percent sign)",
         |text| traces::headers(text).map(|_| Some(text.into())),
         |headers| if headers.is_some() { "(hidden)".into() } else { "none".into() },
     )

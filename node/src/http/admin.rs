@@ -92,7 +92,7 @@ async fn guard(State(token): State<AdminToken>, request: Request, next: Next) ->
         return next.run(request).await;
     }
     let message = "send the admin token, from admin.token in the data directory, as a bearer token";
-    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    ApiError::new(StatusCode::UNAUTHORIZED, audit::UNAUTHORIZED, message)
         .header("www-authenticate", HeaderValue::from_static("Bearer"))
         .into_response()
 }

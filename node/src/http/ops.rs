@@ -23,6 +23,7 @@ use super::{
     watching,
 };
 use crate::{
+    metrics::{Seen, scrape},
     relay::{Phase, Relay},
     report::{self, ClusterReport, Stats},
     tls_report::{self, ClusterTls},
@@ -134,7 +135,9 @@ pub(super) async fn stats(State(relay): State<Arc<Relay>>) -> Json<Stats> {
     responses((status = 200, content_type = "text/plain", body = String)),
 )]
 pub(super) async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
-    ([(CONTENT_TYPE, PROMETHEUS)], crate::metrics::scrape(&relay)).into_response()
+    let looking = Arc::clone(&relay);
+    let seen = relay.machine.see(move || Seen::of(&looking)).await;
+    ([(CONTENT_TYPE, PROMETHEUS)], scrape(&relay, &seen)).into_response()
 }
 
 /// The nodes, and the links of this one.

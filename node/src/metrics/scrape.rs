@@ -15,19 +15,18 @@ use cluster::{
 };
 use tls::agents::{Chain, Description};
 
-use super::page::Page;
+use super::{machine::Seen, page::Page};
 use crate::{
     logging,
     peers::NodeStatus,
-    process,
     relay::{Phase, Relay, VERSION},
 };
 
 /// What a link counts: its name, what it is, and how it is read.
 type LinkCount = (&'static str, &'static str, fn(&LinkStatus) -> u64);
 
-/// All metrics of the node as they are now, in Prometheus' text format.
-pub fn scrape(relay: &Relay) -> String {
+/// All metrics of the node as they are now, in Prometheus' text format, with what was seen of its machine.
+pub fn scrape(relay: &Relay, seen: &Seen) -> String {
     relay.measure();
     let nodes = relay.peers().map_or_else(Vec::new, |peers| peers.nodes());
     let links = relay.peers().map_or_else(Vec::new, |peers| peers.links());
@@ -37,11 +36,11 @@ pub fn scrape(relay: &Relay) -> String {
     let status = relay.registry.status();
     registry(&mut page, &status);
     voters(&mut page, relay.node, &status, &nodes);
-    if let Some(storage) = relay.registry.storage() {
-        of_storage(&mut page, &storage);
+    if let Some(storage) = &seen.storage {
+        of_storage(&mut page, storage);
     }
     certificates(&mut page, relay);
-    system(&mut page, relay);
+    system(&mut page, relay, seen);
     page.into_text()
 }
 
@@ -220,26 +219,25 @@ fn certificates(page: &mut Page, relay: &Relay) {
 }
 
 /// By the names that Prometheus' own clients give them.
-fn system(page: &mut Page, relay: &Relay) {
-    let seen = process::report();
+fn system(page: &mut Page, relay: &Relay, Seen { process, disk, .. }: &Seen) {
     let start = seconds(relay.watch.epoch().0);
     page.gauge("process_start_time_seconds", "start of the process, Unix time").is(start);
-    if let Some(cpu) = seen.cpu_seconds {
+    if let Some(cpu) = process.cpu_seconds {
         page.counter("process_cpu_seconds_total", "processor time, user and kernel").is(cpu);
     }
     let gauges = [
-        ("process_open_fds", "open files, connections among them", seen.open_files),
-        ("process_max_fds", "files that may be open at most", seen.open_files_max),
-        ("process_resident_memory_bytes", "memory that is in use", seen.resident_bytes),
-        ("process_virtual_memory_bytes", "address space", seen.virtual_bytes),
-        ("process_threads", "threads", seen.threads),
+        ("process_open_fds", "open files, connections among them", process.open_files),
+        ("process_max_fds", "files that may be open at most", process.open_files_max),
+        ("process_resident_memory_bytes", "memory that is in use", process.resident_bytes),
+        ("process_virtual_memory_bytes", "address space", process.virtual_bytes),
+        ("process_threads", "threads", process.threads),
     ];
     for (name, help, value) in gauges {
         if let Some(value) = value {
             page.gauge(name, help).is(value);
         }
     }
-    if let Some(disk) = process::disk(&relay.config.data_dir) {
+    if let Some(disk) = disk {
         page.gauge("arc_disk_free_bytes", "what may still be written where DATA_DIR is")
             .is(disk.free_bytes);
         page.gauge("arc_disk_size_bytes", "size of the file system where DATA_DIR is")
@@ -347,11 +345,11 @@ mod tests {
         let clock = crate::clock::Clock::system();
         let took = |_| {
             let start = clock.elapsed();
-            let _ = scrape(&relay);
+            let _ = scrape(&relay, &Seen::of(&relay));
             clock.elapsed().saturating_sub(start)
         };
         let best = (0..10).map(took).min().unwrap();
-        let text = scrape(&relay);
+        let text = scrape(&relay, &Seen::of(&relay));
         drop(held);
         (text, best)
     }

@@ -6,6 +6,7 @@ use hyper::{
     Uri,
     header::{HeaderName, HeaderValue},
 };
+use percent_encoding::percent_decode_str;
 
 use crate::{agent::url::Endpoint, config::Secret};
 
@@ -17,7 +18,8 @@ const PATH: &str = "/v1/traces";
 pub struct TraceConfig {
     /// Who takes the traces (`OTEL_EXPORTER_OTLP_ENDPOINT`); none: nothing is traced.
     pub collector: Option<Collector>,
-    /// Headers that it wants, comma separated `name=value` (`OTEL_EXPORTER_OTLP_HEADERS`).
+    /// Headers that it wants, comma separated `name=value`, values percent-encoded
+    /// (`OTEL_EXPORTER_OTLP_HEADERS`).
     pub headers: Option<Secret>,
     /// Of a million messages this many are traced (`OTEL_TRACES_SAMPLER_ARG`).
     pub parts_per_million: u32,
@@ -80,15 +82,25 @@ impl Collector {
     }
 }
 
-/// Reads headers as `OTEL_EXPORTER_OTLP_HEADERS` has them; none if they cannot be sent.
+/// Reads headers as `OTEL_EXPORTER_OTLP_HEADERS` has them: names as they are, values percent-encoded (W3C
+/// Baggage, section 3.3, without properties). None if they cannot be read, or not be sent.
 pub fn headers(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let one = |part: &str| {
         let (name, value) = part.split_once('=')?;
-        let mut value = HeaderValue::from_str(value.trim()).ok()?;
+        let mut value = HeaderValue::from_bytes(&decoded(value.trim())?).ok()?;
         value.set_sensitive(true);
         Some((name.trim().parse().ok()?, value))
     };
     text.split(',').map(one).collect()
+}
+
+/// What is percent-encoded (RFC 3986 section 2.1); none if a percent sign has not two digits behind it.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let is_escape = |behind: &str| {
+        behind.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let is_whole = text.split('%').skip(1).all(is_escape);
+    is_whole.then(|| percent_decode_str(text).collect())
 }
 
 #[cfg(test)]
@@ -119,6 +131,24 @@ mod tests {
         let read: Vec<_> = read.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(read, [("api-key", "abc="), ("x-tenant", "7")]);
         for text in ["", "novalue", "a b=c", "a=b\nc"] {
+            assert!(headers(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_percent_encoded() {
+        for (text, value) in [
+            ("Authorization=Basic%20YTpi", "Basic YTpi"),
+            ("a=x%2cy%2Cz%3D%25", "x,y,z=%"),
+            ("a=1%2B1+2%252", "1+1+2%2"),
+            ("a=x;y", "x;y"),
+        ] {
+            assert_eq!(headers(text).unwrap()[0].1, value, "{text}");
+        }
+        assert_eq!(headers("a=%C3%A9").unwrap()[0].1.as_bytes(), "é".as_bytes());
+        for text in
+            ["a=%", "a=%2", "a=%zz", "a=50%", "a=%+1", "a=%20%2", "a=%é", "a=%0d%0ab", "a=%00"]
+        {
             assert!(headers(text).is_none(), "{text:?}");
         }
     }

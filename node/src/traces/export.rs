@@ -155,8 +155,50 @@ async fn hand_on(relay: &Relay, collector: &Collector, body: Vec<u8>) -> Result<
     let stream = connector.dial().await.map_err(|error| failed(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    let answer = async move { sender.send_request(request).await };
-    let (answer, _) = tokio::join!(answer, connection);
-    let status = answer.map_err(|error| failed(&error))?.status();
+    // Nobody reads the body, which would hold the connection open as long as it is there.
+    let answer = async move { sender.send_request(request).await.map(|answer| answer.status()) };
+    let (status, _) = tokio::join!(answer, connection);
+    let status = status.map_err(|error| failed(&error))?;
     if status.is_success() { Ok(()) } else { Err(ExportError::Refused(status)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::relay::testing::relay;
+
+    /// Answers with `head` and a chunk, and leaves the rest of the body owing until the other side goes.
+    async fn owes_its_body(listener: TcpListener, head: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
+        }
+        let answer = format!("HTTP/1.1 {head}\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        while !matches!(stream.read_buf(&mut request).await, Ok(0) | Err(_)) {}
+    }
+
+    #[tokio::test]
+    async fn the_collectors_status_is_enough_whatever_its_body_does() {
+        let (relay, _, _) = relay();
+        for (head, is_taken) in [("200 OK", true), ("503 Service Unavailable", false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let collector = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+            let end = CancellationToken::new();
+            let exported = in_time(&relay, &collector, Vec::new(), &end);
+            let (outcome, ()) = tokio::join!(exported, owes_its_body(listener, head));
+            match outcome {
+                Ok(()) => assert!(is_taken),
+                Err(ExportError::Refused(status)) => assert!(!is_taken && status == 503),
+                Err(failed) => panic!("{failed}"),
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod changes;
 mod event;
 mod history;
 mod losses;
+mod refusals;
 mod sights;
 mod view;
 
@@ -29,6 +30,7 @@ pub use self::{
     event::{EVENTS_MAX, Event, EventPage, Events, Happening, Kind, Level},
     history::{History, HistoryReport, Sample},
     losses::{Loss, Losses},
+    refusals::Refusals,
     sights::{LinkView, NodeSees, RegionView, Sights},
     view::{Showing, frame},
 };
@@ -68,6 +70,7 @@ struct Memory {
     events: Events,
     history: History,
     losses: Losses,
+    refusals: Refusals,
     sights: Sights,
 }
 
@@ -98,6 +101,7 @@ impl Watch {
             events: Events::new(epoch),
             history: History::default(),
             losses: Losses::default(),
+            refusals: Refusals::default(),
             sights: Sights::default(),
         };
         Self {
@@ -270,6 +274,10 @@ fn look(relay: &Relay, before: &Looked) -> Looked {
         let node = relay.config.node_name.clone();
         watch.note(wall, Happening { level, kind: Kind::Drops, node, text });
     }
+    let refusals = watch.memory.lock().refusals.due(looked.at);
+    if let Some(text) = refusals {
+        note_refusals(relay, text);
+    }
     let sample = looked.sample(before);
     watch.memory.lock().history.add(looked.at, &sample);
     if watch.is_viewed() {
@@ -300,6 +308,20 @@ fn show(relay: &Relay, looked: &Looked, sample: &Sample) {
         latest_event: memory.events.last(),
     };
     relay.watch.frames.send_replace(frame(showing, report, sample, &memory.sights));
+}
+
+/// Somebody without the admin token attempted something, as `attempt` tells: an event, or a part of the next.
+pub(crate) fn refused(relay: &Relay, attempt: String) {
+    let due = relay.watch.memory.lock().refusals.add(relay.clock.elapsed(), attempt);
+    if let Some(text) = due {
+        note_refusals(relay, text);
+    }
+}
+
+fn note_refusals(relay: &Relay, text: String) {
+    let node = relay.config.node_name.clone();
+    let (level, kind) = (Level::Warn, Kind::Admin);
+    relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
 }
 
 fn note_own(relay: &Relay, text: String) {

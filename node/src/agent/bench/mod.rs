@@ -66,6 +66,9 @@ Exit codes:
   5  replaced by another session of the same agent
   6  a message was lost, came twice, out of order, or spoilt";
 
+/// When so many of its agents are refused, a relay was founded anew: what is kept is of no use to it.
+const REFUSED_MAX: usize = 5;
+
 /// Measures, until it is done or `stop` comes.
 pub(super) async fn run(
     args: &BenchArgs,
@@ -156,19 +159,42 @@ async fn acquaint(
     names: &mut Names,
     output: &mut Output,
 ) -> Result<Vec<Welcome>, Failure> {
-    let relay = registrar.place.relay.to_string();
-    if names.count(&relay) > 0 {
-        match visit(registrar, places, names).await {
-            Err(Failure::Refused { status: StatusCode::UNAUTHORIZED, .. }) => {
-                // It was founded anew: what is kept is of no use to anybody.
-                output.note(&format!("{relay} does not know its agents of before: new ones")).await;
-                names.forget(&relay);
-            }
-            visited => return visited,
-        }
+    if let Some(welcomes) = recognised(registrar, places, names, output).await? {
+        return Ok(welcomes);
     }
     registrar.fill(names, 1, output).await?;
     visit(registrar, places, names).await
+}
+
+/// The same with the first agent of the runs before that the relay takes; none if there is none. Somebody
+/// may have revoked one: only a relay that refuses several does not know any of them.
+async fn recognised(
+    registrar: &Registrar<'_>,
+    places: &[Place],
+    names: &mut Names,
+    output: &mut Output,
+) -> Result<Option<Vec<Welcome>>, Failure> {
+    let relay = registrar.place.relay.to_string();
+    let mut refused = 0;
+    let visited = loop {
+        if names.count(&relay) == 0 {
+            break None;
+        }
+        match visit(registrar, places, names).await {
+            Err(Failure::Refused { status: StatusCode::UNAUTHORIZED, .. }) => refused += 1,
+            visited => break Some(visited),
+        }
+        names.set_aside(&relay, if refused == REFUSED_MAX { usize::MAX } else { 1 });
+    };
+    if refused > 0 {
+        names.save()?;
+        let told = match visited {
+            None => format!("{relay} does not know its agents of before: new ones"),
+            Some(_) => format!("{relay} refuses {refused} of its agents of before: without those"),
+        };
+        output.note(&told).await;
+    }
+    visited.transpose()
 }
 
 async fn visit(

@@ -80,9 +80,12 @@ impl Names {
         self.kept.relays.entry(relay.to_owned()).or_default().insert(name, Zeroizing::new(token));
     }
 
-    /// Forgets all of this relay, which does not know them any more.
-    pub(super) fn forget(&mut self, relay: &str) {
-        self.kept.relays.remove(relay);
+    /// Does not take the first `count` of this relay any more, which refuses them. Their tokens stay in the
+    /// file, under a name that no relay has: it may have been another relay that refused them.
+    pub(super) fn set_aside(&mut self, relay: &str, count: usize) {
+        let Some(names) = self.kept.relays.get_mut(relay) else { return };
+        let refused: Vec<_> = std::iter::from_fn(|| names.pop_first()).take(count).collect();
+        self.kept.relays.entry(aside(relay)).or_default().extend(refused);
     }
 
     /// Puts the file's new state in the old one's place.
@@ -98,6 +101,11 @@ impl Names {
         };
         replace().map_err(|source| Flaw::AgentsFile { path: self.path.clone(), source })
     }
+}
+
+/// What the refused names of a relay are kept under.
+fn aside(relay: &str) -> String {
+    format!("refused by {relay}")
 }
 
 fn read(path: &Path) -> io::Result<Kept> {
@@ -149,7 +157,7 @@ mod tests {
         assert_eq!(names.count("ws://a/arc"), 0);
         names.add("ws://a/arc", "bench-1".into(), "tok_1".into());
         names.add("ws://b/arc", "bench-2".into(), "tok_2".into());
-        names.forget("ws://b/arc");
+        names.set_aside("ws://b/arc", 1);
         names.save().unwrap();
         drop(names);
 
@@ -158,6 +166,31 @@ mod tests {
         assert_eq!(found, [("bench-1", "tok_1")]);
         assert_eq!(names.count("ws://b/arc"), 0);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_not_taken_but_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agents.json");
+        let mut names = Names::open(Some(&path)).unwrap();
+        for number in 1..=4 {
+            names.add("ws://a/arc", format!("bench-{number}"), format!("tok_{number}"));
+        }
+        let left = |names: &Names| -> Vec<_> {
+            names.at("ws://a/arc").map(|(name, _)| name.to_owned()).collect()
+        };
+        names.set_aside("ws://a/arc", 1);
+        assert_eq!(left(&names), ["bench-2", "bench-3", "bench-4"]);
+        names.set_aside("ws://a/arc", usize::MAX);
+        names.set_aside("ws://b/arc", 1);
+        assert!(left(&names).is_empty());
+        names.save().unwrap();
+        drop(names);
+
+        let names = Names::open(Some(&path)).unwrap();
+        let kept: Vec<_> =
+            names.at(&aside("ws://a/arc")).map(|(_, token)| token.as_str()).collect();
+        assert_eq!(kept, ["tok_1", "tok_2", "tok_3", "tok_4"]);
     }
 
     #[test]

@@ -74,6 +74,7 @@ struct House {
     names: Mutex<BTreeSet<String>>,
     outboxes: Mutex<BTreeMap<String, Sender<String>>>,
     asked: AtomicU32,
+    refused: AtomicU32,
 }
 
 impl FaultyRelay {
@@ -85,6 +86,7 @@ impl FaultyRelay {
             names: Mutex::default(),
             outboxes: Mutex::default(),
             asked: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
         });
         let mut tasks = JoinSet::new();
         let open = Arc::clone(&house);
@@ -153,6 +155,7 @@ impl House {
             if self.names.lock().contains(&name) {
                 return Ok(response);
             }
+            self.refused.fetch_add(1, Ordering::SeqCst);
             Err(Response::builder().status(401).body(None).unwrap())
         };
         let Ok(mut socket) = accept_hdr_async(stream, check).await else { return };
@@ -323,6 +326,38 @@ async fn names_are_taken_again_and_new_ones_where_they_are_unknown() {
     let third = bench(&relay, &folder, &words).await;
     assert!(third.outcome.is_ok() && third.notes.contains("does not know"), "{}", third.notes);
     assert!(relay.house.names.lock().is_disjoint(&names), "all are new");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_revoked_does_not_cost_the_others() {
+    let relay = FaultyRelay::start(Fault::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["connect", "--agents", "8", "--duration", "10ms"];
+    assert!(bench(&relay, &folder, &words).await.outcome.is_ok());
+    let names = relay.house.names.lock().clone();
+    for revoked in names.iter().take(4) {
+        relay.house.names.lock().remove(revoked);
+    }
+    let ran = bench(&relay, &folder, &words).await;
+    assert!(ran.outcome.is_ok() && ran.notes.contains("refuses 4 of"), "{}", ran.notes);
+    assert!(ran.notes.contains("registered 4 more"), "{}", ran.notes);
+    assert_eq!(relay.house.names.lock().intersection(&names).count(), 4);
+    let again = bench(&relay, &folder, &words).await;
+    assert!(again.outcome.is_ok() && again.notes.is_empty(), "{}", again.notes);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_founded_anew_is_not_asked_for_every_name() {
+    let relay = FaultyRelay::start(Fault::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["connect", "--agents", "20", "--duration", "10ms"];
+    assert!(bench(&relay, &folder, &words).await.outcome.is_ok());
+    let names = std::mem::take(&mut *relay.house.names.lock());
+    let ran = bench(&relay, &folder, &words).await;
+    assert!(ran.outcome.is_ok() && ran.notes.contains("does not know"), "{}", ran.notes);
+    assert_eq!(relay.house.refused.load(Ordering::SeqCst), 5);
+    let file = std::fs::read_to_string(folder.path().join("agents.json")).unwrap();
+    assert!(names.iter().all(|name| file.contains(name)), "their tokens are kept");
 }
 
 #[tokio::test]

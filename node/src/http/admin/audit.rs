@@ -23,7 +23,7 @@ use crate::{
     http::{client_address::ClientAddress, error::Explanation},
     logging::AUDIT,
     relay::Relay,
-    watch::{Happening, Kind, Level},
+    watch::{self, Happening, Kind, Level},
 };
 
 /// The outcome of what did not reach its end.
@@ -31,6 +31,9 @@ pub(super) const BROKEN_OFF: &str = "broken_off";
 
 /// The outcome of what was given up before its end, which may be reached all the same.
 const UNKNOWN: &str = "unknown";
+
+/// The outcome for who does not show the admin token.
+pub(super) const UNAUTHORIZED: &str = "unauthorized";
 
 /// What somebody wants, and the line about it. Clones are the same attempt; should the last be gone
 /// before anybody said what came of it, the line says so: the client can go away at any time, and with
@@ -112,12 +115,17 @@ impl Line {
         }
     }
 
-    /// The line as an event, for those who follow the node: they need no token, so it names no agent.
+    /// The line as an event, for those who follow the node: they need no token, so it names no agent. Anybody can be
+    /// refused for want of the admin token, any number of times: that is an event once a minute at the most.
     fn note(&self, outcome: &str) {
         let Self { relay, action, from, .. } = self;
         let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+        let text = format!("{action}{from}: {outcome}");
+        if outcome == UNAUTHORIZED {
+            return watch::refused(relay, text);
+        }
         let level = if outcome == "done" { Level::Info } else { Level::Warn };
-        let (node, text) = (relay.config.node_name.clone(), format!("{action}{from}: {outcome}"));
+        let node = relay.config.node_name.clone();
         let happening = Happening { level, kind: Kind::Admin, node, text };
         relay.watch.note(relay.clock.wall(), happening);
     }

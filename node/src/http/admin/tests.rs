@@ -68,6 +68,20 @@ impl Office {
 }
 
 #[tokio::test]
+async fn who_has_no_token_does_not_fill_the_memory_of_events() {
+    let mut office = Office::new();
+    for (method, path) in [("GET", "/agents"), ("POST", "/agents/ann-1/ban")].repeat(400) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty());
+        assert_eq!(office.router.call(request.unwrap()).await.unwrap().status(), 401);
+    }
+    office.register("ann-1").await;
+    office.ask("POST", "/agents/ann-1/ban", "").await;
+    let (_, told) = office.ask("GET", "/events?after=0", "").await;
+    let texts: Vec<_> = told["events"].as_array().unwrap().iter().map(|it| &it["text"]).collect();
+    assert_eq!(texts, ["look: unauthorized", "ban an agent, from 127.0.0.1: done"]);
+}
+
+#[tokio::test]
 async fn agents_are_listed_page_by_page() {
     let mut office = Office::new();
     for name in ["cid-1", "ann-1", "bob-1"] {
