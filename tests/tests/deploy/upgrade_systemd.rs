@@ -199,12 +199,7 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
         run.expect_success("relay-3: would be drained and replaced");
         assert_eq!(machines.pids(), before, "nothing is changed");
 
-        write_program(&machines.path("relay-3").join("curious"), CURIOUS.as_bytes());
-        machines.put("relay-3", "/walk/curious");
-        machines.upgrade(&["--binary", new, "--dry-run"]).await.expect_success("relay-3: would be");
-        let asked = machines.run("relay-3", "sort -u /tmp/asked");
-        assert_eq!(asked, "arc-relay", "root runs nothing for the relay");
-        machines.put("relay-3", "/walk/old");
+        nothing_is_run_as_root_for_the_relay(&machines, new).await;
 
         // As it is after a run that was broken off before the restart.
         fs::copy(&releases.new, machines.path("relay-2").join("new")).expect("a test may");
@@ -220,13 +215,7 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
         machines.upgrade(&["--binary", new]).await.expect_success("runs this release already");
         assert_eq!(machines.pids(), before, "run again, it does nothing");
 
-        // What an earlier upgrade has kept is still there, and is not what is put back.
-        machines.lose("relay-1", "remember");
-        let run = machines.upgrade(&["--binary", bad]).await;
-        run.expect_failure(&["relay-1: what runs there cannot be kept, so it is left as it is"]);
-        machines.lose("relay-1", "replace");
-        let run = machines.upgrade(&["--binary", bad]).await;
-        run.expect_failure(&["relay-1 was not upgraded", "is back there"]);
+        what_an_earlier_upgrade_has_kept_is_not_put_back(&machines, bad).await;
         assert!(machines.all_run(&releases.new));
         assert_eq!(machines.pids(), before, "nothing was installed, so nothing is restarted");
 
@@ -250,4 +239,22 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
             assert!(!journal.contains("panicked"), "{journal}");
         }
     });
+}
+
+async fn nothing_is_run_as_root_for_the_relay(machines: &Machines, new: &str) {
+    write_program(&machines.path("relay-3").join("curious"), CURIOUS.as_bytes());
+    machines.put("relay-3", "/walk/curious");
+    machines.upgrade(&["--binary", new, "--dry-run"]).await.expect_success("relay-3: would be");
+    assert_eq!(machines.run("relay-3", "sort -u /tmp/asked"), "arc-relay");
+    machines.put("relay-3", "/walk/old");
+}
+
+/// It is still there, when the line is lost before anything of this upgrade is kept, or is installed.
+async fn what_an_earlier_upgrade_has_kept_is_not_put_back(machines: &Machines, bad: &str) {
+    machines.lose("relay-1", "remember");
+    let run = machines.upgrade(&["--binary", bad]).await;
+    run.expect_failure(&["relay-1: what runs there cannot be kept, so it is left as it is"]);
+    machines.lose("relay-1", "replace");
+    let run = machines.upgrade(&["--binary", bad]).await;
+    run.expect_failure(&["relay-1 was not upgraded", "is back there"]);
 }
