@@ -78,9 +78,13 @@ on_host() {
     {
         printf 'stage=%s wanted=%s\n' "$stage" "$wanted"
         cat <<'HOST'
-pid=$(systemctl show --property=MainPID --value arc-relay)
-if [ "${pid:-0}" = 0 ]; then pid=none; fi
+program=/usr/local/bin/arc-relay
 unit=/etc/systemd/system/arc-relay.service
+
+find_relay() {
+    pid=$(systemctl show --property=MainPID --value arc-relay)
+    if [ "${pid:-0}" = 0 ]; then pid=none; fi
+}
 
 sum() {
     sha256sum <"$1" 2>/dev/null | cut -d ' ' -f 1
@@ -90,40 +94,91 @@ is_upgraded() {
     [ "$(sum "/proc/$pid/exe")" = "$wanted" ]
 }
 
-# Asked by the very program that runs, with the settings that it runs by.
+# Asked with the settings that it runs by. A relay can change what these and its program seem to be: so root runs
+# nothing by them, but has the relay's user run what is installed. All can see a command's arguments: hence the pipe.
 is_whole() {
     [ "$pid" != none ] || { echo 'it does not run: systemctl status arc-relay'; return 1; }
-    while IFS= read -r setting; do
-        export "${setting?}"
-    done <<SETTINGS
-$(tr '\0' '\n' <"/proc/$pid/environ" | grep -E '^[A-Z_]+=')
-SETTINGS
-    cd "/proc/$pid/cwd" && "/proc/$pid/exe" health --whole
+    cd "/proc/$pid/cwd" &&
+        tr '\0' '\n' <"/proc/$pid/environ" | grep -E '^[A-Z_]+=' |
+        setpriv --reuid=arc-relay --regid=arc-relay --clear-groups --no-new-privs env -i /bin/sh -c '
+            while IFS= read -r setting; do
+                case $setting in LD_* | PATH=*) ;; *) export "${setting?}" ;; esac
+            done
+            exec "$0" health --whole </dev/null' "$program"
+}
+
+# What a lost line has left going comes to its end first.
+alone() {
+    exec 9>"$stage/lock"
+    flock --timeout 60 9 || { echo "another upgrade goes on there: $stage/lock"; return 1; }
+    find_relay
+}
+
+# Keeps what is to be put back: whole and of this very upgrade, or not at all.
+remember() {
+    alone || return
+    exec 3<"/proc/$pid/exe"
+    source=$program
+    # After a run that was broken off, what runs is no longer what is installed. It is kept only if root has installed it.
+    case $(readlink /proc/self/fd/3) in
+    "$program" | "$program (deleted)")
+        if [ "$(stat --dereference --format %u /proc/self/fd/3)" = 0 ]; then source=/proc/self/fd/3; fi
+        ;;
+    esac
+    rm -rf "$stage/former" "$stage/former.new" &&
+        mkdir "$stage/former.new" &&
+        cp "$source" "$stage/former.new/arc-relay" &&
+        cp "$unit" "$stage/former.new/arc-relay.service" &&
+        mv "$stage/former.new" "$stage/former"
 }
 
 replace() {
+    alone || return
     # The installer restarts nothing that it finds in place, as it is after a run that was broken off.
-    in_place=$(sum /usr/local/bin/arc-relay)
-    mkdir -p "$stage/former" &&
-        cp "/proc/$pid/exe" "$stage/former/arc-relay" &&
-        cp "$unit" "$stage/former/arc-relay.service" &&
-        sh "$stage/install.sh" --binary "$stage/arc-relay" </dev/null >/dev/null &&
+    in_place=$(sum "$program")
+    sh "$stage/install.sh" --binary "$stage/arc-relay" </dev/null >/dev/null &&
         if [ "$in_place" = "$wanted" ]; then systemctl restart --no-block arc-relay; fi
 }
 
-put_back() {
-    if [ "$pid" != none ] && [ "$(sum "/proc/$pid/exe")" = "$(sum "$stage/former/arc-relay")" ]; then
-        return # it was refused before anything was installed
-    fi
-    install -m 755 "$stage/former/arc-relay" /usr/local/bin/arc-relay.new &&
-        mv -f /usr/local/bin/arc-relay.new /usr/local/bin/arc-relay &&
-        install -m 644 "$stage/former/arc-relay.service" "$unit" &&
-        systemctl daemon-reload &&
-        systemctl restart --no-block arc-relay
+# Puts a file in its place, unless it is there: whole or not at all.
+restore() {
+    cmp -s "$2" "$3" || { install -m "$1" "$2" "$3.new" && mv -f "$3.new" "$3"; }
 }
+
+is_queued() {
+    [ -n "$(systemctl list-jobs --no-legend arc-relay.service)" ]
+}
+
+put_back() {
+    alone || return
+    [ -d "$stage/former" ] || return 0 # nothing was begun
+    restore 755 "$stage/former/arc-relay" "$program" &&
+        restore 644 "$stage/former/arc-relay.service" "$unit" &&
+        systemctl daemon-reload || return
+    # If it was refused before anything was installed, it runs on.
+    if is_queued || [ "$(sum "/proc/$pid/exe")" != "$(sum "$program")" ]; then
+        systemctl restart --no-block arc-relay
+    fi
+}
+
+find_relay
 HOST
         printf '%s\n' "$2"
     } | ssh -o BatchMode=yes "$1" "$as_root sh -s" 2>&1
+}
+
+# The same, of what may be done twice: as often as ssh itself fails (255), while patience lasts.
+insist_on_host() {
+    give_up_at=$(($(date +%s) + patience))
+    while :; do
+        status=0
+        said=$(on_host "$1" "$2") || status=$?
+        if [ "$status" != 255 ] || [ "$(date +%s)" -ge "$give_up_at" ]; then
+            [ -z "$said" ] || say "$said"
+            return "$status"
+        fi
+        sleep 1
+    done
 }
 
 systemd_check() {
@@ -139,7 +194,7 @@ systemd_is_whole() {
 }
 
 systemd_is_upgraded() {
-    on_host "$1" is_upgraded >/dev/null
+    insist_on_host "$1" is_upgraded >/dev/null
 }
 
 # Copies the installer and what it installs to each host, for root alone.
@@ -158,9 +213,8 @@ systemd_prepare() {
     rm -r "$bundle"
 }
 
-# The host does so itself, when it replaces.
 systemd_remember() {
-    :
+    on_host "$1" remember
 }
 
 systemd_replace() {
@@ -176,7 +230,7 @@ systemd_start() {
 }
 
 systemd_put_back() {
-    on_host "$1" put_back
+    insist_on_host "$1" put_back
 }
 
 # ---- by Docker Compose
@@ -281,11 +335,11 @@ upgrade() {
         return
     fi
     is_whole_within 10 || fail "the cluster is not whole, so $1 is left as it is. $answer. Upgraded:${upgraded:- none}"
-    "${way}_remember" "$1" || fail "$1: what runs there cannot be told, so it is left as it is"
+    "${way}_remember" "$1" || fail "$1: what runs there cannot be kept, so it is left as it is"
     said=$("${way}_replace" "$1") ||
         give_up "$1" "$(printf '%s' "${said:-it cannot be replaced}" | tail -n 1)"
     is_whole_within "$patience" || give_up "$1" "the cluster is not whole after $patience s ($answer)"
-    "${way}_confirm" "$1" || give_up "$1" 'it still runs the former release'
+    "${way}_confirm" "$1" || give_up "$1" 'it is not seen to run the new release'
     say "   $answer"
     upgraded="${upgraded:-} $1"
 }

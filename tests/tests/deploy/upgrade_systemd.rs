@@ -20,12 +20,29 @@ use crate::{
 
 const HOSTS: [&str; 3] = ["relay-1", "relay-2", "relay-3"];
 
-/// What stands where `ssh` does: a shell on one of the machines.
-const SSH: &str = "#!/bin/sh
-[ \"$1 $2\" = '-o BatchMode=yes' ] || exit 255
-pid=$(cat \"$(dirname \"$0\")/../$3/pid\") || exit 255
-exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin nsenter --target $pid --all sh -c \"$4\"
-";
+/// What stands where `ssh` does: a shell on one of the machines. The line is lost before the step that `lost` names.
+const SSH: &str = r#"#!/bin/sh
+[ "$1 $2" = '-o BatchMode=yes' ] || exit 255
+machine=$(dirname "$0")/../$3
+pid=$(cat "$machine/pid") || exit 255
+there() {
+    env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin nsenter --target $pid --all sh -c "$1"
+}
+case $4 in
+*'sh -s')
+    script=$(cat)
+    if [ "$(printf '%s' "$script" | tail -n 1)" = "$(cat "$machine/lost" 2>/dev/null)" ]; then
+        rm "$machine/lost"
+        exit 255
+    fi
+    printf '%s\n' "$script" | there "$4"
+    ;;
+*) there "$4" ;;
+esac
+"#;
+
+/// A relay that says who asks whether its cluster is whole.
+const CURIOUS: &str = "#!/bin/sh\nid -un >>/tmp/asked\nexec /walk/old \"$@\"\n";
 
 /// What a machine does: nothing but what it is told.
 const WALK: &str = "#!/bin/sh
@@ -100,6 +117,12 @@ impl Machines {
         said(ssh.args(["-o", "BatchMode=yes", host, command])).trim().to_owned()
     }
 
+    /// Puts a program in the relay's place there, and restarts nothing.
+    fn put(&self, host: &str, program: &str) {
+        let install = format!("/bin/install {program} /usr/local/bin/new");
+        self.run(host, &format!("{install} && mv /usr/local/bin/new /usr/local/bin/arc-relay"));
+    }
+
     /// The process ids of the three relays.
     fn pids(&self) -> Vec<String> {
         let pid =
@@ -116,6 +139,11 @@ impl Machines {
                 self.run(host, &format!("sha256sum /usr/local/bin/arc-relay /proc/{pid}/exe"));
             sums.lines().all(|line| line.starts_with(&sum))
         })
+    }
+
+    /// The next line to that machine is lost when this is to be done there.
+    fn lose(&self, host: &str, step: &str) {
+        fs::write(self.path(host).join("lost"), step).expect("a test may");
     }
 
     async fn upgrade(&self, arguments: &[&str]) -> Run {
@@ -171,15 +199,25 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
         run.expect_success("relay-3: would be drained and replaced");
         assert_eq!(machines.pids(), before, "nothing is changed");
 
+        nothing_is_run_as_root_for_the_relay(&machines, new).await;
+
         // As it is after a run that was broken off before the restart.
         fs::copy(&releases.new, machines.path("relay-2").join("new")).expect("a test may");
-        machines.run("relay-2", "/bin/install /walk/new /usr/local/bin/new && mv /usr/local/bin/new /usr/local/bin/arc-relay");
+        machines.put("relay-2", "/walk/new");
+        machines.lose("relay-1", "is_upgraded");
         machines.upgrade(&["--binary", new]).await.expect_success("all are upgraded");
         assert!(machines.all_run(&releases.new));
+        for host in HOSTS {
+            machines.run(host, "cmp /walk/old /var/cache/arc-relay-upgrade/former/arc-relay");
+        }
 
         let before = machines.pids();
         machines.upgrade(&["--binary", new]).await.expect_success("runs this release already");
         assert_eq!(machines.pids(), before, "run again, it does nothing");
+
+        what_an_earlier_upgrade_has_kept_is_not_put_back(&machines, bad).await;
+        assert!(machines.all_run(&releases.new));
+        assert_eq!(machines.pids(), before, "nothing was installed, so nothing is restarted");
 
         let run = machines.upgrade(&["--binary", bad]).await;
         run.expect_failure(&[
@@ -201,4 +239,22 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
             assert!(!journal.contains("panicked"), "{journal}");
         }
     });
+}
+
+async fn nothing_is_run_as_root_for_the_relay(machines: &Machines, new: &str) {
+    write_program(&machines.path("relay-3").join("curious"), CURIOUS.as_bytes());
+    machines.put("relay-3", "/walk/curious");
+    machines.upgrade(&["--binary", new, "--dry-run"]).await.expect_success("relay-3: would be");
+    assert_eq!(machines.run("relay-3", "sort -u /tmp/asked"), "arc-relay");
+    machines.put("relay-3", "/walk/old");
+}
+
+/// It is still there, when the line is lost before anything of this upgrade is kept, or is installed.
+async fn what_an_earlier_upgrade_has_kept_is_not_put_back(machines: &Machines, bad: &str) {
+    machines.lose("relay-1", "remember");
+    let run = machines.upgrade(&["--binary", bad]).await;
+    run.expect_failure(&["relay-1: what runs there cannot be kept, so it is left as it is"]);
+    machines.lose("relay-1", "replace");
+    let run = machines.upgrade(&["--binary", bad]).await;
+    run.expect_failure(&["relay-1 was not upgraded", "is back there"]);
 }
