@@ -3,6 +3,10 @@
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,6 +41,7 @@ impl Talk {
     /// a node of its own first, by its number.
     pub(crate) fn among(agents: &[(String, String)], nodes: &[SocketAddr]) -> Self {
         let (over, is_over) = watch::channel(false);
+        let in_talk = Arc::new(AtomicUsize::new(agents.len()));
         let start = |(number, (id, token)): (usize, &(String, String))| {
             let agent = Agent {
                 token: token.clone(),
@@ -45,6 +50,7 @@ impl Talk {
                 node: number % nodes.len(),
                 over: is_over.clone(),
                 heard_all: false,
+                in_talk: Arc::clone(&in_talk),
                 record: Record {
                     id: id.clone(),
                     sessions: Vec::new(),
@@ -102,6 +108,9 @@ struct Agent {
     over: watch::Receiver<bool>,
     /// Whether the one that sends to it has come to its end.
     heard_all: bool,
+    /// How many agents have not heard that: until then each goes on saying it, as one may be on its way to
+    /// another node.
+    in_talk: Arc<AtomicUsize>,
     record: Record,
 }
 
@@ -142,11 +151,8 @@ impl Agent {
                 },
                 _ = pace.tick() => {
                     let over = *self.over.borrow();
-                    if over && self.heard_all {
-                        // The end that it said last may still be on its way; the others wait for it no longer.
-                        let goodbye = json!({"to": [self.to], "payload": "end"}).to_string();
-                        let said = socket.send(Message::text(goodbye)).await.is_ok();
-                        return said && socket.close(None).await.is_ok();
+                    if over && self.in_talk.load(Relaxed) == 0 {
+                        return socket.close(None).await.is_ok();
                     }
                     let said: Value = if over { "end".into() } else { self.record.sent.len().into() };
                     if !over {
@@ -167,8 +173,8 @@ impl Agent {
             assert_eq!(message["type"], "welcome", "{message}");
         } else if let Some(n) = message["payload"].as_u64() {
             self.record.received.push(usize::try_from(n).expect("a small number"));
-        } else {
-            self.heard_all = true;
+        } else if !std::mem::replace(&mut self.heard_all, true) {
+            self.in_talk.fetch_sub(1, Relaxed);
         }
     }
 }
