@@ -30,9 +30,10 @@ const PAGE: &str = include_str!("dashboard/index.html");
 const EVENTS_AS_TEXT: usize = 50;
 
 /// The files beside the page.
-const FILES: [page::File; 8] = [
+const FILES: [page::File; 9] = [
+    ("colours.css", CSS, include_str!("page/colours.css")),
     ("style.css", CSS, include_str!("dashboard/style.css")),
-    ("icon.svg", SVG, include_str!("dashboard/icon.svg")),
+    ("icon.svg", SVG, include_str!("page/icon.svg")),
     ("alarms.js", JAVASCRIPT, include_str!("dashboard/alarms.js")),
     ("app.js", JAVASCRIPT, include_str!("dashboard/app.js")),
     ("elements.js", JAVASCRIPT, include_str!("dashboard/elements.js")),

@@ -29,10 +29,11 @@ const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 /// Shown as it is: browsers would save Markdown, not show it.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const FILES: [page::File; 3] = [
+const FILES: [page::File; 4] = [
+    ("colours.css", CSS, include_str!("page/colours.css")),
     ("style.css", CSS, include_str!("landing/style.css")),
     ("app.js", JAVASCRIPT, include_str!("landing/app.js")),
-    ("icon.svg", SVG, include_str!("dashboard/icon.svg")),
+    ("icon.svg", SVG, include_str!("page/icon.svg")),
 ];
 
 /// How much goes on in the relay, for everybody to see.

@@ -8,7 +8,10 @@ const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
 
-const FILES = path.join(__dirname, '../../../node/src/http/dashboard');
+const HTTP = path.join(__dirname, '../../../node/src/http');
+const SHARED = ['colours.css', 'icon.svg'];
+
+const fileOf = (name) => fs.readFileSync(path.join(HTTP, SHARED.includes(name) ? 'page' : 'dashboard', name));
 const TYPES = { '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 const DAY = 86_400;
 
@@ -129,13 +132,13 @@ async function serve(scene, steps = 360) {
   const answers = {
     '/events': () => ['application/json', JSON.stringify({ epoch: shown.scene.epoch, events: EVENTS, next: 4, missed: 0 })],
     '/history': () => ['application/json', JSON.stringify(history(steps))],
-    '/': () => ['text/html', fs.readFileSync(path.join(FILES, 'index.html'), 'utf8').replaceAll('{relay}', shown.scene.relay).replace(/\{\w+\}/g, 'as text')],
+    '/': () => ['text/html', fileOf('index.html').toString().replaceAll('{relay}', shown.scene.relay).replace(/\{\w+\}/g, 'as text')],
   };
   const server = http.createServer((request, response) => {
     const { pathname } = new URL(request.url, 'http://host');
     if (pathname === '/dashboard/stream') return follow(shown, response);
     const file = path.basename(pathname);
-    const [type, body] = answers[pathname]?.() ?? [TYPES[path.extname(file)], fs.readFileSync(path.join(FILES, file))];
+    const [type, body] = answers[pathname]?.() ?? [TYPES[path.extname(file)], fileOf(file)];
     return response.setHeader('content-type', type).end(body);
   });
   const open = (port) => new Promise((listening) => server.listen(port, '127.0.0.1', listening));
