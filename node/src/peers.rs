@@ -98,8 +98,12 @@ pub struct NodeStatus {
 /// Peers for the tests of others.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::time::Duration;
+
     use cluster::{
         Generation, Incarnation,
+        link::{Introduction, Packets},
+        membership::MemberState,
         mesh::{Home, Outlet, Pushed},
         wire::{Control, Data},
     };
@@ -124,17 +128,21 @@ pub(crate) mod testing {
         }
     }
 
-    /// Nobody.
-    pub(crate) struct Alone;
+    /// Peers that only let themselves be seen; by default there is nobody.
+    #[derive(Default)]
+    pub(crate) struct Shown {
+        pub(crate) nodes: Vec<NodeStatus>,
+        pub(crate) links: Vec<LinkStatus>,
+    }
 
     #[async_trait]
-    impl Peers for Alone {
+    impl Peers for Shown {
         fn nodes(&self) -> Vec<NodeStatus> {
-            Vec::new()
+            self.nodes.clone()
         }
 
         fn links(&self) -> Vec<LinkStatus> {
-            Vec::new()
+            self.links.clone()
         }
 
         fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
@@ -156,5 +164,33 @@ pub(crate) mod testing {
         fn leave(&self) {}
 
         async fn goodbye(&self) {}
+    }
+
+    /// A node as gossip would show it, with so many agents, and a hundredth of the ring.
+    pub(crate) fn node(id: u64, state: MemberState, sessions: u64) -> NodeStatus {
+        let member = Member {
+            incarnation: Incarnation { node: NodeId(id), generation: Generation(1) },
+            name: format!("node-{id}"),
+            region: "default".into(),
+            version: "0.1.0".into(),
+            address: ([10, 0, 0, 1], 7_946).into(),
+            state,
+            load: Load { sessions, messages_per_minute: 10 * sessions },
+        };
+        NodeStatus { member, ring_share: 0.01 }
+    }
+
+    /// A link to that node.
+    pub(crate) fn link(to: &NodeStatus) -> LinkStatus {
+        let Member { incarnation, name, region, version, address, .. } = to.member.clone();
+        LinkStatus {
+            peer: Introduction { incarnation, name, region, version, address },
+            rtt: Duration::from_micros(1_500),
+            queue_bytes: 9,
+            sent_bytes: 70,
+            received_bytes: 80,
+            packets: Packets { sent: 100, lost: 3 },
+            silent_for: Duration::from_millis(40),
+        }
     }
 }

@@ -495,11 +495,11 @@ mod tests {
     async fn a_follower_that_hops_to_a_node_whose_clock_is_behind_is_believed() {
         use crate::{
             deliver::Sink,
-            peers::testing::{Alone, mesh},
+            peers::testing::{Shown, mesh},
             subscriptions::SubscriptionNews,
         };
         let (relay, clock, _) = relay();
-        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Alone));
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::<Shown>::default());
         let wall = clock.wall();
         let ahead = wall.plus(Duration::from_secs(20));
         relay.mesh().unwrap().learn_time(wall, ahead);

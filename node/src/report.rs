@@ -254,94 +254,23 @@ fn link(link: &LinkStatus) -> LinkReport {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
-    use async_trait::async_trait;
-    use cluster::{
-        Generation, Incarnation,
-        link::{Introduction, LinkCounters, Packets},
-        membership::{Member, MemberCounters},
-        mesh::Deliver,
-    };
-
+    use cluster::mesh::Deliver;
     use serde_json::json;
 
     use super::*;
     use crate::{
         deliver::Sink,
-        peers::{Peers, testing::mesh},
+        peers::testing::{Shown, link, mesh, node},
         relay::testing::relay,
     };
-
-    /// Nodes as gossip would show them; this one is 1.
-    struct Shown(Vec<NodeStatus>);
-
-    #[async_trait]
-    impl Peers for Shown {
-        fn nodes(&self) -> Vec<NodeStatus> {
-            self.0.clone()
-        }
-
-        fn links(&self) -> Vec<LinkStatus> {
-            let member = &self.0[1].member;
-            let peer = Introduction {
-                incarnation: member.incarnation,
-                name: member.name.clone(),
-                region: member.region.clone(),
-                version: member.version.clone(),
-                address: member.address,
-            };
-            let (rtt, silent_for) = (Duration::from_micros(1_500), Duration::from_millis(40));
-            let (sent_bytes, received_bytes) = (70, 80);
-            let packets = Packets { sent: 100, lost: 2 };
-            let queue_bytes = 9;
-            vec![LinkStatus {
-                peer,
-                rtt,
-                queue_bytes,
-                sent_bytes,
-                received_bytes,
-                packets,
-                silent_for,
-            }]
-        }
-
-        fn with_counters(&self, _: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {}
-
-        async fn home_of(&self, _: &AgentId) -> Option<NodeId> {
-            None
-        }
-
-        fn carry(&self, _: Load) {}
-
-        async fn joined(&self) {}
-
-        async fn displaced(&self) {
-            std::future::pending::<()>().await;
-        }
-
-        fn leave(&self) {}
-
-        async fn goodbye(&self) {}
-    }
-
-    fn node(id: u64, state: MemberState, sessions: u64) -> NodeStatus {
-        let member = Member {
-            incarnation: Incarnation { node: NodeId(id), generation: Generation(1) },
-            name: format!("node-{id}"),
-            region: "default".into(),
-            version: "0.0.1".into(),
-            address: ([10, 0, 0, 1], 7_946).into(),
-            state,
-            load: Load { sessions, messages_per_minute: 10 * sessions },
-        };
-        NodeStatus { member, ring_share: 0.25 }
-    }
 
     fn relay_among(nodes: Vec<NodeStatus>) -> Arc<Relay> {
         let (relay, _, _) = relay();
         let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
-        relay.join(mesh(relay.node, deliver), Arc::new(Shown(nodes)));
+        let links = nodes.iter().skip(1).map(link).collect();
+        relay.join(mesh(relay.node, deliver), Arc::new(Shown { nodes, links }));
         relay.enter_phase(Phase::Serving);
         relay
     }
@@ -370,7 +299,7 @@ mod tests {
             (&own["name"], &own["state"], &own["agents"]),
             (&json!("node"), &json!("alive"), &json!(0))
         );
-        assert_eq!((&own["ring_share"], &own["address"]), (&json!(0.25), &json!("10.0.0.1:7946")));
+        assert_eq!((&own["ring_share"], &own["address"]), (&json!(0.01), &json!("10.0.0.1:7946")));
         assert_eq!((&other["state"], &other["id"]), (&json!("dead"), &json!("0000000000000002")));
         assert_eq!(report["node"], own["id"]);
         let link = json!({

@@ -259,86 +259,22 @@ fn seconds(milliseconds: u64) -> f64 {
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
-    use async_trait::async_trait;
-    use cluster::{
-        AgentId, Generation, Incarnation,
-        link::{Introduction, LinkCounters, Packets},
-        membership::{Load, Member, MemberCounters},
-    };
-
     use super::*;
     use crate::{
         deliver::Sink,
-        peers::{Peers, testing::mesh},
+        peers::testing::{Shown, link, mesh, node},
         relay::testing::relay,
         session::testing,
     };
 
     const NODES: u64 = 100;
 
-    /// Ninety-nine others, each with a link.
-    struct Many;
-
-    fn member(id: u64) -> Member {
-        Member {
-            incarnation: Incarnation { node: NodeId(id), generation: Generation(1) },
-            name: format!("node-{id}"),
-            region: "default".into(),
-            version: "0.1.0".into(),
-            address: ([10, 0, 0, 1], 7_946).into(),
-            state: MemberState::Alive,
-            load: Load::default(),
-        }
-    }
-
-    #[async_trait]
-    impl Peers for Many {
-        fn nodes(&self) -> Vec<NodeStatus> {
-            let status = |id| NodeStatus { member: member(id), ring_share: 0.01 };
-            (1..=NODES).map(status).collect()
-        }
-
-        fn links(&self) -> Vec<LinkStatus> {
-            let link = |id| {
-                let Member { incarnation, name, region, version, address, .. } = member(id);
-                LinkStatus {
-                    peer: Introduction { incarnation, name, region, version, address },
-                    rtt: Duration::from_micros(1_234),
-                    queue_bytes: 5,
-                    sent_bytes: 6,
-                    received_bytes: 7,
-                    packets: Packets { sent: 100, lost: 3 },
-                    silent_for: Duration::from_millis(40),
-                }
-            };
-            (2..=NODES).map(link).collect()
-        }
-
-        fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
-            look(&LinkCounters::default(), &MemberCounters::default());
-        }
-
-        async fn home_of(&self, _: &AgentId) -> Option<NodeId> {
-            None
-        }
-
-        fn carry(&self, _: Load) {}
-
-        async fn joined(&self) {}
-
-        async fn displaced(&self) {
-            std::future::pending::<()>().await;
-        }
-
-        fn leave(&self) {}
-
-        async fn goodbye(&self) {}
-    }
-
     /// One of a hundred nodes, and its scrape with so many sessions; how long that took, of the best of ten.
     fn scraped(sessions: usize) -> (String, Duration) {
         let (relay, _, _) = relay();
-        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Many));
+        let nodes: Vec<_> = (1..=NODES).map(|id| node(id, MemberState::Alive, 0)).collect();
+        let links = nodes.iter().skip(1).map(link).collect();
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Shown { nodes, links }));
         let held: Vec<_> = (0..sessions)
             .map(|n| relay.sessions.enter(testing::session(&format!("agent-{n}"), 1).0))
             .collect();

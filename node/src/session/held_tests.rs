@@ -16,7 +16,7 @@ use super::{End, Opening, Session, actor::Actor, outbox::OutboxLimits};
 use crate::{
     deliver::Sink,
     net::testing::Written,
-    peers::testing::{Alone, mesh},
+    peers::testing::{Shown, mesh},
     relay::{Relay, testing::relay},
 };
 
@@ -63,7 +63,7 @@ fn text_frame(text: &str) -> Vec<u8> {
 async fn arrive(early: &[u8]) -> Arrival {
     let (relay, clock, _) = relay();
     let deliver = Arc::new(Deaf(Sink::new(&relay)));
-    relay.join(mesh(relay.node, deliver), Arc::new(Alone));
+    relay.join(mesh(relay.node, deliver), Arc::<Shown>::default());
     let token = relay.registry.register(None, Claim::random()).await.unwrap().token;
     let written = Written::default();
     let opening = Opening {
