@@ -69,7 +69,7 @@ whole_system() {
 if whole_system; then
     [ "$(id -u)" -eq 0 ] || fail 'must be run as root: sudo deploy/install.sh'
     [ -d /run/systemd/system ] || fail 'systemd does not run here; --root DIR installs files only'
-    if [ -e /lib/systemd/system/arc-relay.service ]; then
+    if [ -e /usr/lib/systemd/system/arc-relay.service ]; then
         fail 'the Debian package is installed: use apt, or remove that first (apt remove arc-relay)'
     fi
 fi
