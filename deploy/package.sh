@@ -21,15 +21,19 @@ fail() {
 repository=$(cd "$(dirname "$0")/.." && pwd)
 binary=$repository/target/release/arc-relay
 output=$repository/target/debian/
-while :; do
-    case ${1:-} in
-    --binary | --output) [ $# -ge 2 ] || fail "$1 needs a path" ;;
+left=$#
+while [ "$left" -gt 0 ]; do
+    case $1 in
+    --binary | --output) [ "$left" -ge 2 ] || fail "$1 needs a path"; left=$((left - 1)) ;;
     esac
-    case ${1:-} in
-    --binary) binary=$(realpath "$2"); shift 2 ;;
-    --output) output=$(realpath "$2"); shift 2 ;;
-    *) break ;;
+    case $1 in
+    --binary) binary=$(realpath "$2"); shift ;;
+    --output) output=$(realpath "$2"); shift ;;
+    # Not this script's: to the end, so that in the end these are left.
+    *) set -- "$@" "$1" ;;
     esac
+    shift
+    left=$((left - 1))
 done
 [ -f "$binary" ] || fail "no such file: $binary; cargo build --release --locked makes one"
 cargo deb --version >/dev/null 2>&1 || fail 'no cargo-deb: cargo install cargo-deb --locked'

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::json;
-use tests::{arc_relay, eventually, http};
+use tests::{arc_relay, cluster::loopback_address, eventually, http, skip, skip_for_want_of};
 use tokio::process::Command;
 
 use crate::{files, talk::Talk};
@@ -72,6 +72,23 @@ impl Run {
             assert!(self.said.contains(part), "{part}: {}", self.said);
         }
     }
+}
+
+#[tokio::test]
+async fn a_machine_that_hangs_ends_the_upgrade_with_a_line() {
+    if !files::has("ssh") {
+        return skip_for_want_of("ssh");
+    }
+    let address = loopback_address();
+    // Connections are taken by the kernel, and nobody ever says a word on them.
+    let Ok(_silent) = std::net::TcpListener::bind((address, 22)) else {
+        return skip("only root can be where ssh looks for a machine");
+    };
+    let nothing = tempfile::tempdir().expect("a temporary folder can be made");
+    let host = address.to_string();
+    let run = upgrade(nothing.path(), &["systemd", "--binary", "/bin/true", &host]).await;
+    let why = format!("nothing is changed. {host}: Connection to {host} port 22 timed out");
+    run.expect_failure(&[&why, "Mend that first"]);
 }
 
 /// Runs `deploy/upgrade.sh` with programs of that folder before all others.
