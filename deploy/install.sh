@@ -255,6 +255,7 @@ NEXT
   how it is     systemctl status arc-relay; arc-relay status
   log           journalctl -u arc-relay -f
   firewall      443 and 80/tcp for agents, 7946/udp between nodes: deploy/README.md
+  more          man arc-relay; arc-relay doctor --help: what is wrong with the machine or the settings
 NEXT
 }
 
