@@ -33,6 +33,19 @@ fn what_the_operator_edits_survives_upgrades() {
 }
 
 #[test]
+fn its_licences_are_the_projects() {
+    let copyright = text("debian/copyright");
+    let mit = fs::read_to_string(repository().join("LICENSE-MIT")).expect("it is there");
+    let words =
+        |text: &str| text.split_whitespace().filter(|word| *word != ".").collect::<String>();
+    let (notice, terms) = mit.split_once("\n\nPermission").expect("a notice, then terms");
+    assert!(words(&copyright).contains(&words(&format!("Permission{terms}"))), "{copyright}");
+    let owner = notice.rsplit("(c) ").next().expect("whose it is").trim();
+    assert!(copyright.contains(&format!("Copyright: {owner}\n")), "{owner}");
+    assert!(copyright.contains("License: Expat or Apache-2.0\n"));
+}
+
+#[test]
 fn its_scripts_are_for_the_same_user_and_folders_as_the_unit() {
     let unit = text("arc-relay.service");
     assert!(unit.contains("User=arc-relay\n") && unit.contains("StateDirectory=arc-relay\n"));
@@ -122,8 +135,12 @@ fn what_the_package_says_of_itself_is_true() {
     assert_eq!(field("Package"), "arc-relay");
     assert!(field("Version").starts_with(env!("CARGO_PKG_VERSION")), "{}", field("Version"));
     assert!(field("Depends").contains("libc6 (>= "), "{}", field("Depends"));
-    assert!(field("Description").starts_with("A relay for AI agents"), "{}", field("Description"));
+    assert!(field("Description").starts_with("Relay for AI agents"), "{}", field("Description"));
     assert_eq!(field("Maintainer"), "Jo Doe <jo@example.com>");
+    let unpacked = folder.path().join("unpacked");
+    said(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked));
+    let copyright = fs::read_to_string(unpacked.join("usr/share/doc/arc-relay/copyright"));
+    assert_eq!(copyright.expect("it is there"), text("debian/copyright"));
 }
 
 #[test]
