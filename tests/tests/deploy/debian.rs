@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tests::{arc_relay, repository, skip, target_dir};
 
 use crate::{
-    files::{has, output, path, said, text, text_of},
+    files::{self, has, output, path, said, text, text_of},
     systemd,
 };
 
@@ -78,12 +78,14 @@ fn packaging(binary: &Path) -> Option<Command> {
 fn package(options: &[&str]) -> Option<TempDir> {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let deb = folder.path().join("arc-relay.deb");
-    said(packaging(arc_relay())?.arg("--output").arg(deb).arg("--fast").args(options));
+    let relay = folder.path().join("arc-relay");
+    files::strip(&relay);
+    said(packaging(&relay)?.arg("--output").arg(deb).arg("--fast").args(options));
     Some(folder)
 }
 
 /// The files in a package, each with its mode.
-fn files(deb: &Path) -> BTreeMap<String, String> {
+fn contents(deb: &Path) -> BTreeMap<String, String> {
     let listed = said(Command::new("dpkg-deb").arg("--contents").arg(deb));
     let file = |line: &str| {
         let (mode, name) = (line.split(' ').next()?.strip_prefix('-')?, line.rsplit(' ').next()?);
@@ -96,7 +98,7 @@ fn files(deb: &Path) -> BTreeMap<String, String> {
 fn each_file_of_the_package_is_where_it_belongs() {
     let Some(folder) = package(&[]) else { return };
     let deb = folder.path().join("arc-relay.deb");
-    let files = files(&deb);
+    let files = contents(&deb);
     for (file, mode) in [
         ("/usr/bin/arc-relay", "rwxr-xr-x"),
         ("/usr/lib/systemd/system/arc-relay.service", "rw-r--r--"),

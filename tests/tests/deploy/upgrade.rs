@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::json;
-use tests::{arc_relay, cluster::loopback_address, eventually, http, skip, skip_for_want_of};
+use tests::{cluster::loopback_address, eventually, http, skip, skip_for_want_of};
 use tokio::process::Command;
 
 use crate::{files, talk::Talk};
@@ -31,12 +31,8 @@ impl Releases {
     /// in the folder: the bad one does all that it does, but serve.
     pub(crate) fn within(folder: &Path, old_there: Option<&Path>) -> Self {
         let [old, new, bad] = ["old", "new", "bad"].map(|name| folder.join(name));
-        // As it is installed; of what is stripped away three machines would keep nine copies in memory.
-        let stripped =
-            files::output(std::process::Command::new("strip").arg("-o").arg(&old).arg(arc_relay()));
-        if !stripped.status.success() {
-            fs::copy(arc_relay(), &old).expect("a test writes into its folder");
-        }
+        // Of what is stripped away three machines would keep nine copies in memory.
+        files::strip(&old);
         let mut longer = fs::read(&old).expect("it was just written");
         longer.push(b'\n');
         write_program(&new, &longer);
