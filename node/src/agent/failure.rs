@@ -38,6 +38,13 @@ pub(crate) enum Failure {
     /// A file named by the user cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// The data directory that was named, or is assumed, has no admin token that this user can read.
+    #[error(
+        "cannot read {}: {source}; run this as root or as the relay's user, and name the relay's data \
+         directory by --data-dir: that of an installed service is /var/lib/arc-relay",
+        path.display()
+    )]
+    AdminToken { path: PathBuf, source: io::Error },
     /// Standard input cannot be read.
     #[error("cannot read standard input: {0}")]
     Stdin(io::Error),
@@ -150,6 +157,7 @@ impl Failure {
             | Self::NoToken
             | Self::UnusableSecret(_)
             | Self::Read { .. }
+            | Self::AdminToken { .. }
             | Self::Stdin(_)
             | Self::Save { .. }
             | Self::Exists(_)

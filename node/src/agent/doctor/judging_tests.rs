@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, path::Path, time::Duration};
 
 use cluster::{NodeId, UnixMillis, link::quic::SOCKET_BUFFER_BYTES};
 
@@ -351,4 +351,11 @@ fn clocks_agree() {
     assert_eq!(authority(Ok(Some(NOW + 60_000))), [Level::Error]);
     assert_eq!(authority(Ok(None)), []);
     assert_eq!(authority(Err("no route".into())), [Level::Error]);
+}
+
+#[test]
+fn another_node_than_the_service_is_no_error_and_not_passed_over() {
+    let finding = judging::unread(Path::new("/etc/settings"));
+    assert_eq!(level(&finding), Level::Warning);
+    assert!(finding.found.contains("/etc/settings"), "{finding:?}");
 }
