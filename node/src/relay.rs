@@ -196,6 +196,12 @@ impl Relay {
         self.mesh().map_or(wall, |mesh| mesh.time(wall))
     }
 
+    /// The `ts` of a message that is accepted when the wall clock says `wall`: never earlier than what
+    /// another node gave its sender before, as far as links allow clocks to differ.
+    pub fn stamp_time(&self, wall: UnixMillis) -> UnixMillis {
+        self.mesh().map_or(wall, |mesh| mesh.stamp(wall))
+    }
+
     /// The other nodes; none if the relay is alone.
     pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
         self.cluster.get().map(|cluster| &cluster.peers)
@@ -507,9 +513,9 @@ mod tests {
         let bob = ["bob".parse().unwrap()].into();
         relay.subscriptions.write().subscribe(ann.agent(), &bob, wall).unwrap();
         relay.subscriptions.write().left(ann.agent(), wall);
-        relay.subscriptions.write().take_news();
+        relay.subscriptions.write().take_news(clock.elapsed());
         relay.arrived(&ann, clock.elapsed(), wall);
-        let news = relay.subscriptions.write().take_news();
+        let news = relay.subscriptions.write().take_news(clock.elapsed());
         let SubscriptionNews::Stays(stays) = rmp_serde::from_slice(&news[0]).unwrap() else {
             panic!("{news:?}")
         };
