@@ -1,6 +1,6 @@
 //! What the routes push and count, seen from outside.
 
-use std::{cell::RefCell, sync::mpsc, thread};
+use std::{cell::RefCell, collections::BTreeSet, sync::mpsc, thread};
 
 use super::*;
 use crate::{
@@ -14,10 +14,14 @@ struct Record {
     done: RefCell<Vec<String>>,
     full: bool,
     local: RefCell<bool>,
+    lost: RefCell<BTreeSet<&'static str>>,
+    missed: RefCell<BTreeSet<&'static str>>,
 }
 
 impl Record {
+    /// What was done. Whatever was counted as lost was also told of, for those who trace.
     fn take(&self) -> Vec<String> {
+        assert_eq!(self.lost.take(), self.missed.take(), "reasons counted, and told of");
         self.done.take()
     }
 
@@ -54,6 +58,11 @@ impl RouteOut for Record {
 
     fn lost(&self, why: Lost, messages: u64) {
         self.note(format!("lost {messages}: {why:?}"));
+        self.lost.borrow_mut().insert(why.label());
+    }
+
+    fn missed(&self, why: Lost, _: &Body<'_>) {
+        self.missed.borrow_mut().insert(why.label());
     }
 }
 
