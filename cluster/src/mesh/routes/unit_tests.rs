@@ -156,6 +156,18 @@ fn an_owner_that_has_not_heard_of_a_session_is_not_believed() {
 }
 
 #[test]
+fn what_comes_back_with_names_that_nobody_has_is_lost() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    for (from, target) in [("no name", "agent-a"), ("sender", "no name")] {
+        let (targets, body) = (&[target], Body::Borrowed(b"hi"));
+        let (targets, era) = (Names::List(targets), routes.era());
+        let direct = Direct { followed: false, resent: false, era, from, targets, body };
+        routes.bounced(NodeId(2), 0, &direct, &out, NOW);
+        assert_eq!(out.take(), ["lost 1: Stale"], "{from} {target}");
+    }
+}
+
+#[test]
 fn a_bounce_of_an_earlier_era_changes_nothing() {
     let (routes, out) = known(&[("agent-a", 2)]);
     let direct = Direct {

@@ -17,8 +17,7 @@ use super::{
 use crate::{
     admin::{RegistryReport, Waiting},
     agent::tls::Finding as TlsFinding,
-    relay::VERSION,
-    report::{ClusterReport, LinkReport, NodeReport},
+    report::{ClusterReport, LinkReport, NodeReport, testing},
     tls_report::{ClusterTls, NodeSays, NodeTls},
 };
 
@@ -41,17 +40,7 @@ fn level(finding: &Finding) -> Level {
 }
 
 fn node(name: &str, state: &str) -> NodeReport {
-    NodeReport {
-        id: format!("id-{name}"),
-        name: name.into(),
-        region: "eu".into(),
-        state: state.into(),
-        version: VERSION.into(),
-        address: None,
-        agents: 0,
-        messages_per_minute: 0,
-        ring_share: 0.0,
-    }
+    NodeReport { id: format!("id-{name}"), ..testing::node(name, state) }
 }
 
 /// Node a, which runs, and another.
