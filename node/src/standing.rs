@@ -102,20 +102,7 @@ fn lost_majority(leaving: &str, nodes: &[NodeReport], voters: &[Voter]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(id: &str, state: &str) -> NodeReport {
-        NodeReport {
-            id: id.into(),
-            name: id.into(),
-            region: "eu".into(),
-            state: state.into(),
-            version: String::new(),
-            address: None,
-            agents: 0,
-            messages_per_minute: 0,
-            ring_share: 0.0,
-        }
-    }
+    use crate::report::testing::node;
 
     /// What is lost when `a` leaves nodes in these states, of which the first so many are voters.
     fn lost(states: &[&str], voters: usize) -> Option<Needed> {

@@ -225,7 +225,8 @@ impl Mesh {
             let mut lane = lane.lock();
             if except.len() > NAMES_MAX {
                 let nodes = lane.near.len() + lane.far.values().map(Vec::len).sum::<usize>();
-                return self.deliver.lost(Lost::RouteFull, nodes as u64);
+                self.deliver.lost(Lost::RouteFull, nodes as u64);
+                return self.deliver.missed(Lost::RouteFull, &message.body);
             }
             let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let broadcast = Broadcast {
