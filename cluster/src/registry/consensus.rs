@@ -270,6 +270,16 @@ impl Consensus {
         self.raft.metrics()
     }
 
+    /// Returns when this node leads no more, or was elected anew.
+    pub(super) async fn deposed(&self) {
+        let mut metrics = self.raft.metrics();
+        let term = metrics.borrow().current_term;
+        let leads =
+            |it: &RaftMetrics<_, _>| it.state == ServerState::Leader && it.current_term == term;
+        // An error means that consensus has ended.
+        let _ = metrics.wait_for(|it| !leads(it)).await;
+    }
+
     /// Ends it; the store is free then.
     pub(super) async fn shutdown(&self) {
         self.receiving.forget();
