@@ -108,12 +108,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_agents_do_not_need_is_begun_anew_ever_later() {
-        let (begun, told) = (RefCell::new(0), RefCell::new(Vec::new()));
+        let (count, told) = (RefCell::new(0), RefCell::new(Vec::new()));
         let (counter, stop) = (Counter::noop(), CancellationToken::new());
         let spare = Spare { name: "looking", without: "nobody looks" };
         let begin = || {
-            *begun.borrow_mut() += 1;
-            let (turn, stop) = (*begun.borrow(), stop.clone());
+            *count.borrow_mut() += 1;
+            let (turn, stop) = (*count.borrow(), stop.clone());
             async move {
                 match turn {
                     1 => panic!("cannot look"),
@@ -126,7 +126,7 @@ mod tests {
             Box::pin(spare.go_on(&counter, &stop, |text| told.borrow_mut().push(text), begin));
         for (at, times) in [(0, 1), (999, 1), (1_000, 2), (2_999, 2), (3_000, 3), (9_000, 3)] {
             assert!(on.as_mut().now_or_never().is_none());
-            assert_eq!(*begun.borrow(), times, "after {at} ms");
+            assert_eq!(*count.borrow(), times, "after {at} ms");
             advance(Duration::from_millis(match at {
                 0 => 999,
                 999 | 2_999 => 1,
