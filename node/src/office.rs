@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
+    leaving::{self, Verdict, Wish},
     logging::AUDIT,
     peers::{NodeStatus, Peers},
     relay::Relay,
@@ -46,6 +47,9 @@ mod tag {
     pub(super) const STANDING: u8 = 6;
     /// The wish that the node leave: asked with nothing, answered as [`STANDING`].
     pub(super) const LEAVE: u8 = 7;
+    /// The [wish](crate::leaving::Wish) that some node leave, in JSON: asked of the node that leads the
+    /// registry, answered by its [verdict](crate::leaving::Verdict) in JSON; by nothing if it does not lead.
+    pub(super) const MAY_LEAVE: u8 = 8;
 }
 
 /// How long the last words may take.
@@ -53,6 +57,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 
 /// How long a node may take to say how it stands, or what it sees.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the node that leads the registry may take to decide who leaves: it asks others how they stand.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -154,6 +161,15 @@ impl Office {
         stands.unwrap_or_default()
     }
 
+    /// An administrator wants some node to leave, and this one is to decide.
+    async fn asked_who_may_leave(&self, wish: &[u8]) -> Vec<u8> {
+        let (Some(relay), Ok(wish)) = (self.relay.upgrade(), serde_json::from_slice(wish)) else {
+            return Vec::new();
+        };
+        let verdict = leaving::asked(&relay, wish).await;
+        verdict.and_then(|verdict| serde_json::to_vec(&verdict).ok()).unwrap_or_default()
+    }
+
     /// An administrator of another node wants this one to leave: that one has asked for the token.
     fn asked_to_leave(&self, from: Incarnation) -> Vec<u8> {
         let Some(relay) = self.relay.upgrade() else { return Vec::new() };
@@ -251,6 +267,7 @@ impl Application for Office {
             (_, Some((&tag::SIGHT, _))) => self.asked_of_sight(),
             (_, Some((&tag::STANDING, _))) => self.asked_of_standing(),
             (_, Some((&tag::LEAVE, _))) => self.asked_to_leave(from),
+            (_, Some((&tag::MAY_LEAVE, wish))) => self.asked_who_may_leave(wish).await,
             _ => Vec::new(),
         }
     }
@@ -325,6 +342,13 @@ impl Peers for Cluster {
     async fn standing_of(&self, node: NodeId) -> Option<Standing> {
         let stands = self.peering.ask(node, tagged(tag::STANDING, &[]), PATIENCE).await?;
         serde_json::from_slice(&stands).ok()
+    }
+
+    async fn may_leave(&self, decides: NodeId, wish: Wish) -> Option<Verdict> {
+        let wish = serde_json::to_vec(&wish).ok()?;
+        let question = tagged(tag::MAY_LEAVE, &wish);
+        let verdict = self.peering.ask(decides, question, VERDICT_PATIENCE).await?;
+        serde_json::from_slice(&verdict).ok()
     }
 
     async fn ask_to_leave(&self, node: NodeId) -> Option<Standing> {

@@ -27,6 +27,7 @@ use crate::{
     certificates::Certificates,
     clock::Clock,
     config::Config,
+    leaving::Leaves,
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
     metrics::{Machine, Metrics},
@@ -77,6 +78,8 @@ pub struct Relay {
     /// Held while a token is checked, which takes as long as a hundred messages: when many agents come
     /// back at once, the messages of others go between two checks, not after all of them.
     pub token_checks: Semaphore,
+    /// Which nodes were let go a moment ago.
+    pub leaves: Leaves,
     /// The relay as the author of messages.
     pub author: Author,
     /// Payload of `welcome`, as JSON.
@@ -145,6 +148,7 @@ impl Relay {
             tasks: Tasks::new(metrics.panics.clone()),
             permits: Arc::new(Semaphore::new(config.limits.max_connections)),
             token_checks: Semaphore::new(1),
+            leaves: Leaves::default(),
             author: Author::relay(),
             welcome: welcome(&config),
             limiters: Mutex::default(),
