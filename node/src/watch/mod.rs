@@ -16,7 +16,7 @@ mod view;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cluster::{NodeId, UnixMillis};
+use cluster::UnixMillis;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::{
@@ -180,7 +180,7 @@ pub(crate) async fn watch(relay: Arc<Relay>, stop: CancellationToken) {
     let mut tick = interval(ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Looked::now(&relay);
-    note_own(&relay, format!("started, release {VERSION}"));
+    note(&relay, Level::Info, Kind::Relay, format!("started, release {VERSION}"));
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         before = look(&relay, &before);
     }
@@ -206,8 +206,8 @@ async fn ask(relay: &Relay) {
     };
     let mut answers = stream::iter(turn)
         .map(|node| async move {
-            let id = u64::from_str_radix(&node, 16).ok()?;
-            Some((node, peers.sight_of(NodeId(id)).await?))
+            let sees = peers.sight_of(node.parse().ok()?).await?;
+            Some((node, sees))
         })
         .buffer_unordered(ASKED_MAX);
     while let Some(answer) = answers.next().await {
@@ -271,12 +271,11 @@ fn look(relay: &Relay, before: &Looked) -> Looked {
     }
     let lost = watch.memory.lock().losses.look(looked.at, relay.metrics.dropped.counts());
     for (level, text) in lost {
-        let node = relay.config.node_name.clone();
-        watch.note(wall, Happening { level, kind: Kind::Drops, node, text });
+        note(relay, level, Kind::Drops, text);
     }
     let refusals = watch.memory.lock().refusals.due(looked.at);
     if let Some(text) = refusals {
-        note_refusals(relay, text);
+        note(relay, Level::Warn, Kind::Admin, text);
     }
     let sample = looked.sample(before);
     watch.memory.lock().history.add(looked.at, &sample);
@@ -314,19 +313,13 @@ fn show(relay: &Relay, looked: &Looked, sample: &Sample) {
 pub(crate) fn refused(relay: &Relay, attempt: String) {
     let due = relay.watch.memory.lock().refusals.add(relay.clock.elapsed(), attempt);
     if let Some(text) = due {
-        note_refusals(relay, text);
+        note(relay, Level::Warn, Kind::Admin, text);
     }
 }
 
-fn note_refusals(relay: &Relay, text: String) {
+/// Something happened that this node itself is about.
+pub(crate) fn note(relay: &Relay, level: Level, kind: Kind, text: String) {
     let node = relay.config.node_name.clone();
-    let (level, kind) = (Level::Warn, Kind::Admin);
-    relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
-}
-
-fn note_own(relay: &Relay, text: String) {
-    let node = relay.config.node_name.clone();
-    let (level, kind) = (Level::Info, Kind::Relay);
     relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
 }
 

@@ -95,7 +95,7 @@ async fn ask(desk: &Desk, node: &NodeReport) -> Result<Standing, ApiError> {
         relay.ask_to_leave();
         return Ok(standing);
     }
-    let (peers, id) = (relay.peers(), standing::id(node));
+    let (peers, id) = (relay.peers(), node.id.parse().ok());
     let asked = match (peers, id) {
         (Some(peers), Some(id)) => peers.ask_to_leave(id).await,
         _ => None,
