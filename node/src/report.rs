@@ -270,7 +270,7 @@ mod tests {
         let (relay, _, _) = relay();
         let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
         let links = nodes.iter().skip(1).map(link).collect();
-        relay.join(mesh(relay.node, deliver), Arc::new(Shown { nodes, links }));
+        relay.join(mesh(relay.node, deliver), Arc::new(Shown { nodes, links, ..Shown::default() }));
         relay.enter_phase(Phase::Serving);
         relay
     }

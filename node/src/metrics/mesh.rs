@@ -95,9 +95,7 @@ impl MeshMetrics {
         self.gossip_dropped.absolute(members.gossip_dropped());
         self.gossip_malformed.absolute(members.gossip_malformed());
         self.links_opened.absolute(counted.ups());
-        let panics = counted.panics();
-        let before = self.panics_counted.fetch_max(panics, Ordering::Relaxed);
-        self.panics.increment(panics.saturating_sub(before));
+        self.count_panics(counted);
         for (why, counter) in &self.links_closed {
             counter.absolute(counted.downs(*why));
         }
@@ -113,6 +111,13 @@ impl MeshMetrics {
             lane.dropped.absolute(counts.dropped_full);
             lane.lost.absolute(counts.lost);
         }
+    }
+
+    /// Counts the panics of the mesh's tasks with those of other tasks.
+    pub fn count_panics(&self, counted: &LinkCounters) {
+        let panics = counted.panics();
+        let before = self.panics_counted.fetch_max(panics, Ordering::Relaxed);
+        self.panics.increment(panics.saturating_sub(before));
     }
 
     /// What this node owns and publishes.

@@ -229,6 +229,9 @@ struct Looked {
 impl Looked {
     fn now(relay: &Relay) -> Self {
         let metrics = &relay.metrics;
+        if let Some(peers) = relay.peers() {
+            peers.with_counters(&mut |links, _| metrics.mesh.count_panics(links));
+        }
         let sum =
             |counts: &mut dyn Iterator<Item = (&'static str, u64)>| counts.map(|(_, n)| n).sum();
         Self {
@@ -326,4 +329,31 @@ pub(crate) fn note(relay: &Relay, level: Level, kind: Kind, text: String) {
 #[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
 fn float(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        deliver::Sink,
+        peers::testing::{Shown, mesh},
+        relay::testing::relay,
+    };
+
+    #[test]
+    fn a_panic_in_the_mesh_is_an_event_though_nobody_scrapes() {
+        let (relay, ..) = relay();
+        let peers = Arc::new(Shown::default());
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::clone(&peers) as _);
+        let mut before = Looked::now(&relay);
+        peers.counters.panicked();
+        for _ in 0..2 {
+            before = look(&relay, &before);
+        }
+        relay.measure();
+        let events = relay.watch.events(None, EVENTS_MAX).events;
+        let told: Vec<_> = events.iter().map(|event| (event.level, event.kind)).collect();
+        assert_eq!(told, [(Level::Error, Kind::Relay)], "{events:?}");
+        assert_eq!(relay.metrics.panics_so_far(), 1, "each is counted once");
+    }
 }
