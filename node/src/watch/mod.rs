@@ -29,7 +29,7 @@ pub use self::{
     changes::{Snapshot, changes},
     event::{EVENTS_MAX, Event, EventPage, Events, Happening, Kind, Level},
     history::{History, HistoryReport, Sample},
-    losses::{Loss, Losses},
+    losses::{Loss, LossView, Losses},
     refusals::Refusals,
     sights::{LinkView, NodeSees, RegionView, Sights},
     view::{Showing, frame},
