@@ -226,14 +226,12 @@ async fn a_collector_that_refuses_or_is_gone_costs_spans_and_one_line() {
 #[tokio::test]
 async fn a_node_that_stops_hands_its_spans_on_or_counts_them() {
     const MESSAGES: usize = 300;
-    for (takes, is_in_time) in [(Duration::from_millis(150), true), (Duration::from_mins(1), false)]
+    for (takes, is_in_time) in [(Duration::from_millis(50), true), (Duration::from_mins(1), false)]
     {
         let collector = Collector::slow(200, takes).await;
         let endpoint = collector.endpoint();
-        let settings = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
-            ("OTEL_TRACES_SAMPLER_ARG", "1"),
-        ];
+        let settings =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_TRACES_SAMPLER_ARG", "1")];
         let mut relay = Relay::with(&settings);
         let mut ann = relay.agent("ann-1").await;
         for round in 0..MESSAGES {
@@ -242,6 +240,7 @@ async fn a_node_that_stops_hands_its_spans_on_or_counts_them() {
         for round in 0..MESSAGES {
             assert_eq!(ann.next().await["payload"], round);
         }
+        drop(ann);
         relay.terminate();
         assert!(relay.wait_exit().success());
         let sent = collector.spans.lock().len();
