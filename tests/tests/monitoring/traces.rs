@@ -223,7 +223,8 @@ async fn a_collector_that_refuses_or_is_gone_costs_spans_and_one_line() {
     }
 }
 
-#[tokio::test]
+// The collector goes on while the test waits for the node.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_hands_its_spans_on_or_counts_them() {
     const MESSAGES: usize = 300;
     for (takes, is_in_time) in [(Duration::from_millis(50), true), (Duration::from_mins(1), false)]
