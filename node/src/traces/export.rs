@@ -234,7 +234,8 @@ mod tests {
 
     /// The collector's next request, as far as its head.
     async fn asked(listener: &TcpListener) -> TcpStream {
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let accepted = timeout(PATIENCE * 3, listener.accept()).await;
+        let (mut stream, _) = accepted.expect("a request comes").unwrap();
         let mut request = Vec::new();
         while !request.windows(4).any(|window| window == b"\r\n\r\n") {
             assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "half a request");
