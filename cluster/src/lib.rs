@@ -22,6 +22,6 @@ pub mod token;
 pub mod wire;
 
 pub use id::{AgentId, InvalidAgentId};
-pub use node::{Generation, Incarnation, NodeId};
+pub use node::{Generation, Incarnation, InvalidNodeId, NodeId};
 pub use session::SessionId;
 pub use time::UnixMillis;

@@ -127,7 +127,7 @@ async fn decide(relay: &Relay, wish: Wish) -> Verdict {
     let going = relay.leaves.gone.lock().of(&lives, relay.clock.elapsed());
     let mut nodes = report::nodes(relay);
     for node in &mut nodes {
-        if standing::id(node).is_some_and(|id| going.contains(&id)) {
+        if node.id.parse().is_ok_and(|id| going.contains(&id)) {
             node.state = "leaving".into();
         }
     }

@@ -16,6 +16,7 @@ use cluster::{
     registry::{Carry, SharedRegistry},
 };
 use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     relay::Relay,
     standing::{self, Standing},
     tls_report::{self, NodeSays},
-    watch::{self, Happening, Kind, Level, NodeSees},
+    watch::{self, Kind, Level, NodeSees},
 };
 
 mod pace;
@@ -143,47 +144,24 @@ impl Office {
         answers.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect()
     }
 
-    fn asked_of_tls(&self) -> Vec<u8> {
-        let relay = self.relay.upgrade();
-        let says = relay.and_then(|relay| serde_json::to_vec(&tls_report::own(&relay)).ok());
-        says.unwrap_or_default()
-    }
-
-    fn asked_of_sight(&self) -> Vec<u8> {
-        let relay = self.relay.upgrade();
-        let sees = relay.and_then(|relay| serde_json::to_vec(&watch::sees(&relay)).ok());
-        sees.unwrap_or_default()
-    }
-
-    fn asked_of_standing(&self) -> Vec<u8> {
-        let relay = self.relay.upgrade();
-        let stands = relay.and_then(|relay| serde_json::to_vec(&standing::own(&relay)).ok());
-        stands.unwrap_or_default()
-    }
-
     /// An administrator wants some node to leave, and this one is to decide.
     async fn asked_who_may_leave(&self, wish: &[u8]) -> Vec<u8> {
         let (Some(relay), Ok(wish)) = (self.relay.upgrade(), serde_json::from_slice(wish)) else {
             return Vec::new();
         };
-        let verdict = leaving::asked(&relay, wish).await;
-        verdict.and_then(|verdict| serde_json::to_vec(&verdict).ok()).unwrap_or_default()
+        leaving::asked(&relay, wish).await.map(|verdict| answer(&verdict)).unwrap_or_default()
     }
 
-    /// An administrator of another node wants this one to leave: that one has asked for the token.
-    fn asked_to_leave(&self, from: Incarnation) -> Vec<u8> {
+    /// What this node says of itself, in JSON; nothing if it does not know what it is asked.
+    fn asked_of_node(&self, from: Incarnation, tag: u8) -> Vec<u8> {
         let Some(relay) = self.relay.upgrade() else { return Vec::new() };
-        let name = relay.peers().and_then(|peers| {
-            let mut nodes = peers.nodes().into_iter();
-            nodes.find(|node| node.member.node() == from.node).map(|node| node.member.name)
-        });
-        let by = name.unwrap_or_else(|| from.node.to_string());
-        tracing::info!(target: AUDIT, action = "drain", by_node = by, outcome = "done", "changed");
-        let (node, text) = (relay.config.node_name.clone(), format!("drain, asked by {by}: done"));
-        let happening = Happening { level: Level::Info, kind: Kind::Admin, node, text };
-        relay.watch.note(relay.clock.wall(), happening);
-        relay.ask_to_leave();
-        self.asked_of_standing()
+        match tag {
+            tag::TLS => answer(&tls_report::own(&relay)),
+            tag::SIGHT => answer(&watch::sees(&relay)),
+            tag::STANDING => answer(&standing::own(&relay)),
+            tag::LEAVE => asked_to_leave(&relay, from),
+            _ => Vec::new(),
+        }
     }
 
     /// Returns when tokens can be checked. What is waited for until then, the registry says by itself.
@@ -211,6 +189,25 @@ fn tell_news(relay: &Relay, peering: &Peering, pace: &mut Pace) {
         let pinged = peering.tell_all(&peers, &news);
         pace.told(&peers, news.iter().map(Vec::len).sum(), pinged);
     }
+}
+
+/// An administrator of another node wants this one to leave: that one has asked for the token.
+fn asked_to_leave(relay: &Relay, from: Incarnation) -> Vec<u8> {
+    let name = relay.peers().and_then(|peers| {
+        let mut nodes = peers.nodes().into_iter();
+        nodes.find(|node| node.member.node() == from.node).map(|node| node.member.name)
+    });
+    let by = name.unwrap_or_else(|| from.node.to_string());
+    tracing::info!(target: AUDIT, action = "drain", by_node = by, outcome = "done", "changed");
+    let text = format!("drain, asked by {by}: done");
+    watch::note(relay, Level::Info, Kind::Admin, text);
+    relay.ask_to_leave();
+    answer(&standing::own(relay))
+}
+
+/// An answer to another node; empty if it cannot be written, which cannot be.
+fn answer(says: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(says).unwrap_or_default()
 }
 
 fn tagged(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -263,11 +260,8 @@ impl Application for Office {
             (Some(registry), Some((&tag::REGISTRY, question))) => {
                 registry.asked(from.node, question.to_vec()).await
             }
-            (_, Some((&tag::TLS, _))) => self.asked_of_tls(),
-            (_, Some((&tag::SIGHT, _))) => self.asked_of_sight(),
-            (_, Some((&tag::STANDING, _))) => self.asked_of_standing(),
-            (_, Some((&tag::LEAVE, _))) => self.asked_to_leave(from),
             (_, Some((&tag::MAY_LEAVE, wish))) => self.asked_who_may_leave(wish).await,
+            (_, Some((tag, _))) => self.asked_of_node(from, *tag),
             _ => Vec::new(),
         }
     }
@@ -303,6 +297,14 @@ pub(crate) struct Cluster {
     pub(crate) office: Arc<Office>,
 }
 
+impl Cluster {
+    /// Asks a node with nothing but the tag. None if it does not answer in time, or not with such JSON.
+    async fn ask_json<T: DeserializeOwned>(&self, node: NodeId, tag: u8) -> Option<T> {
+        let answer = self.peering.ask(node, tagged(tag, &[]), PATIENCE).await?;
+        serde_json::from_slice(&answer).ok()
+    }
+}
+
 #[async_trait]
 impl Peers for Cluster {
     fn nodes(&self) -> Vec<NodeStatus> {
@@ -330,18 +332,15 @@ impl Peers for Cluster {
     }
 
     async fn tls_of(&self, node: NodeId) -> Option<NodeSays> {
-        let says = self.peering.ask(node, tagged(tag::TLS, &[]), PATIENCE).await?;
-        serde_json::from_slice(&says).ok()
+        self.ask_json(node, tag::TLS).await
     }
 
     async fn sight_of(&self, node: NodeId) -> Option<NodeSees> {
-        let sees = self.peering.ask(node, tagged(tag::SIGHT, &[]), PATIENCE).await?;
-        serde_json::from_slice(&sees).ok()
+        self.ask_json(node, tag::SIGHT).await
     }
 
     async fn standing_of(&self, node: NodeId) -> Option<Standing> {
-        let stands = self.peering.ask(node, tagged(tag::STANDING, &[]), PATIENCE).await?;
-        serde_json::from_slice(&stands).ok()
+        self.ask_json(node, tag::STANDING).await
     }
 
     async fn may_leave(&self, decides: NodeId, wish: Wish) -> Option<Verdict> {
@@ -352,8 +351,7 @@ impl Peers for Cluster {
     }
 
     async fn ask_to_leave(&self, node: NodeId) -> Option<Standing> {
-        let stands = self.peering.ask(node, tagged(tag::LEAVE, &[]), PATIENCE).await?;
-        serde_json::from_slice(&stands).ok()
+        self.ask_json(node, tag::LEAVE).await
     }
 
     fn carry(&self, load: Load) {

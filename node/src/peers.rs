@@ -145,6 +145,7 @@ pub(crate) mod testing {
     pub(crate) struct Shown {
         pub(crate) nodes: Vec<NodeStatus>,
         pub(crate) links: Vec<LinkStatus>,
+        pub(crate) counters: LinkCounters,
     }
 
     #[async_trait]
@@ -158,7 +159,7 @@ pub(crate) mod testing {
         }
 
         fn with_counters(&self, look: &mut dyn FnMut(&LinkCounters, &MemberCounters)) {
-            look(&LinkCounters::default(), &MemberCounters::default());
+            look(&self.counters, &MemberCounters::default());
         }
 
         async fn home_of(&self, _: &AgentId) -> Option<NodeId> {

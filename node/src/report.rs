@@ -85,8 +85,18 @@ pub struct LinkReport {
     /// Bytes received since the link came up.
     #[serde(default)]
     pub received_bytes: u64,
-    /// Milliseconds since anything was heard.
+    /// Milliseconds since it last answered a ping.
     pub silent_ms: u64,
+}
+
+/// A link that has answered no ping for so many milliseconds is in doubt; it is pinged twice a second.
+const SILENT_MS: u64 = 3_000;
+
+impl LinkReport {
+    /// Whether the link is in doubt.
+    pub fn is_silent(&self) -> bool {
+        self.silent_ms >= SILENT_MS
+    }
 }
 
 /// How much there is: the body of `GET /stats`.
@@ -291,7 +301,7 @@ mod tests {
         let (relay, _, _) = relay();
         let deliver: Arc<dyn Deliver> = Arc::new(Sink::new(&relay));
         let links = nodes.iter().skip(1).map(link).collect();
-        relay.join(mesh(relay.node, deliver), Arc::new(Shown { nodes, links }));
+        relay.join(mesh(relay.node, deliver), Arc::new(Shown { nodes, links, ..Shown::default() }));
         relay.enter_phase(Phase::Serving);
         relay
     }

@@ -1,7 +1,6 @@
 //! How a node stands with agents, as it tells other nodes that ask; and what keeps an operator from sending
 //! away a node that is needed. What decides is pure.
 
-use cluster::NodeId;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +67,8 @@ async fn another_takes_agents(relay: &Relay, leaving: &str, nodes: &[NodeReport]
         return true;
     }
     let Some(peers) = relay.peers() else { return false };
-    let ids: Vec<_> = others().filter(|node| node.id != me).filter_map(id).collect();
+    let ids: Vec<_> =
+        others().filter(|node| node.id != me).filter_map(|node| node.id.parse().ok()).collect();
     let mut standings =
         stream::iter(ids).map(|node| peers.standing_of(node)).buffer_unordered(ASKED_MAX);
     while let Some(standing) = standings.next().await {
@@ -77,11 +77,6 @@ async fn another_takes_agents(relay: &Relay, leaving: &str, nodes: &[NodeReport]
         }
     }
     false
-}
-
-/// The id in a report; none if it is of no node.
-pub fn id(node: &NodeReport) -> Option<NodeId> {
-    u64::from_str_radix(&node.id, 16).ok().map(NodeId)
 }
 
 fn is_alive(node: &NodeReport) -> bool {

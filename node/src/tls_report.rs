@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{NodeId, UnixMillis};
+use cluster::UnixMillis;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tls::{
@@ -141,8 +141,7 @@ async fn asked(relay: &Relay, node: &NodeReport) -> Option<NodeSays> {
     if !report::is_there(&node.state) {
         return None;
     }
-    let id = u64::from_str_radix(&node.id, 16).ok()?;
-    relay.peers()?.tls_of(NodeId(id)).await
+    relay.peers()?.tls_of(node.id.parse().ok()?).await
 }
 
 /// What this node says.

@@ -19,7 +19,10 @@ use cluster::{
     NodeId, UnixMillis,
     mesh::{Lost, Pushed},
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{
+    Mutex,
+    mpsc::{self, error::TrySendError},
+};
 
 pub use collector::{Collector, InvalidCollector, TraceConfig, headers};
 pub(crate) use export::export;
@@ -177,8 +180,11 @@ impl Traces {
             peer: outcome.peer.map(|peer| peer.to_string()),
             error: outcome.error,
         };
-        if tracing.spans.try_send(span).is_err() {
-            tracing.metrics.dropped.full.increment(1);
+        let dropped = &tracing.metrics.dropped;
+        match tracing.spans.try_send(span) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => dropped.full.increment(1),
+            Err(TrySendError::Closed(_)) => dropped.failed.increment(1),
         }
     }
 }

@@ -112,7 +112,8 @@ impl LinkCounters {
         self.panics.load(Relaxed)
     }
 
-    pub(crate) fn panicked(&self) {
+    /// A task of the mesh has panicked.
+    pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
     }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{Heard, Load, Says};
-use crate::{Generation, Incarnation, NodeId, link::Introduction};
+use crate::{Generation, Incarnation, link::Introduction};
 
 /// How often a node talks to three random others. One round makes its heartbeat known to most of a
 /// hundred nodes, and costs each about 180 kB/s at that size.
@@ -178,10 +178,10 @@ fn all_heard(chitchat: &Chitchat) -> Vec<Heard> {
 
 /// What is known of one life of a node; none until it has told all of itself.
 fn heard(id: &ChitchatId, state: &NodeState, live: bool) -> Option<Heard> {
-    let node = u64::from_str_radix(&id.node_id, 16).ok()?;
+    let node = id.node_id.parse().ok()?;
     let text = |key| state.get(key).map(str::to_owned);
     Some(Heard {
-        incarnation: Incarnation { node: NodeId(node), generation: Generation(id.generation_id) },
+        incarnation: Incarnation { node, generation: Generation(id.generation_id) },
         name: text(key::NAME)?,
         region: text(key::REGION)?,
         version: text(key::VERSION)?,
@@ -274,6 +274,7 @@ impl Socket for OpenLane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NodeId;
 
     #[test]
     fn words_and_loads_travel_as_text() {

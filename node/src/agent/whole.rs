@@ -3,14 +3,15 @@
 //!
 //! Pure: it reads what one node says of the cluster. What only other nodes see, they have to be asked.
 
+use std::time::Duration;
+
+use cluster::membership::SUSPECT_AFTER;
+
 use super::text::{counted, escaped};
 use crate::{
     admin::{RegistryReport, Voter},
     report::{ClusterReport, NodeReport},
 };
-
-/// Silence after which a link's peer is suspect, in milliseconds.
-const SILENCE_MAX_MS: u64 = 1_500;
 
 /// Entries that a voter may be behind: a busy registry is never quite told.
 const LAG_MAX: u64 = 100;
@@ -49,7 +50,9 @@ fn link_lacks(report: &ClusterReport, node: &NodeReport) -> Option<String> {
     let name = escaped(&node.name);
     match report.links.iter().find(|link| link.id == node.id) {
         None => Some(format!("there is no link to {name}")),
-        Some(link) if link.silent_ms > SILENCE_MAX_MS => Some(format!("{name} is silent")),
+        Some(link) if Duration::from_millis(link.silent_ms) > SUSPECT_AFTER => {
+            Some(format!("{name} is silent"))
+        }
         Some(_) => None,
     }
 }

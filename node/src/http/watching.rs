@@ -55,8 +55,8 @@ pub(super) struct EventQuery {
 }
 
 /// What happened lately: a page, or with `Accept: text/event-stream` a stream that goes on. A stream begins
-/// with an event `epoch`, tells of events that are forgotten with an event `missed`, and its ids are the
-/// events' numbers: `Last-Event-ID` counts as `after`.
+/// with an event `epoch`, and tells of events that are forgotten with an event `missed`. Its ids are
+/// `EPOCH-NUMBER`, and `Last-Event-ID` counts as `epoch` and `after`; a number alone counts as `after`.
 #[utoipa::path(
     get, path = "/events", tag = "operators", params(EventQuery),
     responses(
@@ -77,15 +77,21 @@ pub(super) async fn events(
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", refusal.body_text())
     })?;
     let epoch = relay.watch.epoch().0;
-    let is_of_now = query.epoch.is_none_or(|asked| asked == epoch);
-    let after = |number: Option<u64>| number.map(|number| if is_of_now { number } else { 0 });
+    let behind = |asked: Option<u64>, number: Option<u64>| {
+        let is_of_now = asked.is_none_or(|asked| asked == epoch);
+        number.map(|number| if is_of_now { number } else { 0 })
+    };
     if !wants(&headers, "text/event-stream") {
         let limit = query.limit.unwrap_or(PAGE).min(EVENTS_MAX);
-        return Ok(Json(relay.watch.events(after(query.after), limit)).into_response());
+        let after = behind(query.epoch, query.after);
+        return Ok(Json(relay.watch.events(after, limit)).into_response());
     }
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let (asked, after) = match last_read(&headers) {
+        Some((asked, number)) => (asked.or(query.epoch), Some(number)),
+        None => (query.epoch, query.after),
+    };
     let place = relay.watch.follow().ok_or_else(too_many)?;
-    let begin = relay.watch.begin(after(last.or(query.after)));
+    let begin = relay.watch.begin(behind(asked, after));
     Ok(event_stream(followed(relay, place, begin, epoch)))
 }
 
@@ -119,6 +125,16 @@ pub(super) fn wants(headers: &HeaderMap, media_type: &str) -> bool {
     types.any(|part| part.split(';').next().unwrap_or_default().trim() == media_type)
 }
 
+/// What the reader of a stream has read last, as it repeats it: of which epoch, unless it has a bare number, and
+/// the event's number.
+fn last_read(headers: &HeaderMap) -> Option<(Option<u64>, u64)> {
+    let id = headers.get("last-event-id")?.to_str().ok()?;
+    match id.split_once('-') {
+        Some((epoch, number)) => Some((Some(epoch.parse().ok()?), number.parse().ok()?)),
+        None => Some((None, id.parse().ok()?)),
+    }
+}
+
 fn too_many() -> ApiError {
     let message = "too many follow this node already: close a dashboard, or ask another node";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_followers", message)
@@ -140,7 +156,9 @@ fn followed(
     begin: u64,
     epoch: u64,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let first = format!("{RETRY}event: epoch\ndata: {{\"epoch\":{epoch}}}\n\n");
+    // With an id, so that who reads no event before the node's next life reads on from its beginning.
+    let first =
+        format!("{RETRY}id: {epoch}-{begin}\nevent: epoch\ndata: {{\"epoch\":{epoch}}}\n\n");
     let first = stream::iter([Ok(Bytes::from(first))]);
     let rest = stream::unfold((relay, place, begin), |(relay, mut place, after)| async move {
         loop {
@@ -168,7 +186,7 @@ fn told(page: &EventPage) -> Bytes {
     }
     for event in &page.events {
         let json = serde_json::to_string(event).unwrap_or_default();
-        let _ = write!(text, "id: {}\ndata: {json}\n\n", event.seq);
+        let _ = write!(text, "id: {}-{}\ndata: {json}\n\n", page.epoch.0, event.seq);
     }
     text.into()
 }
@@ -267,16 +285,44 @@ mod tests {
         let (relay, mut router) = node();
         happen(&relay, "one");
         happen(&relay, "two");
-        let answer = get(&mut router, "/events", &[STREAM, ("last-event-id", "1")]).await;
+        let epoch = relay.watch.epoch().0;
+        let last = format!("{epoch}-1");
+        let answer = get(&mut router, "/events", &[STREAM, ("last-event-id", &last)]).await;
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
         let mut stream = BodyStream::new(answer.into_body());
         let begin = said(&mut stream);
-        assert!(begin.contains("event: epoch") && begin.contains("id: 2"), "{begin}");
+        let first = format!("id: {epoch}-1\nevent: epoch\ndata: {{\"epoch\":{epoch}}}\n\n");
+        assert!(begin.contains(&first), "{begin}");
+        assert!(begin.contains(&format!("id: {epoch}-2\ndata: {{")), "{begin}");
         assert!(!begin.contains("one"), "{begin}");
         assert_eq!(said(&mut stream), "");
         happen(&relay, "three\nlines");
         let more = said(&mut stream);
-        assert!(more.starts_with("id: 3\ndata: {") && more.contains(r"three\nlines"), "{more}");
+        assert!(more.starts_with(&format!("id: {epoch}-3\ndata: {{")), "{more}");
+        assert!(more.contains(r"three\nlines"), "{more}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_the_nodes_former_life_hears_the_next_from_its_beginning() {
+        let (relay, mut router) = node();
+        for text in ["one", "two", "three", "four"] {
+            happen(&relay, text);
+        }
+        let epoch = relay.watch.epoch().0;
+        let former = epoch - 5_000;
+        for (path, last, told) in [
+            ("/events", format!("{former}-3"), 4),
+            ("/events", format!("{former}-0"), 4),
+            ("/events", format!("{epoch}-3"), 1),
+            ("/events", "3".to_owned(), 1),
+            ("/events?epoch=5", "3".to_owned(), 4),
+            ("/events?after=2", "nonsense-3".to_owned(), 2),
+            ("/events", "nonsense".to_owned(), 0),
+        ] {
+            let answer = get(&mut router, path, &[STREAM, ("last-event-id", &last)]).await;
+            let text = said(&mut BodyStream::new(answer.into_body()));
+            assert_eq!(text.matches(r#"data: {"seq""#).count(), told, "{path} {last}: {text}");
+        }
     }
 
     #[tokio::test]
@@ -289,7 +335,7 @@ mod tests {
             BodyStream::new(get(&mut router, "/events?after=3", &[STREAM]).await.into_body());
         let text = said(&mut stream);
         assert!(text.contains("event: missed\ndata: {\"missed\":7}"), "{text}");
-        assert_eq!(text.matches("\nid: ").count(), EVENTS_MAX);
+        assert_eq!(text.matches(r#"data: {"seq""#).count(), EVENTS_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,9 +102,7 @@ impl MeshMetrics {
         self.gossip_dropped.absolute(members.gossip_dropped());
         self.gossip_malformed.absolute(members.gossip_malformed());
         self.links_opened.absolute(counted.ups());
-        let panics = counted.panics();
-        let before = self.panics_counted.fetch_max(panics, Ordering::Relaxed);
-        self.panics.increment(panics.saturating_sub(before));
+        self.count_panics(counted);
         for (why, counter) in &self.links_closed {
             counter.absolute(counted.downs(*why));
         }
@@ -126,6 +124,13 @@ impl MeshMetrics {
     pub fn set_certificate(&self, identity: &MeshIdentity) {
         self.certificate_begins.set(identity.not_before().as_secs_f64());
         self.certificate_ends.set(identity.not_after().as_secs_f64());
+    }
+
+    /// Counts the panics of the mesh's tasks with those of other tasks.
+    pub fn count_panics(&self, counted: &LinkCounters) {
+        let panics = counted.panics();
+        let before = self.panics_counted.fetch_max(panics, Ordering::Relaxed);
+        self.panics.increment(panics.saturating_sub(before));
     }
 
     /// What this node owns and publishes.

@@ -274,7 +274,10 @@ mod tests {
         let (relay, _, _) = relay();
         let nodes: Vec<_> = (1..=NODES).map(|id| node(id, MemberState::Alive, 0)).collect();
         let links = nodes.iter().skip(1).map(link).collect();
-        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::new(Shown { nodes, links }));
+        relay.join(
+            mesh(relay.node, Arc::new(Sink::new(&relay))),
+            Arc::new(Shown { nodes, links, ..Shown::default() }),
+        );
         let held: Vec<_> = (0..sessions)
             .map(|n| relay.sessions.enter(testing::session(&format!("agent-{n}"), 1).0))
             .collect();

@@ -16,7 +16,7 @@ pub struct TraceMetrics {
 pub struct SpansDropped {
     /// Too many waited for it.
     pub full: Counter,
-    /// It could not be reached, or did not answer.
+    /// It could not be reached, or did not answer before it was given up or the node ended.
     pub failed: Counter,
     /// It did not want them.
     pub refused: Counter,

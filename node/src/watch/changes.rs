@@ -10,9 +10,6 @@ use crate::{
     report::{ClusterReport, LinkReport, NodeReport, is_there},
 };
 
-/// A link that was not heard for so many milliseconds is in doubt.
-const SILENT_MS: u64 = 3_000;
-
 /// So many bytes that wait in one link are half of what its queue holds.
 const QUEUE_BYTES: u64 = 16 << 20;
 
@@ -136,8 +133,7 @@ impl Telling {
     }
 
     fn link(&mut self, before: &LinkReport, after: &LinkReport) {
-        let is_silent = |link: &LinkReport| link.silent_ms >= SILENT_MS;
-        match (is_silent(before), is_silent(after)) {
+        match (before.is_silent(), after.is_silent()) {
             (false, true) => {
                 let text = format!("link to {} is silent: no ping is answered", after.peer);
                 self.tell_own(Level::Warn, Kind::Link, text);

@@ -10,17 +10,8 @@ use super::event::Level;
 /// What is looked back on.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Losses that an operator can do something about: the others are agents' own doing.
-const ALARMING: [&str; 8] = [
-    "unresolved",
-    "route_full",
-    "link_full",
-    "link_lost",
-    "stale",
-    "stray",
-    "slow_consumer",
-    "session_lost",
-];
+/// Why messages are lost that another node counts for a reason which is new to this one.
+const UNKNOWN: &str = "for a reason that this release does not know";
 
 /// Messages that were lost for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -44,6 +35,18 @@ impl Loss {
         self.last_minute = self.last_minute.saturating_add(other.last_minute);
         self.lasting_s = self.lasting_s.max(other.lasting_s);
     }
+}
+
+/// What was lost for one reason, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LossView {
+    /// How much.
+    #[serde(flatten)]
+    pub loss: Loss,
+    /// Why, in words.
+    pub why: &'static str,
+    /// What an operator can do about it; none if it is agents' own doing.
+    pub advice: Option<&'static str>,
 }
 
 /// What was lost until now.
@@ -111,32 +114,72 @@ impl Losses {
     }
 }
 
+impl From<Loss> for LossView {
+    fn from(loss: Loss) -> Self {
+        let (why, advice) = explained(&loss.reason);
+        Self { loss, why, advice }
+    }
+}
+
 fn level(reason: &str) -> Level {
-    if ALARMING.contains(&reason) { Level::Warn } else { Level::Info }
+    if explained(reason).1.is_some() { Level::Warn } else { Level::Info }
 }
 
 fn sentence(lost: u64, reason: &str) -> String {
     let messages = if lost == 1 { "1 message was".into() } else { format!("{lost} messages were") };
-    let why = match reason {
-        "offline" => "the recipient is not connected",
-        "unresolved" => "the recipient's place was not found out in time",
-        "route_full" => "too many waited for the recipient's place",
-        "link_full" => "the queue to the recipient's node was full",
-        "link_lost" => "the link to the recipient's node was lost",
-        "stale" => "they came back from a former node of the recipient too late",
-        "stray" => "another node had no business to send them",
-        "refused" => "the recipient takes none",
-        "slow_consumer" => "the recipient read too slowly and was cut off",
-        "session_lost" => "the recipient's connection broke or went silent",
-        "rate_limit" => "the sender was over its rate",
-        "invalid" => "they were no valid messages",
-        "not_permitted" => "the sender's token does not allow them",
-        other => other,
-    };
-    format!("{messages} dropped: {why} ({reason})")
+    format!("{messages} dropped: {} ({reason})", explained(reason).0)
+}
+
+/// Why messages are lost, and what to do if that is an operator's to mend: the others are agents' own doing.
+fn explained(reason: &str) -> (&'static str, Option<&'static str>) {
+    match reason {
+        "offline" => ("the recipient is not connected", None),
+        "unresolved" => (
+            "the recipient's place was not found out in time",
+            Some("Nodes do not reach each other: see to the links."),
+        ),
+        "route_full" => (
+            "too many waited for the recipient's place",
+            Some("Nodes do not reach each other: see to the links."),
+        ),
+        "link_full" => (
+            "the queue to the recipient's node was full",
+            Some(
+                "That line is too slow, or that node stands still: see “Waiting” among the links.",
+            ),
+        ),
+        "link_lost" => (
+            "the link to the recipient's node was lost",
+            Some("Once is the price of a broken link; if it goes on, see to the network."),
+        ),
+        "stale" => (
+            "they came back from a former node of the recipient too late",
+            Some("A few are normal while agents move; if it goes on, see to the links."),
+        ),
+        "stray" => (
+            "another node had no business to send them",
+            Some(
+                "This never happens in a healthy cluster: see whether all nodes run the same release.",
+            ),
+        ),
+        "refused" => ("the recipient takes none", None),
+        "slow_consumer" => (
+            "the recipient read too slowly and was cut off",
+            Some("That agent must read faster, or be sent less; the log names it."),
+        ),
+        "session_lost" => (
+            "the recipient's connection broke or went silent",
+            Some("See to the network between agents and nodes; the log names the agent."),
+        ),
+        "rate_limit" => ("the sender was over its rate", None),
+        "invalid" => ("they were no valid messages", None),
+        "not_permitted" => ("the sender's token does not allow them", None),
+        _ => (UNKNOWN, Some("A newer release counts this: see its documentation.")),
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
 
@@ -164,6 +207,16 @@ mod tests {
         let later = look(&mut losses, 61, 500, 2);
         assert!(later[0].1.starts_with("499 messages were dropped"), "{later:?}");
         assert_eq!(look(&mut losses, 200, 500, 2), [], "nothing is told twice");
+    }
+
+    #[test]
+    fn every_reason_that_is_counted_is_explained() {
+        let metrics = crate::metrics::Metrics::new().unwrap();
+        for (reason, _) in metrics.dropped.counts() {
+            assert_ne!(explained(reason).0, UNKNOWN, "{reason}");
+        }
+        assert_eq!(level("link_full"), Level::Warn);
+        assert_eq!(level("not_permitted"), Level::Info);
     }
 
     #[test]

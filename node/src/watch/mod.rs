@@ -16,7 +16,7 @@ mod view;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cluster::{NodeId, UnixMillis};
+use cluster::UnixMillis;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::{
@@ -29,7 +29,7 @@ pub use self::{
     changes::{Snapshot, changes},
     event::{EVENTS_MAX, Event, EventPage, Events, Happening, Kind, Level},
     history::{History, HistoryReport, Sample},
-    losses::{Loss, Losses},
+    losses::{Loss, LossView, Losses},
     refusals::Refusals,
     sights::{LinkView, NodeSees, RegionView, Sights},
     view::{Showing, frame},
@@ -210,8 +210,8 @@ async fn ask(relay: &Relay) {
     };
     let mut answers = stream::iter(turn)
         .map(|node| async move {
-            let id = u64::from_str_radix(&node, 16).ok()?;
-            Some((node, peers.sight_of(NodeId(id)).await?))
+            let sees = peers.sight_of(node.parse().ok()?).await?;
+            Some((node, sees))
         })
         .buffer_unordered(ASKED_MAX);
     while let Some(answer) = answers.next().await {
@@ -233,6 +233,9 @@ struct Looked {
 impl Looked {
     fn now(relay: &Relay) -> Self {
         let metrics = &relay.metrics;
+        if let Some(peers) = relay.peers() {
+            peers.with_counters(&mut |links, _| metrics.mesh.count_panics(links));
+        }
         let sum =
             |counts: &mut dyn Iterator<Item = (&'static str, u64)>| counts.map(|(_, n)| n).sum();
         Self {
@@ -275,12 +278,11 @@ fn look(relay: &Relay, before: &Looked) -> Looked {
     }
     let lost = watch.memory.lock().losses.look(looked.at, relay.metrics.dropped.counts());
     for (level, text) in lost {
-        let node = relay.config.node_name.clone();
-        watch.note(wall, Happening { level, kind: Kind::Drops, node, text });
+        note(relay, level, Kind::Drops, text);
     }
     let refusals = watch.memory.lock().refusals.due(looked.at);
     if let Some(text) = refusals {
-        note_refusals(relay, text);
+        note(relay, Level::Warn, Kind::Admin, text);
     }
     let sample = looked.sample(before);
     watch.memory.lock().history.add(looked.at, &sample);
@@ -318,23 +320,49 @@ fn show(relay: &Relay, looked: &Looked, sample: &Sample) {
 pub(crate) fn refused(relay: &Relay, attempt: String) {
     let due = relay.watch.memory.lock().refusals.add(relay.clock.elapsed(), attempt);
     if let Some(text) = due {
-        note_refusals(relay, text);
+        note(relay, Level::Warn, Kind::Admin, text);
     }
 }
 
-fn note_refusals(relay: &Relay, text: String) {
+/// Something happened that this node itself is about.
+pub(crate) fn note(relay: &Relay, level: Level, kind: Kind, text: String) {
     let node = relay.config.node_name.clone();
-    let (level, kind) = (Level::Warn, Kind::Admin);
     relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
 }
 
 /// Something happened to this process.
 pub(crate) fn note_own(relay: &Relay, level: Level, text: String) {
-    let (node, kind) = (relay.config.node_name.clone(), Kind::Relay);
-    relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
+    note(relay, level, Kind::Relay, text);
 }
 
 #[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
 fn float(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        deliver::Sink,
+        peers::testing::{Shown, mesh},
+        relay::testing::relay,
+    };
+
+    #[test]
+    fn a_panic_in_the_mesh_is_an_event_though_nobody_scrapes() {
+        let (relay, ..) = relay();
+        let peers = Arc::new(Shown::default());
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::clone(&peers) as _);
+        let mut before = Looked::now(&relay);
+        peers.counters.panicked();
+        for _ in 0..2 {
+            before = look(&relay, &before);
+        }
+        relay.measure();
+        let events = relay.watch.events(None, EVENTS_MAX).events;
+        let told: Vec<_> = events.iter().map(|event| (event.level, event.kind)).collect();
+        assert_eq!(told, [(Level::Error, Kind::Relay)], "{events:?}");
+        assert_eq!(relay.metrics.panics_so_far(), 1, "each is counted once");
+    }
 }

@@ -19,9 +19,6 @@ use crate::{
 /// seconds.
 const FRESH: Duration = Duration::from_secs(20);
 
-/// A link that was not heard for so many milliseconds is in doubt.
-const SILENT_MS: u64 = 3_000;
-
 /// What a node sees: the answer to a question over the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeSees {
@@ -46,8 +43,8 @@ pub struct LinkView<'a> {
     pub bytes_per_second: Option<f64>,
     /// Bytes that wait.
     pub queue_bytes: u64,
-    /// Milliseconds since it answered.
-    pub silent_ms: u64,
+    /// Milliseconds since it answered, if it is in doubt; none while it answers.
+    pub silent_ms: Option<u64>,
 }
 
 /// All links between two regions, or within one.
@@ -116,7 +113,7 @@ impl Sights {
                 rtt_ms: link.rtt_ms,
                 bytes_per_second: sight.rates.get(&link.id).copied(),
                 queue_bytes: link.queue_bytes,
-                silent_ms: link.silent_ms,
+                silent_ms: link.is_silent().then_some(link.silent_ms),
             })
         })
     }
@@ -131,7 +128,7 @@ impl Sights {
             let Some((from, to)) = ends else { continue };
             let group = between.entry((*from.min(to), *from.max(to))).or_default();
             group.pairs.insert((link.from.min(link.to), link.from.max(link.to)));
-            group.silent += usize::from(link.silent_ms >= SILENT_MS);
+            group.silent += usize::from(link.silent_ms.is_some());
             group.bytes_per_second += link.bytes_per_second.unwrap_or_default();
             group.rtts.push(link.rtt_ms);
         }

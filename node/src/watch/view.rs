@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cluster::UnixMillis;
 use serde::Serialize;
 
-use super::{LinkView, Loss, RegionView, Sample, Sights};
+use super::{LinkView, LossView, RegionView, Sample, Sights};
 use crate::{
     admin::RegistryReport,
     certificates::TlsReport,
@@ -52,7 +52,7 @@ struct View<'a> {
     regions: Vec<RegionView<'a>>,
     /// The ids of the nodes whose links and losses are not known.
     untold: Vec<&'a str>,
-    losses: Vec<Loss>,
+    losses: Vec<LossView>,
     registry: Option<&'a RegistryReport>,
     certificates: BTreeMap<&'a str, &'a TlsReport>,
 }
@@ -89,7 +89,7 @@ impl<'a> View<'a> {
             links: is_small.then(|| sights.links().collect()),
             regions: sights.regions(nodes),
             untold: sights.untold(nodes),
-            losses: sights.losses(),
+            losses: sights.losses().into_iter().map(LossView::from).collect(),
             registry: report.registry.as_ref(),
             certificates: sights.certificates().filter(|(_, tls)| matters(tls)).collect(),
         }

@@ -39,7 +39,7 @@ function registry(voters, more = {}) {
 function linksOf(nodes, differ = () => ({})) {
   const there = nodes.filter((node) => node.state !== 'dead');
   return there.flatMap((from) => there.filter((to) => to !== from).map((to) => ({
-    from: from.id, to: to.id, rtt_ms: from.region === to.region ? 0.8 : 81.4, bytes_per_second: 120_000, queue_bytes: 0, silent_ms: 200,
+    from: from.id, to: to.id, rtt_ms: from.region === to.region ? 0.8 : 81.4, bytes_per_second: 120_000, queue_bytes: 0, silent_ms: null,
     ...differ(from, to),
   }))).filter((link) => !link.none).map(({ none, ...link }) => link);
 }
@@ -52,6 +52,12 @@ function regionsOf(nodes, silent = 0) {
     worst_ms: a === b ? 3.1 : 140, bytes_per_second: 31_000_000, silent: a === b ? 0 : silent,
   })));
 }
+
+const OFFLINE = { reason: 'offline', total: 1_204, last_minute: 31, lasting_s: 600, why: 'the recipient is not connected', advice: null };
+const LINK_FULL = {
+  reason: 'link_full', total: 512, last_minute: 90, lasting_s: 7_200, why: "the queue to the recipient's node was full",
+  advice: 'That line is too slow, or that node stands still: see “Waiting” among the links.',
+};
 
 function view(nodes, more = {}) {
   const there = nodes.filter((node) => node.state !== 'dead');
@@ -78,7 +84,7 @@ function alone() {
 
 function healthy() {
   const nodes = [node(0, 'eu-west'), node(1, 'eu-west'), node(2, 'us-east')];
-  const losses = [{ reason: 'offline', total: 1_204, last_minute: 31, lasting_s: 600 }, { reason: 'rate_limit', total: 12, last_minute: 0, lasting_s: 0 }];
+  const losses = [OFFLINE, { reason: 'rate_limit', total: 12, last_minute: 0, lasting_s: 0, why: 'the sender was over its rate', advice: null }];
   return view(nodes, { losses, certificates: Object.fromEntries(nodes.map((node) => [node.id, certificate()])) });
 }
 
@@ -94,7 +100,7 @@ function ailing() {
   };
   return view(nodes, {
     links: linksOf(nodes, differ), untold: [id(2)],
-    losses: [{ reason: 'link_full', total: 512, last_minute: 90, lasting_s: 7_200 }, { reason: 'offline', total: 31, last_minute: 2, lasting_s: 20 }],
+    losses: [LINK_FULL, { ...OFFLINE, total: 31, last_minute: 2, lasting_s: 20 }],
     registry: registry([0, 1, 2], { role: 'candidate', available: false, leader: null, waiting: { reason: 'waiting for 10.0.0.1:7946 and 10.0.0.2:7946: start them, or see why this node does not reach them', seeds: [] } }),
     certificates: {
       [id(0)]: certificate({ expires_in: 3 * DAY, problem: 'the authority could not reach port 80 of relay.example.org: open it', acme: { failures: 7, next_in: 5_400, ordering: false } }),

@@ -1,6 +1,6 @@
 //! Traces by OTLP (docs/monitoring.md): what a collector gets of messages within a node and between nodes.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use serde_json::json;
 use tests::{Cluster, Relay, eventually};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
 /// A span, and the node that told of it.
 #[derive(Clone, Debug)]
@@ -38,6 +38,11 @@ struct Collector {
 
 impl Collector {
     async fn start(status: u16) -> Self {
+        Self::slow(status, Duration::ZERO).await
+    }
+
+    /// One that keeps what it is sent when it answers, which takes so long.
+    async fn slow(status: u16, takes: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
         let address = listener.local_addr().expect("it is bound");
         let (spans, headers) =
@@ -58,6 +63,7 @@ impl Collector {
                             .map(|key| key.to_str().map(str::to_owned));
                         seen.lock().extend(key.and_then(Result::ok));
                         let body = request.into_body().collect().await.expect("a body").to_bytes();
+                        sleep(takes).await;
                         kept.lock().extend(spans_in(&body));
                         let answer =
                             Response::builder().status(status).body(Full::new(bytes::Bytes::new()));
@@ -214,6 +220,36 @@ async fn a_collector_that_refuses_or_is_gone_costs_spans_and_one_line() {
         }
         let said = relay.log.text().matches("traces cannot be handed on").count();
         assert_eq!(said, 1, "once a minute at the most");
+    }
+}
+
+// The collector goes on while the test waits for the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_hands_its_spans_on_or_counts_them() {
+    const MESSAGES: usize = 300;
+    for (takes, is_in_time) in [(Duration::from_millis(50), true), (Duration::from_mins(1), false)]
+    {
+        let collector = Collector::slow(200, takes).await;
+        let endpoint = collector.endpoint();
+        let settings =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_TRACES_SAMPLER_ARG", "1")];
+        let mut relay = Relay::with(&settings);
+        let mut ann = relay.agent("ann-1").await;
+        for round in 0..MESSAGES {
+            ann.send(json!({"to": ["ann-1"], "payload": round})).await;
+        }
+        for round in 0..MESSAGES {
+            assert_eq!(ann.next().await["payload"], round);
+        }
+        drop(ann);
+        relay.terminate();
+        assert!(relay.wait_exit().success());
+        let sent = collector.spans.lock().len();
+        let left = relay.log.last("traces were not handed on before the end");
+        let counted = left.map_or(0, |line| line["spans"].as_u64().expect("it says how many"));
+        let made = 3 * MESSAGES; // accepted, routed, delivered
+        assert_eq!(sent + usize::try_from(counted).expect("it fits"), made);
+        assert_eq!(sent == made, is_in_time, "{sent} were handed on, {counted} were not");
     }
 }
 

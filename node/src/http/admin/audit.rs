@@ -23,7 +23,7 @@ use crate::{
     http::{client_address::ClientAddress, error::Explanation},
     logging::AUDIT,
     relay::Relay,
-    watch::{self, Happening, Kind, Level},
+    watch::{self, Kind, Level},
 };
 
 /// The outcome of what did not reach its end.
@@ -125,9 +125,7 @@ impl Line {
             return watch::refused(relay, text);
         }
         let level = if outcome == "done" { Level::Info } else { Level::Warn };
-        let node = relay.config.node_name.clone();
-        let happening = Happening { level, kind: Kind::Admin, node, text };
-        relay.watch.note(relay.clock.wall(), happening);
+        watch::note(relay, level, Kind::Admin, text);
     }
 }
 

@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
+use cluster::NodeId;
 
 use super::{Answer, Desk, agents::InPath, audit::Attempt, naming};
 use crate::{
@@ -88,7 +89,7 @@ async fn send_away(desk: &Desk, node: &NodeReport, query: AskedQuery) -> Answer<
 
 /// Has it decided whether the node may leave, which all who are asked next will know.
 async fn may_leave(desk: &Desk, node: &NodeReport, anyway: bool) -> Result<(), ApiError> {
-    let id = standing::id(node).ok_or_else(|| unknown(&node.id))?;
+    let id: NodeId = node.id.parse().map_err(|_| unknown(&node.id))?;
     match leaving::decided(&desk.relay, Wish { node: id.0, anyway }).await {
         Ok(Verdict::MayLeave) => Ok(()),
         Ok(Verdict::Stays(why)) => Err(why.into()),
@@ -107,7 +108,7 @@ async fn ask(desk: &Desk, node: &NodeReport) -> Result<Standing, ApiError> {
         relay.ask_to_leave();
         return Ok(standing);
     }
-    let (peers, id) = (relay.peers(), standing::id(node));
+    let (peers, id) = (relay.peers(), node.id.parse().ok());
     let asked = match (peers, id) {
         (Some(peers), Some(id)) => peers.ask_to_leave(id).await,
         _ => None,

@@ -10,23 +10,6 @@ const WEEK_S = 7 * 86_400;
 /** What a node says of others is some seconds old: a beginning that moves by less has not moved. */
 const SAME_MS = 30_000;
 
-/** Why messages are lost: in words, and what to do if that is an operator's to mend; the rest is agents' own doing. */
-export const REASONS = {
-  offline: ["the recipient is not connected"],
-  unresolved: ["the recipient's place was not found out in time", "Nodes do not reach each other: see to the links."],
-  route_full: ["too many waited for the recipient's place", "Nodes do not reach each other: see to the links."],
-  link_full: ["the queue to the recipient's node was full", "That line is too slow, or that node stands still: see “Waiting” among the links."],
-  link_lost: ["the link to the recipient's node was lost", "Once is the price of a broken link; if it goes on, see to the network."],
-  stale: ["they came back from a former node too late", "A few are normal while agents move; if it goes on, see to the links."],
-  stray: ["another node had no business to send them", "This never happens in a healthy cluster: see whether all nodes run the same release."],
-  refused: ["the recipient takes none"],
-  slow_consumer: ["the recipient read too slowly and was cut off", "That agent must read faster, or be sent less; the log names it."],
-  session_lost: ["the recipient's connection broke or went silent", "See to the network between agents and nodes; the log names the agent."],
-  rate_limit: ["the sender was over its rate"],
-  invalid: ["they were no valid messages"],
-  not_permitted: ["the sender's token does not allow them"],
-};
-
 /**
  * What is wrong now, errors first: `{key, level, text, advice}`, with the `id` of the node if it is one's; and
  * `since` when, or else what tells of its beginning among events: their `kind`, and `says` if that is not enough.
@@ -115,15 +98,14 @@ function linkDown(link, view) {
 }
 
 function ofLosses(view) {
-  return lossesToMend(view).map(({ reason, lasting_s: lasting }) => {
-    const [why, advice] = REASONS[reason] ?? [reason, "A newer release counts this: see its documentation."];
-    return { key: `loss ${reason}`, level: "warn", kind: "drops", since: view.now - lasting * 1000, text: `Messages are dropped: ${why} (${reason})`, advice };
-  });
+  return lossesToMend(view).map(({ reason, why, advice, lasting_s: lasting }) => (
+    { key: `loss ${reason}`, level: "warn", kind: "drops", since: view.now - lasting * 1000, text: `Messages are dropped: ${why} (${reason})`, advice }
+  ));
 }
 
 /** Losses of the last minute that an operator can do something about. */
 export function lossesToMend(view) {
-  return view.losses.filter(({ reason, last_minute: lost }) => lost > 0 && (REASONS[reason]?.[1] ?? !REASONS[reason]));
+  return view.losses.filter(({ advice, last_minute: lost }) => lost > 0 && advice !== null);
 }
 
 /** When an alarm began, as far as that is known: by itself, or by the last event that speaks of it. */

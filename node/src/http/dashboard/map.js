@@ -4,7 +4,6 @@
 import { MARKS, bytes, count, counted, isGone, keyed, milliseconds, say, set, svg } from "./elements.js";
 
 const RADIUS = 21;
-const SILENT_MS = 3000;
 
 /** More nodes than this are cells, sooner on a phone; more than that, cells without names. */
 const DRAWN_MAX = 8;
@@ -169,8 +168,10 @@ function pairsOf(view) {
     pair.rtt = Math.min(pair.rtt, link.rtt_ms);
     pair.queue += link.queue_bytes;
     if (link.bytes_per_second !== null) pair.rate = (pair.rate ?? 0) + link.bytes_per_second;
-    pair.silent = Math.max(pair.silent, link.silent_ms);
-    if (link.silent_ms >= SILENT_MS) pair.state = "silent";
+    if (link.silent_ms !== null) {
+      pair.silent = Math.max(pair.silent, link.silent_ms);
+      pair.state = "silent";
+    }
     pairs.set(pair.key, pair);
   }
   const dead = new Set(view.nodes.filter((node) => node.state === "dead").map((node) => node.id));

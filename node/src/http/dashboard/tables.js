@@ -1,6 +1,6 @@
 // The numbers, tables and lists beside map and charts.
 
-import { REASONS, lossesToMend } from "./alarms.js";
+import { lossesToMend } from "./alarms.js";
 import { MARKS, bytes, count, counted, duration, facts, html, isGone, keyed, milliseconds, moment, nameOf, rate, say, set, table } from "./elements.js";
 import { linksOf } from "./map.js";
 
@@ -176,7 +176,7 @@ export function drawLosses(place, view) {
   const element = tableOr(place, view.losses.length ? null : `None since the start${of}.`);
   const rows = [...view.losses].sort((one, other) => other.total - one.total).map((loss) => ({
     key: loss.reason,
-    cells: [`${(REASONS[loss.reason] ?? [loss.reason])[0]} (${loss.reason})`, count(loss.last_minute), count(loss.total)],
+    cells: [`${loss.why} (${loss.reason})`, count(loss.last_minute), count(loss.total)],
   }));
   table(element, "Dropped messages by reason", [["Because"], ["Last minute", "number"], ["Since start", "number"]], rows);
 }

@@ -201,12 +201,12 @@ pub(in crate::agent::doctor) fn peers(running: &Running) -> Vec<Finding> {
 }
 
 fn peer(node: &NodeReport, running: &Running) -> Option<Finding> {
-    let silent =
-        running.cluster.links.iter().find(|link| link.id == node.id && link.silent_ms > 3_000);
+    let mut links = running.cluster.links.iter();
+    let is_silent = links.any(|link| link.id == node.id && link.is_silent());
     let found = match node.state.as_str() {
         "dead" => format!("{} is dead", node.name),
         "suspect" => format!("{} does not answer", node.name),
-        "alive" if silent.is_some() => format!("the link to {} is silent", node.name),
+        "alive" if is_silent => format!("the link to {} is silent", node.name),
         _ => return None,
     };
     let remedy = "see on its machine whether it runs (`arc-relay doctor` there), and whether the network \
