@@ -110,6 +110,12 @@ pub struct Metrics {
     handle: PrometheusHandle,
 }
 
+/// A count as gauges take it.
+#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
 labelled!(
     /// Messages accepted from agents.
     Received, "arc_messages_received_total", "kind", {
