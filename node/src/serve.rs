@@ -325,7 +325,7 @@ impl Visit {
 
     /// Speaks HTTP on the connection until it ends, becomes a session, or its time is over.
     async fn speak(self, stream: Connection, place: OwnedSemaphorePermit) {
-        let Server { relay, router, stop, .. } = &*self.server;
+        let Server { relay, router, limited, stop, .. } = &*self.server;
         let deadline = relay.config.timing.handshake_deadline;
         let time_left = deadline.saturating_sub(self.spent());
         let (peer, refused) = (self.peer, self.refusal.is_some());
@@ -345,11 +345,21 @@ impl Visit {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
         tokio::select! {
-            _ = &mut connection => return drop(place),
+            biased; // whoever is late at several counts as late with the first
+            ended = &mut connection => {
+                // However it ended, the client knows: it broke off, was too slow, or broke the rules.
+                if *limited && ended.is_err_and(|error| error.is_timeout()) {
+                    relay.metrics.timed_out.head.increment(1);
+                }
+                return drop(place);
+            }
             () = stop.cancelled() => {}
-            () = self.time_is_over(&taken) => {}
+            () = self.time_is_over(&taken) => {
+                if *limited {
+                    relay.metrics.timed_out.lifetime.increment(1);
+                }
+            }
         }
         // What was asked already is answered.
         connection.as_mut().graceful_shutdown();
