@@ -12,6 +12,7 @@ pub mod membership;
 pub mod mesh;
 mod node;
 pub mod peering;
+pub mod port;
 pub mod registry;
 mod session;
 pub mod subscription_store;

@@ -26,9 +26,18 @@ pub(crate) struct TestDisk {
     pub(crate) flushes: Arc<AtomicUsize>,
     /// How often it was opened.
     pub(crate) opened: Arc<AtomicUsize>,
+    /// While this is locked, it hangs: whoever reads waits.
+    pub(crate) hangs: Arc<Mutex<()>>,
+    /// Whether the database keeps nothing of it in memory.
+    is_uncached: bool,
 }
 
 impl TestDisk {
+    /// A disk that is read each time something is wanted.
+    pub(crate) fn uncached() -> Self {
+        Self { is_uncached: true, ..Self::default() }
+    }
+
     /// The disk as a machine finds it that lost its power now: what was not flushed is gone.
     pub(crate) fn crashed(&self) -> Self {
         let copy = || Arc::new(Mutex::new(self.flushed.lock().clone()));
@@ -65,6 +74,7 @@ impl StorageBackend for TestDisk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        drop(self.hangs.lock());
         let offset = usize::try_from(offset).unwrap();
         out.copy_from_slice(&self.content.lock()[offset..offset + out.len()]);
         Ok(())
@@ -94,7 +104,8 @@ impl StorageBackend for TestDisk {
 impl Source for TestDisk {
     fn open(&self) -> Result<Database, FileError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(database::builder(1 << 20).create_with_backend(self.clone())?)
+        let cache = if self.is_uncached { 0 } else { 1 << 20 };
+        Ok(database::builder(cache).create_with_backend(self.clone())?)
     }
 
     fn path(&self) -> &Path {

@@ -178,6 +178,7 @@ impl Node {
         let server = Server::public(Arc::clone(&relay), public, parts.public.places, stop.clone());
         let server = server.encrypted(acceptor);
         essential.spawn("the public listener", server.run(parts.public.listener));
+        relay.watch.open(parts.ops.places);
         let server = Server::ops(Arc::clone(&relay), ops, parts.ops.places, stop.clone());
         essential.spawn("the ops listener", server.run(parts.ops.listener));
         let upkeep = upkeep::look_after(Arc::clone(&relay), stop.clone());

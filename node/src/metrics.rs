@@ -89,6 +89,8 @@ pub struct Metrics {
     pub registrations: Registrations,
     /// What ran into a limit, by limit.
     pub limited: Limited,
+    /// Connections that took too long, by limit.
+    pub timed_out: TimedOut,
     /// Tasks that panicked: each is a bug.
     pub panics: Counter,
     /// From a request for a session to its answer.
@@ -108,6 +110,12 @@ pub struct Metrics {
     pub traces: TraceMetrics,
     panicked: tally::Shared,
     handle: PrometheusHandle,
+}
+
+/// A count as gauges take it.
+#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
 }
 
 labelled!(
@@ -239,6 +247,15 @@ labelled!(
     http => "http",
 });
 
+labelled!(
+    /// Connections of strangers that were closed because they took too long.
+    TimedOut, "arc_http_timeouts_total", "limit", {
+    /// There was no whole request head within the handshake deadline, or no other one after an answer.
+    head => "head",
+    /// It had spoken HTTP for as long as any may.
+    lifetime => "lifetime",
+});
+
 impl Metrics {
     /// All metrics at zero, in a recorder of their own.
     pub fn new() -> Result<Self, BuildError> {
@@ -268,6 +285,7 @@ impl Metrics {
             closed: Closed::new(),
             registrations: Registrations::new(),
             limited: Limited::new(),
+            timed_out: TimedOut::new(),
             mesh: MeshMetrics::registered(panics.clone()),
             panics,
             panicked,
@@ -314,6 +332,7 @@ fn describe() {
     describe_counter!("arc_sessions_closed_total", "ends of sessions, by reason");
     describe_counter!("arc_registrations_total", "requests for a name, by outcome");
     describe_counter!("arc_rate_limited_total", "what ran into a limit, by limit");
+    describe_counter!("arc_http_timeouts_total", "connections that took too long, by limit");
     describe_counter!("arc_task_panics_total", "tasks that panicked; each is a bug");
     describe_counter!("arc_subscription_save_failures_total", "attempts to save that failed");
     describe_histogram!("arc_handshake_seconds", "from a request for a session to its answer");

@@ -35,6 +35,8 @@ pub struct DiskReport {
     pub free_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
+    /// Files that it may still make; none if only the bytes limit that.
+    pub free_files: Option<u64>,
 }
 
 /// This process, as the kernel sees it now.
@@ -56,7 +58,11 @@ pub fn report() -> ProcessReport {
 pub fn disk(path: &Path) -> Option<DiskReport> {
     let found = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    Some(DiskReport { free_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+    Some(DiskReport {
+        free_bytes: bytes(found.f_bavail),
+        total_bytes: bytes(found.f_blocks),
+        free_files: (found.f_files > 0).then_some(found.f_favail),
+    })
 }
 
 /// Reads a line of `/proc/PID/stat` (proc(5)). The program's name, in parentheses, may hold anything.

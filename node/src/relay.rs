@@ -30,7 +30,7 @@ use crate::{
     leaving::Leaves,
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
-    metrics::{Machine, Metrics},
+    metrics::{Machine, Metrics, float},
     peers::{NodeStatus, Peers},
     session::{End, Session},
     sessions::{Entry, Sessions},
@@ -408,11 +408,6 @@ fn welcome(config: &Config) -> String {
         "limits": { "max_message_size": config.limits.max_message_size, "rate_limit": rate_limit },
     })
     .to_string()
-}
-
-#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which no gauge here reaches
-fn float(number: u64) -> f64 {
-    number as f64
 }
 
 /// Relays for the tests of others.

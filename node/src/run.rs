@@ -6,15 +6,18 @@ use std::{
     convert::Infallible,
     future::pending,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use cluster::registry::{AtRest, OpenError, Place, Settings, SharedRegistry};
-use socket2::{Domain, Protocol, Socket, Type};
+use cluster::{
+    port,
+    registry::{AtRest, OpenError, Place, Settings, SharedRegistry},
+};
+use socket2::Type;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
@@ -256,32 +259,13 @@ async fn found_alone(registry: &Arc<SharedRegistry>) -> Keeper {
 }
 
 fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, RunError> {
-    let listener = match bind(address) {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !is_refused(&error) => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        listener => listener,
+    let listen = || {
+        let socket = port::bind(address, Type::STREAM)?;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
     };
-    listener.map_err(|source| RunError::Listen { address, variable, source })
-}
-
-/// Listens; on all IPv6 addresses means on all IPv4 addresses, too, whatever the system's default.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restarted relay need not wait until the old one's connections are forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Whether the port may not be had; any other error may mean that the system has no IPv6.
-fn is_refused(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+    listen().map_err(|source| RunError::Listen { address, variable, source })
 }
 
 /// The signals that end the process.

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     io::{self, ErrorKind},
     net::IpAddr,
     pin::{Pin, pin},
@@ -124,6 +125,16 @@ enum Place {
     Encrypted(Acceptor, Begun),
 }
 
+impl Place {
+    /// Returns when a newer connection has taken it.
+    async fn overtaken(&self) {
+        match self {
+            Self::Plain(_) => pending().await,
+            Self::Encrypted(_, begun) => begun.overtaken().await,
+        }
+    }
+}
+
 impl Server {
     /// The server of agents, which ends when `stop` is cancelled. Addresses may have only so many
     /// connections that are no sessions yet, and all together `places`.
@@ -186,14 +197,28 @@ impl Server {
 
     /// Starts the connection's task, or drops the connection.
     fn admit(self: &Arc<Self>, stream: Connection, peer: IpAddr) {
-        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
         if self.limited && self.relay.config.proxy_protocol && self.is_proxy(peer) {
-            let Some(free) = free else { return self.drop_one() };
-            let connection = Arc::clone(self).listen_to_proxy(stream, peer, free);
+            // Whose it is is known only when it is read, which takes a place.
+            let Some(place) = self.place(true) else { return self.drop_one() };
+            let connection = Arc::clone(self).listen_to_proxy(stream, peer, place);
             return self.relay.tasks.spawn("connection", connection);
         }
-        let Some((visit, place)) = self.visit(peer, free) else { return self.drop_one() };
+        let Some(visit) = self.visit(peer) else { return self.drop_one() };
+        // Nobody's place is taken for the sake of a refusal.
+        let Some(place) = self.place(visit.refusal.is_none()) else { return self.drop_one() };
         self.relay.tasks.spawn("connection", visit.go_on(stream, place));
+    }
+
+    /// A free place; if there is none, and it `may_overtake`, that of the oldest unfinished handshake.
+    fn place(&self, may_overtake: bool) -> Option<Place> {
+        let free = Arc::clone(&self.connections).try_acquire_owned().ok();
+        match &self.acceptor {
+            None => Some(Place::Plain(free?)),
+            Some(_) if free.is_none() && !may_overtake => None,
+            Some(acceptor) => {
+                Some(Place::Encrypted(acceptor.clone(), acceptor.places.begin(free)?))
+            }
+        }
     }
 
     fn drop_one(&self) {
@@ -205,33 +230,21 @@ impl Server {
         trusted.iter().any(|net| net.contains(&peer.to_canonical()))
     }
 
-    /// Takes what a connection of `peer` holds; none if there is no room for it.
-    fn visit(
-        self: &Arc<Self>,
-        peer: IpAddr,
-        free: Option<OwnedSemaphorePermit>,
-    ) -> Option<(Visit, Place)> {
+    /// Takes what a connection of `peer` holds beside its place; none if its address may have no more.
+    fn visit(self: &Arc<Self>, peer: IpAddr) -> Option<Visit> {
         let (handshake, refusal) = self.hold_address(peer)?;
-        let place = match &self.acceptor {
-            None => Place::Plain(free?),
-            // Nobody's place is taken for the sake of a refusal.
-            Some(_) if refusal.is_some() && free.is_none() => return None,
-            Some(acceptor) => Place::Encrypted(acceptor.clone(), acceptor.places.begin(free)?),
-        };
         let (server, began) = (Arc::clone(self), self.relay.clock.elapsed());
-        Some((Visit { server, peer, began, _handshake: handshake, refusal }, place))
+        Some(Visit { server, peer, began, _handshake: handshake, refusal })
     }
 
     /// Lets the proxy say first for whom it connects; from then on the connection is that client's.
-    async fn listen_to_proxy(
-        self: Arc<Self>,
-        mut stream: Connection,
-        proxy: IpAddr,
-        free: OwnedSemaphorePermit,
-    ) {
+    async fn listen_to_proxy(self: Arc<Self>, mut stream: Connection, proxy: IpAddr, place: Place) {
         let deadline = self.relay.config.timing.handshake_deadline;
         let announced = tokio::select! {
             announced = timeout(deadline, read_header(&mut stream)) => announced,
+            () = place.overtaken() => {
+                return self.relay.metrics.tls.count_failure(&HandshakeError::Overtaken);
+            }
             () = self.stop.cancelled() => return,
         };
         let client = match announced {
@@ -241,8 +254,8 @@ impl Server {
             }
             Ok(Err(_)) | Err(_) => return, // the proxy broke off, or says nothing
         };
-        match self.visit(client, Some(free)) {
-            Some((visit, place)) => visit.go_on(stream, place).await,
+        match self.visit(client) {
+            Some(visit) => visit.go_on(stream, place).await,
             None => self.drop_one(),
         }
     }
@@ -312,7 +325,7 @@ impl Visit {
 
     /// Speaks HTTP on the connection until it ends, becomes a session, or its time is over.
     async fn speak(self, stream: Connection, place: OwnedSemaphorePermit) {
-        let Server { relay, router, stop, .. } = &*self.server;
+        let Server { relay, router, limited, stop, .. } = &*self.server;
         let deadline = relay.config.timing.handshake_deadline;
         let time_left = deadline.saturating_sub(self.spent());
         let (peer, refused) = (self.peer, self.refusal.is_some());
@@ -332,11 +345,21 @@ impl Visit {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        // However it ended, the client knows: it broke off, was too slow, or broke the rules.
         tokio::select! {
-            _ = &mut connection => return drop(place),
+            biased; // whoever is late at several counts as late with the first
+            ended = &mut connection => {
+                // However it ended, the client knows: it broke off, was too slow, or broke the rules.
+                if *limited && ended.is_err_and(|error| error.is_timeout()) {
+                    relay.metrics.timed_out.head.increment(1);
+                }
+                return drop(place);
+            }
             () = stop.cancelled() => {}
-            () = self.time_is_over(&taken) => {}
+            () = self.time_is_over(&taken) => {
+                if *limited {
+                    relay.metrics.timed_out.lifetime.increment(1);
+                }
+            }
         }
         // What was asked already is answered.
         connection.as_mut().graceful_shutdown();
@@ -479,8 +502,8 @@ mod tests {
         let router =
             Router::new().route("/", get(move || async move { Body::from_stream(parts()) }));
         let server = Arc::new(server(relay().0, router, CancellationToken::new()));
-        let place = Arc::clone(&server.connections).try_acquire_owned().ok();
-        let (visit, place) = server.visit([127, 0, 0, 1].into(), place).unwrap();
+        let (visit, place) =
+            (server.visit([127, 0, 0, 1].into()).unwrap(), server.place(true).unwrap());
         let (client, stream) = duplex(1_024);
         (client, visit.go_on(Connection::of(stream), place))
     }

@@ -31,7 +31,7 @@ use super::{
         Receiving, Transport,
     },
 };
-use crate::{NodeId, wire::LANES};
+use crate::{NodeId, port, wire::LANES};
 
 /// Asked of the kernel for each direction; its own default loses datagrams even on loopback.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -164,11 +164,7 @@ fn configs(
 
 /// A bound socket with large buffers.
 pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
+    let socket = port::bind(address, socket2::Type::DGRAM)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     let granted = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
@@ -181,7 +177,6 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         );
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
     Ok(socket.into())
 }
 

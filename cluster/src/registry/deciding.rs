@@ -14,7 +14,7 @@ use super::{
     proposer::Proposal,
     request::{Answer, Request},
     shared::SharedRegistry,
-    store::StoreError,
+    store::{Store, StoreError},
 };
 use crate::{
     AgentId, UnixMillis,
@@ -90,16 +90,17 @@ impl SharedRegistry {
                     Err(refused) => return Ok(Answer::Refused(refused.to_string())),
                 }
             }
-            Request::Agent(agent) => return self.fresh_agent(&agent).await,
+            Request::Agent(agent) => return self.fresh_agent(agent).await,
             Request::Agents { after, limit } => {
                 let limit = usize::try_from(limit).unwrap_or(AGENTS_MAX).clamp(1, AGENTS_MAX);
-                return Ok(Answer::Agents(self.store().agents(after.as_ref(), limit)?));
+                let page = self.store().aside(move |store| store.agents(after.as_ref(), limit));
+                return Ok(Answer::Agents(page.await?));
             }
-            Request::Keys => return Ok(Answer::Keys(self.store().keys()?)),
+            Request::Keys => return Ok(Answer::Keys(self.store().aside(Store::keys).await?)),
         };
         match self.decide(command).await? {
             Outcome::Done => Ok(Answer::Done),
-            Outcome::Issued(issued) => self.sign(issued),
+            Outcome::Issued(issued) => self.sign(issued).await,
             Outcome::Taken => Ok(Answer::Taken),
             Outcome::Released => Ok(Answer::Released),
             Outcome::UnknownAgent => Ok(Answer::UnknownAgent),
@@ -129,10 +130,10 @@ impl SharedRegistry {
     }
 
     /// Signs what was decided. Only voters have the key.
-    fn sign(&self, issued: Issued) -> Result<Answer, Failure> {
+    async fn sign(&self, issued: Issued) -> Result<Answer, Failure> {
         let Issued { agent, serial, issued_at, expires } = issued;
-        let signer =
-            self.signer().map_err(|error| after_decision(&error))?.ok_or(Failure::Unfit)?;
+        let signer = self.signer().await.map_err(|error| after_decision(&error))?;
+        let signer = signer.ok_or(Failure::Unfit)?;
         let token = signer.issue(&agent, serial, issued_at, expires)?;
         Ok(Answer::Registered { agent, token })
     }
@@ -143,7 +144,7 @@ impl SharedRegistry {
         let Outcome::Key(signs) = self.decide(Command::AddKey { secret, retires_at }).await? else {
             return Err(Failure::Unfit);
         };
-        let keys = self.store().keys().map_err(|error| after_decision(&error))?;
+        let keys = self.store().aside(Store::keys).await.map_err(|error| after_decision(&error))?;
         let signs = keys.iter().find(|key| key.id == signs);
         let before = |key: &&KeyInfo| signs.is_some_and(|signs| key.id < signs.id);
         let retires = keys.iter().filter(before).max_by_key(|key| key.id);
@@ -154,10 +155,13 @@ impl SharedRegistry {
     }
 
     /// What is known of an agent once all that was decided before is applied here.
-    async fn fresh_agent(&self, agent: &AgentId) -> Result<Answer, Failure> {
+    async fn fresh_agent(&self, agent: AgentId) -> Result<Answer, Failure> {
         let consensus = self.consensus().ok_or(Failure::Unfounded)?;
         match consensus.ensure_linearizable().await {
-            Ok(()) => Ok(Answer::Agent(self.store().agent(agent)?)),
+            Ok(()) => {
+                let record = self.store().aside(move |store| store.agent(&agent)).await?;
+                Ok(Answer::Agent(record))
+            }
             Err(super::consensus::ConsensusError::NotLeader(leader)) => {
                 Ok(Answer::NotLeader(leader))
             }
@@ -178,6 +182,10 @@ fn after_decision(error: &StoreError) -> Failure {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::{runtime, task::JoinSet};
+
     use super::{
         super::{
             AtRest,
@@ -186,6 +194,9 @@ mod tests {
         *,
     };
     use crate::{test_disk::TestDisk, token::Serial};
+
+    /// Longer than it takes on any machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     #[tokio::test]
     async fn what_was_decided_and_cannot_be_signed_may_have_been_done() {
@@ -197,7 +208,45 @@ mod tests {
         running.store().close().await;
         let agent = "abc".parse().unwrap();
         let issued = Issued { agent, serial: Serial(1), issued_at: NOW, expires: None };
-        let failure = running.sign(issued).unwrap_err();
+        let failure = running.sign(issued).await.unwrap_err();
         assert!(failure.is_unknown(), "{failure:?}");
+    }
+
+    #[test]
+    fn what_reads_a_disk_that_hangs_holds_no_thread_of_the_runtime() {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let disk = TestDisk::uncached();
+        let at_rest = AtRest::open(dir.path(), None, None).unwrap();
+        let settings = TestClock::new().settings(at_rest, None);
+        let registry =
+            SharedRegistry::open_source(disk.clone(), dir.path(), false, settings).unwrap();
+        let running = runtime.block_on(Running::alone(registry));
+        let held = disk.hangs.lock();
+        let mut reading = JoinSet::new();
+        let read = |request| {
+            let registry = Arc::clone(&running.registry);
+            async move { registry.carry_out(request, PATIENCE).await }
+        };
+        let requests = [
+            Request::Agents { after: None, limit: 1_000 },
+            Request::Agent("abc".parse().unwrap()),
+            Request::Keys,
+        ];
+        for request in requests {
+            reading.spawn_on(read(request), runtime.handle());
+        }
+        let (free, is_free) = std::sync::mpsc::sync_channel(1);
+        runtime.spawn(async move { free.send(()) });
+        is_free.recv_timeout(PATIENCE).expect("the runtime's only thread waits for the disk");
+        assert!(reading.try_join_next().is_none(), "nothing is read from the disk");
+        drop(held);
+        let answers = runtime.block_on(reading.join_all());
+        let is_read = |answer: &Answer| {
+            matches!(answer, Answer::Agents(_) | Answer::Agent(None) | Answer::Keys(_))
+        };
+        assert!(answers.iter().all(is_read), "{answers:?}");
+        runtime.block_on(running.stop());
     }
 }

@@ -32,6 +32,7 @@ use super::{
     message::{self, Question},
     request::{Answer, Request},
     shared::SharedRegistry,
+    store::Store,
 };
 use crate::{
     AgentId, NodeId, UnixMillis,
@@ -273,7 +274,7 @@ impl Administration for SharedRegistry {
                 )
             }));
         }
-        let image = self.store().export().map_err(|error| broken(&error))?;
+        let image = self.store().aside(Store::export).await.map_err(|error| broken(&error))?;
         let chunks = stream::try_unfold(Box::new(image), |image: Box<Image>| async move {
             let mut image = image;
             let read = aside(move || image.next_chunk().map(|chunk| (chunk, image)));
@@ -292,7 +293,14 @@ fn broken(error: &impl ToString) -> AdminError {
 #[async_trait]
 impl Shelf for SharedRegistry {
     fn get(&self, key: &str) -> Option<Value> {
-        self.standing().vault(key).or_else(|| self.kept_in_vault(key))
+        self.standing().vault(key)
+    }
+
+    async fn look_up(&self, key: &str) -> Option<Value> {
+        match self.standing().vault(key) {
+            Some(value) => Some(value),
+            None => self.kept_in_vault(key).await,
+        }
     }
 
     async fn put(
@@ -350,11 +358,12 @@ impl Shelf for SharedRegistry {
 impl SharedRegistry {
     /// A value of this node's own book. What voters hear of each other leaves out what is for voters
     /// alone, so the memory of one that was out of its leader's reach may lack it.
-    fn kept_in_vault(&self, key: &str) -> Option<Value> {
+    async fn kept_in_vault(&self, key: &str) -> Option<Value> {
         if !self.keeps_book() {
             return None;
         }
-        let kept = self.store().vault(key);
+        let wanted = key.to_owned();
+        let kept = self.store().aside(move |store| store.vault(&wanted)).await;
         let kept = kept.inspect_err(|error| tracing::error!(%error, key, "cannot read the vault"));
         kept.ok().flatten()?.shelved()
     }

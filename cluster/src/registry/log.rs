@@ -3,7 +3,7 @@
 use std::{
     fmt::Debug,
     io,
-    ops::{Bound, RangeBounds},
+    ops::{Bound, Range, RangeBounds},
 };
 
 use openraft::{
@@ -40,8 +40,13 @@ impl LogStore {
     }
 
     /// The entries from `start` to before `end`, and no more than `bytes_max` unless the first is.
-    fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Collected { entries: Vec::new(), room: bytes_max };
+    async fn entries(
+        &self,
+        start: u64,
+        end: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Collected { entries: Vec::new(), room: bytes_max, is_full: false };
         // What leaves memory is on the disk, so memory is looked at first.
         let (in_memory, first) = {
             let tail = self.store.shared().tail.lock();
@@ -50,34 +55,26 @@ impl LogStore {
             (found.map(|(entry, bytes)| (entry.clone(), bytes)).collect::<Vec<_>>(), first)
         };
         if start < first {
-            let transaction = self.store.read()?;
-            for row in transaction.open_table(LOG)?.range(start..first)? {
-                let (index, sealed) = row?;
-                let entry = unseal(&self.store.shared().sealing, index.value(), sealed.value())?;
-                if !entries.take(entry, sealed.value().len()) {
-                    return Ok(entries.entries);
-                }
-            }
+            let stored = self.store.aside(move |store| entries.read(store, start..first));
+            entries = stored.await?;
         }
         for (entry, bytes) in in_memory {
-            if !entries.take(entry, bytes) {
-                break;
-            }
+            entries.take(entry, bytes);
         }
         Ok(entries.entries)
     }
 
-    fn state(&self) -> Result<LogState<TypeConfig>, StoreError> {
-        let transaction = self.store.read()?;
+    fn state(store: &Store) -> Result<LogState<TypeConfig>, StoreError> {
+        let transaction = store.read()?;
         let purged: Option<LogId> = transaction.meta(meta::PURGED)?;
         let last = match transaction.open_table(LOG)?.last()? {
             Some((index, sealed)) => {
-                let sealing = &self.store.shared().sealing;
+                let sealing = &store.shared().sealing;
                 Some(unseal(sealing, index.value(), sealed.value())?.log_id)
             }
             None => purged,
         };
-        let last = self.store.shared().tail.lock().last_id().max(last);
+        let last = store.shared().tail.lock().last_id().max(last);
         Ok(LogState { last_purged_log_id: purged, last_log_id: last })
     }
 
@@ -104,7 +101,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        Ok(self.entries(start, end, usize::MAX).map_err(|error| reading(&error))?)
+        Ok(self.entries(start, end, usize::MAX).await.map_err(|error| reading(&error))?)
     }
 
     async fn limited_get_log_entries(
@@ -112,7 +109,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.entries(start, end, READ_BYTES_MAX).map_err(|error| reading(&error))?)
+        Ok(self.entries(start, end, READ_BYTES_MAX).await.map_err(|error| reading(&error))?)
     }
 }
 
@@ -120,7 +117,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
-        Ok(self.state().map_err(|error| reading(&error))?)
+        Ok(self.store.aside(Self::state).await.map_err(|error| reading(&error))?)
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -133,8 +130,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        let vote = self.store.read().and_then(|transaction| transaction.meta(meta::VOTE));
-        Ok(vote.map_err(|error| StorageIOError::read_vote(any(&error)))?)
+        let vote = self.store.aside(|store| store.read()?.meta(meta::VOTE));
+        Ok(vote.await.map_err(|error| StorageIOError::read_vote(any(&error)))?)
     }
 
     async fn append<I>(
@@ -178,17 +175,31 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 struct Collected {
     entries: Vec<Entry>,
     room: usize,
+    /// Whether one had no room.
+    is_full: bool,
 }
 
 impl Collected {
-    /// Whether it had room; the first always has.
-    fn take(&mut self, entry: Entry, bytes: usize) -> bool {
-        let fits = bytes <= self.room || self.entries.is_empty();
-        if fits {
+    /// Takes those of `range` that are on the disk.
+    fn read(mut self, store: &Store, range: Range<u64>) -> Result<Self, StoreError> {
+        for row in store.read()?.open_table(LOG)?.range(range)? {
+            let (index, sealed) = row?;
+            let entry = unseal(&store.shared().sealing, index.value(), sealed.value())?;
+            self.take(entry, sealed.value().len());
+            if self.is_full {
+                break;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Takes an entry, if there was room for all so far and is for this one; the first always has.
+    fn take(&mut self, entry: Entry, bytes: usize) {
+        self.is_full |= bytes > self.room && !self.entries.is_empty();
+        if !self.is_full {
             self.room = self.room.saturating_sub(bytes);
             self.entries.push(entry);
         }
-        fits
     }
 }
 

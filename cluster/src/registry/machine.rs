@@ -36,22 +36,22 @@ impl StateMachine {
     }
 
     /// The book as it is now.
-    fn snapshot(&self) -> Result<Snapshot<TypeConfig>, StoreError> {
-        let transaction = self.store.read()?;
+    fn snapshot(store: &Store) -> Result<Snapshot<TypeConfig>, StoreError> {
+        let transaction = store.read()?;
         let last_log_id = transaction.applied()?;
         let meta = SnapshotMeta {
             last_log_id,
             last_membership: transaction.membership()?,
             snapshot_id: last_log_id.map_or_else(String::new, |id| id.to_string()),
         };
-        let image = Image::pin(&transaction, self.store.sealing())?;
+        let image = Image::pin(&transaction, store.sealing())?;
         Ok(Snapshot { meta, snapshot: Box::new(image) })
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        Ok(self.snapshot().map_err(|error| reading(&error))?)
+        Ok(self.store.aside(Self::snapshot).await.map_err(|error| reading(&error))?)
     }
 }
 
@@ -59,11 +59,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), StorageError> {
-        let state = || {
-            let transaction = self.store.read()?;
+        let state = self.store.aside(|store| {
+            let transaction = store.read()?;
             Ok((transaction.applied()?, transaction.membership()?))
-        };
-        Ok(state().map_err(|error| reading(&error))?)
+        });
+        Ok(state.await.map_err(|error| reading(&error))?)
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, StorageError>
@@ -86,7 +86,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Image>, StorageError> {
         // Those who receive one make it themselves; openraft asks only on its way in chunks, which
         // is not taken.
-        let image = self.store.export().map_err(|error| reading(&error))?;
+        let image = self.store.aside(Store::export).await.map_err(|error| reading(&error))?;
         Ok(Box::new(image))
     }
 
@@ -111,7 +111,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         // Made when asked for: to keep one would keep the file from using its space anew.
-        let snapshot = self.snapshot().map_err(|error| reading(&error))?;
+        let snapshot = self.store.aside(Self::snapshot).await.map_err(|error| reading(&error))?;
         Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }

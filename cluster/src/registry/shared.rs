@@ -308,7 +308,8 @@ impl SharedRegistry {
 impl SharedRegistry {
     /// Whether there is anything of a registry in the store: a log, a vote or a book.
     pub(super) fn is_stored(&self) -> bool {
-        // Of a disk that fails nobody knows.
+        // Asked only while the file is empty, and so small that all of it is in the cache since it was
+        // opened. Of a disk that fails nobody knows.
         let holds = || !self.store.is_empty().unwrap_or(false);
         let stored = self.stored.load(Ordering::Relaxed) || holds();
         self.stored.store(stored, Ordering::Relaxed);
@@ -482,13 +483,13 @@ impl SharedRegistry {
     }
 
     /// What signs tokens; none before the founding.
-    pub(super) fn signer(&self) -> Result<Option<Arc<TokenSigner>>, StoreError> {
+    pub(super) async fn signer(&self) -> Result<Option<Arc<TokenSigner>>, StoreError> {
         let newest = self.standing.signing_key();
         let known = self.signer.load_full();
         if known.as_ref().map(|signer| signer.id()) == newest && known.is_some() {
             return Ok(known);
         }
-        let signer = self.store.signer()?.map(Arc::new);
+        let signer = self.store.aside(Store::signer).await?.map(Arc::new);
         self.signer.store(signer.clone());
         Ok(signer)
     }

@@ -2,8 +2,8 @@
 //!
 //! Everything is in one file: the log and the vote of the consensus, the book that the log's entries
 //! have made, and this node's name. A [`Store`] is a handle to it; its halves for openraft are the
-//! [`LogStore`] and the [`StateMachine`]. One thread writes; whoever reads does so himself, in
-//! microseconds, from a state that was committed.
+//! [`LogStore`] and the [`StateMachine`]. One thread writes. What reads does so from a state that was
+//! committed, and may wait for the disk: within a runtime it is done [aside](Store::aside).
 
 use std::{
     fmt, io,
@@ -18,13 +18,15 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
 };
 
 pub(super) use super::tables::{SCHEMA, StoreError};
 use super::{
-    AgentPage, AgentRecord, KeyInfo, disk,
+    AgentPage, AgentRecord, KeyInfo,
+    aside::aside,
+    disk,
     facts::{Facts, Follow, Founded, VaultFact},
     image::Image,
     keys,
@@ -47,6 +49,9 @@ use crate::{
 /// How many jobs may wait for the writer. openraft waits for each append, vote and apply, so a few
 /// do at a time.
 const QUEUE_MAX: usize = 64;
+
+/// How many may read at a time: a disk that hangs holds a thread for each, and others need some too.
+const READERS_MAX: usize = 8;
 
 /// Why the registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +132,8 @@ pub(super) struct Shared {
     /// Grows each time the file is opened anew: halves given out before are of no use then.
     epoch: AtomicU64,
     failure: watch::Sender<Option<String>>,
+    /// The places of those who read aside.
+    readers: Arc<Semaphore>,
     pub(super) writes: WriteCounters,
 }
 
@@ -313,6 +320,21 @@ impl Store {
         &self.0.shared
     }
 
+    /// Does what reads the file beside the runtime's threads, which carry agents and wait for no disk.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.shared().readers).acquire_owned().await;
+        let store = self.clone();
+        let done = aside(move || {
+            let done = read(&store);
+            drop(place); // who gave up waiting does not give it back
+            done
+        });
+        done.await.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
+    }
+
     /// A transaction that reads what was committed last.
     pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.shared().database.read();
@@ -341,6 +363,7 @@ impl Shared {
             tail: Mutex::default(),
             epoch: AtomicU64::new(0),
             failure: watch::Sender::new(None),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             writes: WriteCounters::default(),
         }
     }

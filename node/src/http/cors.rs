@@ -20,19 +20,25 @@ use super::ApiError;
 use crate::relay::Relay;
 
 /// Whether a request's origin may use the relay; clients without one are not browsers, and may.
-pub(super) fn allows(allowed: Option<&[String]>, headers: &HeaderMap) -> bool {
+fn allows(allowed: Option<&[String]>, headers: &HeaderMap) -> bool {
     let (Some(allowed), Some(origin)) = (allowed, headers.get(ORIGIN)) else { return true };
     let same = |allowed: &String| allowed.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
     allowed.iter().any(same)
 }
 
-/// The refusal of an origin.
-pub(super) fn refusal() -> ApiError {
+/// Refuses an origin, and counts what came of it.
+fn refuse(relay: &Relay, route: Option<&str>) -> ApiError {
+    match route {
+        Some("/arc") => relay.metrics.handshakes.origin.increment(1),
+        // Also the question before it: a browser that is refused then asks no more.
+        Some("/register") => relay.metrics.registrations.refused.increment(1),
+        _ => {}
+    }
     let message = "this relay does not allow requests from this origin";
     ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
 }
 
-/// Answers preflights and tells browsers who may read the answers.
+/// Refuses origins that are not allowed, answers preflights, and tells browsers who may read the answers.
 pub(super) async fn cors(
     State(relay): State<Arc<Relay>>,
     request: Request,
@@ -40,10 +46,10 @@ pub(super) async fn cors(
 ) -> Response {
     let allowed = relay.config.allowed_origins.as_deref();
     let origin = request.headers().get(ORIGIN).cloned();
-    let is_route = request.extensions().get::<MatchedPath>().is_some();
-    let preflight = request.method() == Method::OPTIONS && is_route;
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let preflight = request.method() == Method::OPTIONS && route.is_some();
     let mut response = if !allows(allowed, request.headers()) {
-        refusal().into_response()
+        refuse(&relay, route).into_response()
     } else if preflight {
         let headers = [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),

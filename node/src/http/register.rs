@@ -17,7 +17,7 @@ use cluster::{
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{ApiError, body, client_address::ClientAddress, cors};
+use super::{ApiError, body, client_address::ClientAddress};
 use crate::{
     admin::{Credentials, ErrorBody},
     relay::{Phase, Relay},
@@ -104,9 +104,6 @@ fn admit(relay: &Relay, address: ClientAddress, headers: &HeaderMap) -> Result<(
         Phase::Joining => return Err(ApiError::joining()),
         Phase::Serving => {}
         Phase::Draining => return Err(ApiError::draining()),
-    }
-    if !cors::allows(relay.config.allowed_origins.as_deref(), headers) {
-        return Err(cors::refusal());
     }
     if let Err(too_many) = relay.addresses.register(address.ip) {
         relay.metrics.limited.registrations.increment(1);

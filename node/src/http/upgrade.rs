@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{ApiError, client_address::ClientAddress, cors, register::bearer};
+use super::{ApiError, client_address::ClientAddress, register::bearer};
 use crate::{
     admin::ErrorBody,
     limits::{AddressLimits, ConnectionPermit, TooMany},
@@ -132,10 +132,6 @@ fn judge(relay: &Relay, request: &Request) -> Result<(AcceptKey, Grant), ApiErro
                 refusal.header(name, HeaderValue::from_static(value))
             })
         })?;
-    if !cors::allows(relay.config.allowed_origins.as_deref(), request.headers()) {
-        outcomes.origin.increment(1);
-        return Err(cors::refusal());
-    }
     let grant = authenticate(relay, request.headers(), request.uri())
         .inspect_err(|_| outcomes.unauthorized.increment(1))?;
     Ok((key, grant))

@@ -227,6 +227,7 @@ mod tests {
 
     fn node() -> (Arc<Relay>, Router) {
         let (relay, _, names) = relay();
+        relay.watch.open(64);
         (Arc::clone(&relay), ops_router(relay, names, AdminToken::new("admin")))
     }
 

@@ -13,6 +13,7 @@ use cluster::{
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use tls::mesh::MeshIdentity;
 
+use super::float;
 use crate::peers::NodeStatus;
 
 /// Handles of what the mesh counts.
@@ -84,13 +85,13 @@ impl MeshMetrics {
     pub fn set_members(&self, nodes: &[NodeStatus]) {
         for (state, gauge) in &self.members {
             let members = nodes.iter().filter(|node| node.member.state == *state);
-            gauge.set(float(members.count()));
+            gauge.set(float(members.count() as u64));
         }
     }
 
     /// The links as they are.
     pub fn set_links(&self, links: &[LinkStatus]) {
-        self.links.set(float(links.len()));
+        self.links.set(float(links.len() as u64));
     }
 
     /// What the links and the membership have counted since the start.
@@ -136,9 +137,9 @@ impl MeshMetrics {
     /// What this node owns and publishes.
     pub fn set_presence(&self, mesh: &Mesh) {
         let (directory, presence) = mesh.counts();
-        self.records.set(float(directory.records));
-        self.awaited.set(float(directory.awaited));
-        self.pending.set(float(presence.pending));
+        self.records.set(float(directory.records as u64));
+        self.awaited.set(float(directory.awaited as u64));
+        self.pending.set(float(presence.pending as u64));
     }
 }
 
@@ -188,9 +189,4 @@ fn describe() {
         "arc_mesh_certificate_not_after_timestamp_seconds",
         "until when this node's certificate for the mesh is good, Unix time; without end if it is alone"
     );
-}
-
-#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
-fn float(number: usize) -> f64 {
-    number as f64
 }

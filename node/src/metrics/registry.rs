@@ -3,6 +3,8 @@
 use cluster::registry::{RegistryStatus, Role};
 use metrics::{Gauge, describe_gauge, gauge};
 
+use super::float;
+
 /// Handles of how the registry is.
 #[derive(Debug)]
 pub struct RegistryMetrics {
@@ -38,11 +40,6 @@ impl RegistryMetrics {
         self.term.set(float(status.term));
         self.applied.set(float(status.applied));
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which no gauge here reaches
-fn float(number: u64) -> f64 {
-    number as f64
 }
 
 fn describe() {

@@ -129,7 +129,8 @@ fn registry(page: &mut Page, status: &RegistryStatus) {
         .is(u8::from(status.waiting.is_some()));
 }
 
-/// A voter is up if this node is it, or is linked with it: as far as it sees, it has that vote.
+/// A voter is up if this node is it, or is linked with it: as far as it sees, it has that vote. Its node is
+/// named too: one that is being replaced has its seed in common with the node that takes its place.
 fn voters(page: &mut Page, me: NodeId, status: &RegistryStatus, nodes: &[NodeStatus]) {
     // Its seed stays when membership has forgotten a node that is gone, and with it its name.
     let name = |voter: &VoterStatus| match voter.seed.as_str() {
@@ -146,13 +147,15 @@ fn voters(page: &mut Page, me: NodeId, status: &RegistryStatus, nodes: &[NodeSta
     let help = "1 for each node that keeps the names and that this node reaches, 0 if it does not";
     let mut family = page.gauge("arc_registry_voter_up", help);
     for voter in status.voters.iter().filter(|voter| voter.votes) {
-        family.with(&[("voter", &name(voter))], u8::from(is_up(voter.node)));
+        let (name, node) = (name(voter), voter.node.to_string());
+        family.with(&[("voter", &name), ("node", &node)], u8::from(is_up(voter.node)));
     }
     let help = "entries that a node which keeps the names is behind, as the leader knows";
     let mut family = page.gauge("arc_registry_voter_lag_entries", help);
     for voter in &status.voters {
         if let Some(lag) = voter.lag {
-            family.with(&[("voter", &name(voter))], lag);
+            let (name, node) = (name(voter), voter.node.to_string());
+            family.with(&[("voter", &name), ("node", &node)], lag);
         }
     }
 }
@@ -293,18 +296,41 @@ mod tests {
         (text, best)
     }
 
+    /// The series of a page, none of which is there twice.
+    fn series(text: &str) -> Vec<&str> {
+        let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let series: Vec<_> = samples.map(|line| line.rsplit_once(' ').unwrap().0).collect();
+        let mut seen = BTreeSet::new();
+        let twice = series.iter().find(|series| !seen.insert(**series));
+        assert_eq!(twice, None, "a series twice");
+        series
+    }
+
+    #[test]
+    fn a_voter_and_the_node_that_takes_its_place_are_told_apart() {
+        let (relay, _, _) = relay();
+        let voter = |node, votes| {
+            let (node, seed) = (NodeId(node), "b:7946".to_owned());
+            VoterStatus { node, seed, votes, lag: Some(node.0) }
+        };
+        // The third has been given the book; for a moment it and the dead one both vote.
+        let voters = vec![voter(2, true), voter(3, true), voter(4, false)];
+        let status = RegistryStatus { voters, ..relay.registry.status() };
+        let mut page = Page::behind(String::new());
+        super::voters(&mut page, NodeId(1), &status, &[node(3, MemberState::Alive, 0)]);
+        let text = page.into_text();
+        assert_eq!(series(&text).len(), 5, "{text}");
+        let up = "arc_registry_voter_up{voter=\"b:7946\",node=\"0000000000000003\"} 1\n";
+        assert!(text.contains(up), "{text}");
+    }
+
     #[test]
     fn a_hundred_nodes_are_a_few_hundred_series_and_none_twice() {
         let (text, _) = scraped(100);
-        let series: Vec<_> = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(|line| line.rsplit_once(' ').unwrap().0)
-            .collect();
+        let series = series(&text);
         let of_links = series.iter().filter(|series| series.contains("peer=\"")).count();
         assert_eq!(of_links, 7 * 99);
         assert!(series.len() < 7 * 99 + 400, "{}", series.len());
-        assert_eq!(series.iter().collect::<BTreeSet<_>>().len(), series.len(), "a series twice");
         assert!(text.contains("arc_link_packets_lost_total{peer=\"node-7\"} 3\n"));
         assert!(text.contains("arc_ring_share_ratio 0.01\n") && !text.contains("agent-7"));
     }

@@ -35,6 +35,7 @@ pub use self::{
     view::{Showing, frame},
 };
 use crate::{
+    metrics::float,
     relay::{Relay, VERSION},
     report,
 };
@@ -47,10 +48,6 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Nodes that are asked at a time.
 const ASKED_MAX: usize = 32;
-
-/// Those who follow, events and dashboards together: half of the ops listener's connections, so that there
-/// is always room for those who measure and administrate.
-const FOLLOWERS_MAX: usize = 32;
 
 /// What the node remembers and shows.
 #[derive(Debug)]
@@ -95,7 +92,7 @@ pub struct Viewer {
 }
 
 impl Watch {
-    /// Remembers nothing yet; the node starts now.
+    /// Remembers nothing yet, and nobody may follow yet; the node starts now.
     pub fn new(epoch: UnixMillis) -> Self {
         let memory = Memory {
             events: Events::new(epoch),
@@ -108,9 +105,15 @@ impl Watch {
             memory: Mutex::new(memory),
             latest: watch::Sender::new(0),
             frames: watch::Sender::default(),
-            places: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            places: Arc::new(Semaphore::new(0)),
             over: CancellationToken::new(),
         }
+    }
+
+    /// Lets people follow, events and dashboards together, on a listener with so many places: on half of
+    /// them, so that there is always room for those who measure and administrate.
+    pub fn open(&self, places: usize) {
+        self.places.add_permits(places / 2);
     }
 
     /// Something happened.
@@ -335,9 +338,23 @@ pub(crate) fn note_own(relay: &Relay, level: Level, text: String) {
     note(relay, level, Kind::Relay, text);
 }
 
-#[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches
-fn float(number: u64) -> f64 {
-    number as f64
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_follows_leaves_half_of_the_places_to_those_who_measure() {
+        for places in [1, 4, 16, 64] {
+            let watch = Watch::new(UnixMillis(1));
+            assert!(watch.follow().is_none(), "before the node listens");
+            watch.open(places);
+            let events: Vec<_> = std::iter::from_fn(|| watch.follow()).take(places / 4).collect();
+            let viewers: Vec<_> = std::iter::from_fn(|| watch.view()).take(places).collect();
+            assert_eq!(events.len() + viewers.len(), places / 2, "of {places} places");
+            drop(viewers);
+            assert_eq!(watch.follow().is_some(), places > 1, "{places}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,10 @@ impl Shelf for LostBeforeTheChallenge {
         self.0.get(key)
     }
 
+    async fn look_up(&self, key: &str) -> Option<Value> {
+        self.0.look_up(key).await
+    }
+
     async fn put(
         &self,
         key: &str,
@@ -266,6 +270,10 @@ struct Keeping(MemoryShelf);
 impl Shelf for Keeping {
     fn get(&self, key: &str) -> Option<Value> {
         self.0.get(key)
+    }
+
+    async fn look_up(&self, key: &str) -> Option<Value> {
+        self.0.look_up(key).await
     }
 
     async fn put(

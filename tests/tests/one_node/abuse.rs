@@ -149,6 +149,11 @@ async fn abrupt_resets_leave_nothing_behind() {
     relay.assert_healthy().await;
 }
 
+/// How many were hung up on because no whole request head came in time.
+async fn without_a_head(relay: &Relay) -> u64 {
+    relay.metrics().await.count("arc_http_timeouts_total", &[("limit", "head")])
+}
+
 #[tokio::test]
 async fn connections_that_never_finish_a_request_are_ended() {
     let mut relay = Relay::with(&[("HANDSHAKE_DEADLINE", "1s")]);
@@ -169,7 +174,18 @@ async fn connections_that_never_finish_a_request_are_ended() {
         unfinished.push(stream);
     }
     Client::connect(&relay, &token).await.fence().await;
-    join_all(unfinished.iter_mut().map(wait_for_hang_up)).await;
+    let answers = join_all(unfinished.iter_mut().map(wait_for_hang_up)).await;
+    for (n, answer) in answers.iter().enumerate() {
+        let answer = String::from_utf8_lossy(answer);
+        let beginning = &beginnings[n % beginnings.len()];
+        if beginning.starts_with("POST") {
+            assert!(answer.starts_with("HTTP/1.1 408"), "{beginning:?}: {answer}");
+        } else {
+            assert_eq!(answer, "", "{beginning:?}");
+        }
+    }
+    // Whatever limit comes later would end them too, but is not counted as this one.
+    assert_eq!(without_a_head(&relay).await, 40);
     relay.assert_healthy().await;
 }
 
@@ -191,6 +207,7 @@ async fn one_byte_now_and_then_does_not_win_more_time() {
         }
     };
     within("the relay hanging up on a drip of bytes", drip).await;
+    assert_eq!(without_a_head(&relay).await, 1);
 }
 
 #[tokio::test]

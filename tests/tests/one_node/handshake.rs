@@ -115,7 +115,13 @@ async fn browsers_come_from_allowed_origins_only() {
         let answer = http::send(relay.public, from(origin), "").await;
         answer.expect_error(403, "origin_not_allowed");
     }
+    let registration = http::request("POST", "/register").header("origin", "https://c.example");
+    http::send(relay.public, registration, "").await.expect_error(403, "origin_not_allowed");
     assert_eq!(Client::connect(&relay, &token).await.id, "rawk-042", "no browser, no origin");
+    let metrics = relay.metrics().await;
+    let refused = [("outcome", "origin_not_allowed")];
+    assert_eq!(metrics.count("arc_handshakes_total", &refused), 4);
+    assert_eq!(metrics.count("arc_registrations_total", &[("outcome", "refused")]), 1);
 }
 
 #[tokio::test]

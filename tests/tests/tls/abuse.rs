@@ -65,6 +65,54 @@ async fn a_thousand_half_handshakes_cost_little_and_keep_nobody_out() {
     agent.exchange("ann-1", 1).await;
 }
 
+/// What a proxy says first, which connects for this client.
+fn header(client: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {client} 198.51.100.1 40000 443\r\n").into_bytes()
+}
+
+/// A client whom a proxy connects is let in, by TLS.
+async fn assert_open(relay: &Relay, trusting: &Trusting, client: &str) {
+    let tcp = stranger(relay, &header(client)).await;
+    let mut stream = trusting.dial_over(tcp).await.expect("it is let in");
+    let request = b"GET /health HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("it reads");
+    let mut answer = [0; 12];
+    within("an answer", stream.read_exact(&mut answer)).await.expect("it answers");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn a_thousand_half_handshakes_behind_a_proxy_keep_nobody_out() {
+    let authority = Authority::new();
+    let behind = [
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("PROXY_PROTOCOL", "true"),
+        ("HANDSHAKES_PER_ADDRESS", "64"),
+        ("HANDSHAKE_DEADLINE", "60s"),
+    ];
+    let (relay, trusting) = (authority.relay_with(&behind), Trusting::of(&authority));
+    let overtaken = || async {
+        let overtaken = [("reason", "overtaken")];
+        relay.metrics().await.count("arc_tls_handshake_failures_total", &overtaken)
+    };
+    let mut strangers = Vec::new();
+    // No address has more than it may have.
+    for n in 0..1_000 {
+        let client = header(&format!("192.0.2.{}", n % 16));
+        strangers.push(stranger(&relay, &[&client, HALF_A_HELLO].concat()).await);
+    }
+    assert_open(&relay, &trusting, "192.0.2.200").await;
+    eventually("the strangers fill all places", || async { overtaken().await > 0 }).await;
+    // And if it is the proxy that does not go on.
+    for _ in 0..1_000 {
+        strangers.push(stranger(&relay, b"PROXY TCP4 ").await);
+    }
+    assert_open(&relay, &trusting, "192.0.2.201").await;
+    eventually("those who say nothing fill them too", || async { overtaken().await > 1_000 }).await;
+    let dropped = relay.metrics().await.count("arc_rate_limited_total", &[("limit", "http")]);
+    assert_eq!(dropped, 0, "dropped instead of given the oldest one's place");
+}
+
 #[tokio::test]
 async fn a_half_handshake_ends_at_its_deadline() {
     let authority = Authority::new();

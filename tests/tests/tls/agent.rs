@@ -47,7 +47,11 @@ impl Trusting {
 
     /// An encrypted connection, or why there is none.
     pub(crate) async fn dial(&self, to: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(to).await?;
+        self.dial_over(TcpStream::connect(to).await?).await
+    }
+
+    /// The same, over a connection on which something may have been said before.
+    pub(crate) async fn dial_over(&self, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         tcp.set_nodelay(true)?;
         let name = "localhost".try_into().expect("that is a name");
         let connector = TlsConnector::from(Arc::clone(&self.0));

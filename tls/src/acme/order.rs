@@ -146,7 +146,7 @@ impl Ordering<'_> {
     async fn account(&self) -> Result<Account, OrderError> {
         let Settings { directory, email, external_account, .. } = self.settings;
         let kid = external_account.as_ref().map(|account| account.kid.clone());
-        let found = record::find::<record::Account>(self.shelf);
+        let found = record::look_up::<record::Account>(self.shelf).await;
         let http = || Box::new(self.client.clone());
         let is_ours = |known: &record::Account| known.directory == *directory && known.kid == kid;
         let contact = email.as_ref().map(|email| format!("mailto:{email}"));
@@ -190,7 +190,7 @@ impl Ordering<'_> {
             Err(Error::Api(problem)) if is(&problem, ACCOUNT_GONE) => return Ok(()),
             changed => changed?,
         }
-        let found = record::find::<record::Account>(self.shelf);
+        let found = record::look_up::<record::Account>(self.shelf).await;
         let Some(known) = found.record else { return Ok(()) };
         let told = record::Account { email: self.settings.email.clone(), ..known };
         record::put(self.shelf, found.version, &told).await?;
@@ -201,7 +201,7 @@ impl Ordering<'_> {
     /// The order under way, or a new one.
     async fn order(&self, account: &Account) -> Result<(Order, record::Order), OrderError> {
         let Settings { directory, domains, .. } = self.settings;
-        let found = record::find::<record::Order>(self.shelf);
+        let found = record::look_up::<record::Order>(self.shelf).await;
         let done = record::find::<Certificate>(self.shelf).record;
         let is_ours = |known: &record::Order| {
             let is_over = done.as_ref().is_some_and(|certificate| certificate.key == known.key);

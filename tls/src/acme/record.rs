@@ -7,7 +7,7 @@ use instant_acme::AccountCredentials;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::{Shelf, ShelfError};
+use super::{Shelf, ShelfError, Value};
 
 /// The version of all records.
 const VERSION: u32 = 1;
@@ -132,12 +132,24 @@ pub(super) struct Found<T> {
     pub(super) record: Option<T>,
 }
 
-/// Reads a record; one that cannot be read is as good as none, and is replaced.
+/// Reads a record that every node is given; one that cannot be read is as good as none, and is replaced.
 pub(super) fn find<T: Record>(shelf: &dyn Shelf) -> Found<T> {
-    let Some(value) = shelf.get(T::KEY) else { return Found { version: 0, record: None } };
-    let read: Option<Versioned<T>> = serde_json::from_slice(&value.bytes).ok();
-    let record = read.filter(|read| read.v == VERSION).map(|read| read.record);
-    Found { version: value.version, record }
+    const { assert!(T::FOR_ALL, "it is to be looked up") };
+    Found::read(shelf.get(T::KEY))
+}
+
+/// Reads any record, as [`find`] does.
+pub(super) async fn look_up<T: Record>(shelf: &dyn Shelf) -> Found<T> {
+    Found::read(shelf.look_up(T::KEY).await)
+}
+
+impl<T: Record> Found<T> {
+    fn read(value: Option<Value>) -> Self {
+        let Some(value) = value else { return Self { version: 0, record: None } };
+        let read: Option<Versioned<T>> = serde_json::from_slice(&value.bytes).ok();
+        let record = read.filter(|read| read.v == VERSION).map(|read| read.record);
+        Self { version: value.version, record }
+    }
 }
 
 /// Puts a record in the place of the one that was found.
@@ -153,7 +165,7 @@ pub(super) async fn put<T: Record>(
 
 /// Removes a record, if there is one.
 pub(super) async fn remove<T: Record>(shelf: &dyn Shelf) -> Result<(), ShelfError> {
-    match shelf.get(T::KEY) {
+    match shelf.look_up(T::KEY).await {
         Some(value) => shelf.put(T::KEY, value.version, None, T::FOR_ALL).await.map(|_| ()),
         None => Ok(()),
     }
@@ -197,7 +209,7 @@ mod tests {
         assert_eq!(&***shelf.get("acme/order").unwrap().bytes, frozen.as_bytes());
         remove::<Order>(&shelf).await.unwrap();
         remove::<Order>(&shelf).await.unwrap();
-        assert!(find::<Order>(&shelf).record.is_none());
+        assert!(look_up::<Order>(&shelf).await.record.is_none());
     }
 
     #[tokio::test]

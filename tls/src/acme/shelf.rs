@@ -11,8 +11,12 @@ use zeroize::Zeroizing;
 /// version.
 #[async_trait]
 pub trait Shelf: Send + Sync + 'static {
-    /// The value at `key`, as this node knows it.
+    /// The value at `key`, of those that every node is given, as this node knows it.
     fn get(&self, key: &str) -> Option<Value>;
+
+    /// The value at `key`, as this node knows it, also of those that only nodes which may order are given:
+    /// these may lie on the disk.
+    async fn look_up(&self, key: &str) -> Option<Value>;
 
     /// Replaces the value at `key` if its version is `expected` (0: there is none); `None` removes it.
     /// `for_all`: every node is given it, else only those that may order. The new version.
@@ -97,6 +101,10 @@ impl Default for MemoryShelf {
 impl Shelf for MemoryShelf {
     fn get(&self, key: &str) -> Option<Value> {
         self.shared.values.lock().get(key).cloned()
+    }
+
+    async fn look_up(&self, key: &str) -> Option<Value> {
+        self.get(key)
     }
 
     async fn put(

@@ -3,17 +3,17 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    fs, io,
+    net::SocketAddr,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::fs::{Access, access, statvfs};
-use socket2::{Domain, Protocol, Socket, Type};
+use cluster::port;
+use rustix::fs::{Access, access};
+use socket2::Type;
 use tls::{
     agents::Chain,
     mesh::{MeshIdentity, Wall},
@@ -24,6 +24,7 @@ use super::facts::{Certificate, Disk, Memory, Mesh, Port, SecretSetting, Validit
 use crate::{
     clock::Clock,
     config::{CertificateSource, Chosen, Config, Credentials, settings},
+    process,
 };
 
 /// Permission bits of everybody but the owner.
@@ -62,33 +63,11 @@ pub(super) fn ports(config: &Config) -> Vec<Port> {
     ports
 }
 
-fn tried(variable: &'static str, host: &'static str, address: SocketAddr, udp: bool) -> Port {
-    let is_any = address.ip() == Ipv6Addr::UNSPECIFIED;
-    let tried = match bound(address, udp) {
-        // A system without IPv6: the node does the same.
-        Err(error) if is_any && !is_taken(&error) => {
-            bound((Ipv4Addr::UNSPECIFIED, address.port()).into(), udp)
-        }
-        tried => tried,
-    };
-    Port { variable, host, address, udp, tried: tried.map_err(|error| error.kind()) }
-}
-
-fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
-}
-
 /// Binds as the node does, and lets go.
-fn bound(address: SocketAddr, udp: bool) -> io::Result<()> {
-    let (kind, protocol) =
-        if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // Of UDP sockets it would hide that one is there.
-    socket.set_reuse_address(!udp)?;
-    socket.bind(&address.into())
+fn tried(variable: &'static str, host: &'static str, address: SocketAddr, udp: bool) -> Port {
+    let tried = port::bind(address, if udp { Type::DGRAM } else { Type::STREAM });
+    let tried = tried.map(drop).map_err(|error| error.kind());
+    Port { variable, host, address, udp, tried }
 }
 
 /// How many files a process may have open that raises its limit as far as it may.
@@ -155,10 +134,9 @@ pub(super) fn disk(path: &Path) -> Disk {
         Ok(()) => None,
         Err(error) => Some(format!("{}: {}", there.display(), io::Error::from(error))),
     };
-    if let Ok(system) = statvfs(there) {
-        disk.free = Some(system.f_bavail.saturating_mul(system.f_frsize));
-        disk.free_files = (system.f_files > 0).then_some(system.f_favail);
-    }
+    let system = process::disk(there);
+    disk.free = system.map(|system| system.free_bytes);
+    disk.free_files = system.and_then(|system| system.free_files);
     if let (true, Ok(folder)) = (exists, fs::metadata(path)) {
         disk.mode = folder.permissions().mode() & 0o777;
         disk.is_anothers = folder.uid() != rustix::process::geteuid().as_raw();
@@ -237,6 +215,8 @@ pub(super) fn strength(secret: &str) -> (usize, usize) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[test]

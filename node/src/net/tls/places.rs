@@ -2,6 +2,8 @@
 //!
 //! Who has not finished after all the others began is a client that is gone, slow, or means ill. So
 //! half handshakes, however many, keep nobody out for longer than it takes to begin as many new ones.
+//!
+//! A handshake begins when its connection is accepted: what a proxy says first of its client is a part of it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -53,7 +55,7 @@ impl Places {
 
 impl Begun {
     /// Returns when a newer handshake has taken the place.
-    pub(super) async fn overtaken(&self) {
+    pub async fn overtaken(&self) {
         self.overtaken.cancelled().await;
     }
 
