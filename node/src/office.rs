@@ -16,7 +16,7 @@ use cluster::{
     registry::{Carry, SharedRegistry},
 };
 use parking_lot::Mutex;
-use tokio::time::interval;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
     logging::AUDIT,
@@ -26,6 +26,10 @@ use crate::{
     tls_report::{self, NodeSays},
     watch::{self, Happening, Kind, Level, NodeSees},
 };
+
+mod pace;
+
+use pace::Pace;
 
 /// To whom a message is: its first byte.
 mod tag {
@@ -78,21 +82,19 @@ impl Office {
     }
 
     async fn tell_subscriptions(&self, peering: &Peering) {
-        let mut round = interval(SUBSCRIPTIONS_EVERY);
+        let (mut round, mut pace) = (rounds(SUBSCRIPTIONS_EVERY), Pace::default());
         for number in 1_u32.. {
             round.tick().await;
             let Some(relay) = self.relay.upgrade() else { return };
-            let news = relay.subscriptions.write().take_news();
-            for body in news {
-                peering.tell_all(&tagged(tag::SUBSCRIPTIONS, &body));
+            if relay.subscriptions.read().has_news() {
+                tell_news(&relay, peering, &mut pace);
             }
             if number.is_multiple_of(ROUNDS_TO_COMPARE) {
                 self.note_lost_homes();
-                let peers = peering.links();
+                let peers = peering.linked();
                 if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
                     let digest = relay.subscriptions.read().digest();
-                    let to = peer.peer.incarnation.node;
-                    peering.tell(to, tagged(tag::SUBSCRIPTIONS, &digest));
+                    peering.tell(*peer, tagged(tag::SUBSCRIPTIONS, &digest));
                 }
             }
         }
@@ -101,7 +103,7 @@ impl Office {
     /// Two nodes that were linked while one of them knew no registry may turn out to be of two.
     async fn cut_strangers(&self, peering: &Peering) {
         let Some(registry) = &self.registry else { return };
-        let mut round = interval(STRANGERS_EVERY);
+        let mut round = rounds(STRANGERS_EVERY);
         loop {
             round.tick().await;
             for stranger in registry.strangers() {
@@ -173,6 +175,25 @@ impl Office {
         if let Some(registry) = &self.registry {
             registry.informed().await;
         }
+    }
+}
+
+/// After a stall one round is due, not all that were missed.
+fn rounds(every: Duration) -> Interval {
+    let mut rounds = interval(every);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    rounds
+}
+
+/// Tells the peers what is new of subscriptions, if it is time.
+fn tell_news(relay: &Relay, peering: &Peering, pace: &mut Pace) {
+    let now = relay.clock.elapsed();
+    let Some(peers) = pace.turn(&peering.answered(), now) else { return };
+    let news = relay.subscriptions.write().take_news(now);
+    let news: Vec<_> = news.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect();
+    if !news.is_empty() {
+        let pinged = peering.tell_all(&peers, &news);
+        pace.told(&peers, news.iter().map(Vec::len).sum(), pinged);
     }
 }
 

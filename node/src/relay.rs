@@ -507,9 +507,9 @@ mod tests {
         let bob = ["bob".parse().unwrap()].into();
         relay.subscriptions.write().subscribe(ann.agent(), &bob, wall).unwrap();
         relay.subscriptions.write().left(ann.agent(), wall);
-        relay.subscriptions.write().take_news();
+        relay.subscriptions.write().take_news(clock.elapsed());
         relay.arrived(&ann, clock.elapsed(), wall);
-        let news = relay.subscriptions.write().take_news();
+        let news = relay.subscriptions.write().take_news(clock.elapsed());
         let SubscriptionNews::Stays(stays) = rmp_serde::from_slice(&news[0]).unwrap() else {
             panic!("{news:?}")
         };
