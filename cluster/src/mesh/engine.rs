@@ -359,8 +359,8 @@ impl Mesh {
             // From here on each route is verified when it is used next, if its owner has changed.
             self.near.store(Arc::new(self.near.load().followed_by(&rings)));
             core.directory.members(members, rings.clone());
-            let mut actions = core.parking.ring_changed(rings.clone(), now);
-            actions.extend(core.presence.ring_changed(rings));
+            core.parking.ring_changed(rings.clone());
+            let actions = core.presence.ring_changed(rings);
             self.perform(&mut core, actions, now);
         } else {
             let rings = core.rings.clone();

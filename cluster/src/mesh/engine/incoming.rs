@@ -82,7 +82,7 @@ impl Mesh {
         let mut core = self.core.lock();
         let mut actions = core.directory.tick(now);
         actions.extend(core.presence.tick(now));
-        core.parking.tick(now);
+        actions.extend(core.parking.tick(now));
         self.perform(&mut core, actions, now);
         drop(core);
         let needs = self.routes.tick(&self.out(), now);
