@@ -196,6 +196,12 @@ impl Relay {
         self.mesh().map_or(wall, |mesh| mesh.time(wall))
     }
 
+    /// The `ts` of a message that is accepted when the wall clock says `wall`: never earlier than what
+    /// another node gave its sender before, as far as links allow clocks to differ.
+    pub fn stamp_time(&self, wall: UnixMillis) -> UnixMillis {
+        self.mesh().map_or(wall, |mesh| mesh.stamp(wall))
+    }
+
     /// The other nodes; none if the relay is alone.
     pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
         self.cluster.get().map(|cluster| &cluster.peers)

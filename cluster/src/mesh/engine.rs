@@ -50,7 +50,7 @@ pub struct Mesh {
     home: Home,
     outlet: Arc<dyn Outlet>,
     deliver: Arc<dyn Deliver>,
-    time: Mutex<MeshTime>,
+    time: MeshTime,
     core: Mutex<Core>,
     /// What senders need of the rings.
     near: ArcSwap<NearRings>,
@@ -107,7 +107,7 @@ impl Mesh {
         Self {
             outlet,
             deliver,
-            time: Mutex::default(),
+            time: MeshTime::default(),
             core: Mutex::new(core),
             near: ArcSwap::from_pointee(NearRings::new(&home.region)),
             lanes: std::array::from_fn(|_| Mutex::default()),
@@ -126,17 +126,24 @@ impl Mesh {
 
     /// The id of a session that opens now, at `wall`: higher than all that this node knows of.
     pub fn next_session(&self, wall: UnixMillis) -> SessionId {
-        self.time.lock().next_session(wall, self.home.me.node)
+        self.time.next_session(wall, self.home.me.node)
     }
 
     /// Mesh time when the wall clock says `wall`.
     pub fn time(&self, wall: UnixMillis) -> UnixMillis {
-        self.time.lock().now(wall)
+        self.time.now(wall)
+    }
+
+    /// The `ts` of a message that is accepted at `wall` (PROTOCOL section 5): mesh time, and at most
+    /// 30 s ahead of `wall`. So it does not go back for an agent that hops to a node whose clock is
+    /// behind.
+    pub fn stamp(&self, wall: UnixMillis) -> UnixMillis {
+        self.time.stamp(wall)
     }
 
     /// A peer's mesh time was `remote` when it sent what came just now.
     pub fn learn_time(&self, wall: UnixMillis, remote: UnixMillis) {
-        self.time.lock().learn(wall, remote);
+        self.time.learn(wall, remote);
     }
 
     /// The rings over the nodes that own presence records.
