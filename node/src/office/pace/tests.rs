@@ -176,11 +176,13 @@ fn a_slow_link_lives_and_carries_messages_whatever_followers_do() {
             assert_eq!(peers, [B]);
             let news = here.take_news(now);
             pace.told(&peers, news.iter().map(Vec::len).sum(), now);
-            news.into_iter().for_each(|body| link.push(Frame::Tell(body)));
+            for body in news {
+                link.push(Frame::Tell(body));
+            }
             link.push(Frame::Ping(now));
         }
         link.carry(BYTES_PER_STEP, &mut there, wall);
-        longest_silence = longest_silence.max(now - link.answered);
+        longest_silence = longest_silence.max(now.saturating_sub(link.answered));
         if toggling == 0 && step == 20 * 20 {
             let part = link.data * 100 / (BYTES_PER_STEP * 20 * 20);
             assert!((40..90).contains(&part), "messages had {part} %");
