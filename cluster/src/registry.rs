@@ -20,6 +20,8 @@ mod command;
 #[cfg(test)]
 mod conformance;
 mod consensus;
+#[cfg(test)]
+mod damage_tests;
 mod deciding;
 mod disk;
 #[cfg(test)]

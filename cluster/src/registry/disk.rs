@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     AgentId, Generation, Incarnation, NodeId, UnixMillis,
-    database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
+    database::{self, Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
     subscription_store,
     token::Serial,
 };
@@ -179,7 +179,7 @@ fn begin(
 ) -> Result<(Incarnation, Sealing), Unfit> {
     let mut sealings = at_rest.sealings();
     let sealing = sealings.next().ok_or(Unfit::Sealed)?;
-    let transaction = database.begin_write()?;
+    let transaction = database::begin_write(database)?;
     match Content::of(&transaction)? {
         Content::Nothing if had_one => return Err(Unfit::Lost),
         Content::Nothing => make(&transaction, &sealing)?,
