@@ -17,6 +17,7 @@ mod carry;
 #[cfg(test)]
 mod cluster_tests;
 mod command;
+mod complaints;
 #[cfg(test)]
 mod conformance;
 mod consensus;

@@ -99,7 +99,7 @@ pub(super) struct Member {
     pub(super) address: VoterAddress,
     /// Whether it decides with the others.
     pub(super) votes: bool,
-    /// How many entries it is behind; known to the leader only.
+    /// How many entries it is behind; known only to a leader that most follow.
     pub(super) lag: Option<u64>,
 }
 
@@ -282,7 +282,14 @@ impl Situation {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let last = metrics.last_log_index.unwrap_or(0);
+        let followed = voters.len() == 1 && voters.contains(&me.0)
+            || metrics
+                .millis_since_quorum_ack
+                .is_some_and(|millis| Duration::from_millis(millis) < QUORUM_PATIENCE);
         let lag = |node: u64| {
+            if !(leads && followed) {
+                return None; // what it knew when others followed it says nothing of now
+            }
             let replicated = metrics.replication.as_ref()?.get(&node)?;
             Some(last.saturating_sub(replicated.map_or(0, |id| id.index)))
         };
@@ -290,10 +297,6 @@ impl Situation {
             let decides = voters.contains(node);
             (NodeId(*node), Member { address: address.clone(), votes: decides, lag: lag(*node) })
         };
-        let followed = voters.len() == 1 && voters.contains(&me.0)
-            || metrics
-                .millis_since_quorum_ack
-                .is_some_and(|millis| Duration::from_millis(millis) < QUORUM_PATIENCE);
         Self {
             leader,
             leads,
