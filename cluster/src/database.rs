@@ -1,8 +1,9 @@
 //! The databases in the data directory, each one file: for one process, for its owner's eyes, whole
 //! or not at all.
 //!
-//! Opening checks every page's checksum, so what is damaged is refused instead of believed. What the
-//! tables mean is the business of those who keep them.
+//! Opening checks every page's checksum, so what is damaged is refused instead of believed; after a crash
+//! that goes for the last commit as well if it was begun with [`begin_write`]. What the tables mean is the
+//! business of those who keep them.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

@@ -348,6 +348,29 @@ mod tests {
         }
     }
 
+    /// Obeying must not empty the nodes that have all names.
+    #[test]
+    fn both_sides_of_a_restore_say_which_of_them_is_to_be_emptied_when() {
+        let of = |name: &str, node, registry, lineage: &[u128]| {
+            let mut hello = hello();
+            (hello.introduction.name, hello.introduction.incarnation.node) = (name.into(), node);
+            let lineage = lineage.iter().copied().map(RegistryId).collect();
+            hello.allegiance = Some(Allegiance::new(RegistryId(registry), lineage).stored(true));
+            hello
+        };
+        let (restored, kept) = (NodeId(1), NodeId(2));
+        let backup = of("backup", restored, 9, &[7]);
+        let former = of("former", kept, 7, &[]);
+        let said = [
+            judge(&backup, &former, kept).unwrap_err(),
+            judge(&former, &backup, restored).unwrap_err(),
+        ];
+        assert_eq!(said[0], said[1]);
+        let text = &said[0].text;
+        assert!(text.contains("have all names: stop \"backup\" and empty its DATA_DIR"), "{text}");
+        assert!(text.contains("takes its place: stop \"former\" and empty"), "{text}");
+    }
+
     /// Other releases read these.
     #[tokio::test]
     async fn the_bytes_are_frozen() {

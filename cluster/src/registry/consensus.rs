@@ -392,4 +392,24 @@ mod tests {
             assert_eq!(followed(2, false), None, "it has not spoken for long");
         }
     }
+
+    #[test]
+    fn how_far_others_are_behind_is_known_only_to_a_leader_that_is_followed() {
+        let voters = openraft::Membership::new(vec![[1, 2, 3].into()], ());
+        let replication = [(2, None)].into();
+        let lag = |state, millis_since_quorum_ack| {
+            let metrics = RaftMetrics {
+                state,
+                millis_since_quorum_ack,
+                last_log_index: Some(7),
+                replication: Some(std::collections::BTreeMap::clone(&replication)),
+                membership_config: Arc::new(openraft::StoredMembership::new(None, voters.clone())),
+                ..RaftMetrics::new_initial(1)
+            };
+            Situation::of(NodeId(1), &metrics, false).members[&NodeId(2)].lag
+        };
+        assert_eq!(lag(ServerState::Leader, Some(10)), Some(7));
+        assert_eq!(lag(ServerState::Leader, Some(60_000)), None, "they may be dead");
+        assert_eq!(lag(ServerState::Follower, None), None);
+    }
 }
