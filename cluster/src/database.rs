@@ -1,8 +1,9 @@
 //! The databases in the data directory, each one file: for one process, for its owner's eyes, whole
 //! or not at all.
 //!
-//! Opening checks every page's checksum, so what is damaged is refused instead of believed. What the
-//! tables mean is the business of those who keep them.
+//! Opening checks every page's checksum, so what is damaged is refused instead of believed; after a crash
+//! that goes for the last commit as well if it was begun with [`begin_write`]. What the tables mean is the
+//! business of those who keep them.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -14,7 +15,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, TableDefinition, TableError, TableHandle,
-    WriteTransaction, backends::FileBackend,
+    TransactionError, WriteTransaction, backends::FileBackend,
 };
 
 use crate::data_dir;
@@ -115,6 +116,18 @@ pub(crate) fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
     builder
+}
+
+/// Begins a change to what must not be lost. Once it is committed, damage to any of its pages keeps the
+/// database from being opened.
+///
+/// It costs a second flush. With one, redb cannot tell pages that were damaged since from pages that a
+/// power cut kept from the disk, and goes back to the commit before without a word: what was
+/// acknowledged would be gone.
+pub(crate) fn begin_write(database: &Database) -> Result<WriteTransaction, TransactionError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
 }
 
 /// A database's file in the data directory.

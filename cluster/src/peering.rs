@@ -406,13 +406,18 @@ impl Peers for Dialling {
 }
 
 fn failure(error: &LinkError) -> DialError {
-    let text = error.to_string();
+    let text = match error {
+        LinkError::Refused { refusal, .. } | LinkError::Unfit { refusal, .. } => {
+            refusal.text.clone()
+        }
+        other => other.to_string(),
+    };
     let theirs = matches!(error, LinkError::Refused { .. });
     match error.reason() {
         Reason::Generation if theirs => DialError::Outlived(text),
         Reason::Broken | Reason::Deadline => DialError::Unreachable(text),
         Reason::Duplicate | Reason::Leaving | Reason::Busy => DialError::NotNow(text),
-        _ => DialError::Refused(text),
+        reason => DialError::Refused(Refusal::new(reason, text)),
     }
 }
 

@@ -17,9 +17,12 @@ mod carry;
 #[cfg(test)]
 mod cluster_tests;
 mod command;
+mod complaints;
 #[cfg(test)]
 mod conformance;
 mod consensus;
+#[cfg(test)]
+mod damage_tests;
 mod deciding;
 mod disk;
 #[cfg(test)]

@@ -44,6 +44,18 @@ impl TestDisk {
         Self { content: copy(), flushed: copy(), ..Self::default() }
     }
 
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.content.lock().len()
+    }
+
+    /// The same disk with other bytes at one place.
+    pub(crate) fn overwritten(&self, at: usize, with: &[u8]) -> Self {
+        let other = self.crashed();
+        other.content.lock()[at..at + with.len()].copy_from_slice(with);
+        other
+    }
+
     /// Whether these bytes stand anywhere on it.
     pub(crate) fn shows(&self, bytes: &[u8]) -> bool {
         self.content.lock().windows(bytes.len()).any(|window| window == bytes)

@@ -26,7 +26,7 @@ pub enum BackupFileError {
     #[error("{} exists already: choose another file, or give --force", .0.display())]
     Exists(PathBuf),
     /// The backup cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}", file.display())]
     Read {
         /// The backup.
         file: PathBuf,
@@ -34,7 +34,7 @@ pub enum BackupFileError {
         source: io::Error,
     },
     /// The backup cannot be written.
-    #[error("cannot write {}: {source}", file.display())]
+    #[error("cannot write {}", file.display())]
     Write {
         /// The backup.
         file: PathBuf,

@@ -235,7 +235,7 @@ async fn serve_when_joined(relay: &Relay) -> Infallible {
     if let Some(peers) = relay.peers() {
         peers.joined().await;
         relay.enter_phase(Phase::Serving);
-        tracing::info!(nodes = peers.nodes().len(), "joined: taking agents");
+        tracing::info!(links = peers.links().len(), "joined: taking agents");
     }
     pending().await
 }

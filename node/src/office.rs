@@ -2,7 +2,7 @@
 //! subscriptions. Hands each word to whom it concerns, and decides nothing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cluster::{
     AgentId, Incarnation, NodeId,
     link::{Allegiance, Introduction, LinkCounters, LinkStatus},
-    membership::{Load, MemberCounters},
+    membership::{Load, MemberCounters, SeedRefusal},
     peering::{Application, Peering},
     registry::{Carry, SharedRegistry},
 };
@@ -86,7 +86,32 @@ impl Office {
 
     /// Tells the others what is new, until it is dropped.
     pub(crate) async fn keep_up(&self, peering: &Peering) {
-        tokio::join!(self.tell_subscriptions(peering), self.cut_strangers(peering));
+        tokio::join!(
+            self.tell_subscriptions(peering),
+            self.cut_strangers(peering),
+            self.note_refusals(peering),
+        );
+    }
+
+    /// A seed that refuses this node is an event: once, until it does no more or for another reason.
+    async fn note_refusals(&self, peering: &Peering) {
+        let mut refusals = peering.membership().refusals();
+        let mut noted = BTreeSet::new();
+        loop {
+            let present = refusals.borrow_and_update().to_vec();
+            let Some(relay) = self.relay.upgrade() else { return };
+            let key = |it: &SeedRefusal| (it.seed.clone(), it.refusal.reason.label());
+            for refusal in present.iter().filter(|it| !noted.contains(&key(it))) {
+                let (node, text) = (relay.config.node_name.clone(), refusal.to_string());
+                let happening = Happening { level: Level::Warn, kind: Kind::Link, node, text };
+                relay.watch.note(relay.clock.wall(), happening);
+            }
+            noted = present.iter().map(key).collect();
+            drop(relay);
+            if refusals.changed().await.is_err() {
+                return; // the mesh has ended
+            }
+        }
     }
 
     async fn tell_subscriptions(&self, peering: &Peering) {
@@ -288,6 +313,13 @@ impl Carry for OverLinks {
 
     fn heard(&self) -> Vec<NodeId> {
         self.0.upgrade().map(|peering| peering.heard()).unwrap_or_default()
+    }
+
+    fn refusals(&self) -> BTreeMap<String, String> {
+        let Some(peering) = self.0.upgrade() else { return BTreeMap::new() };
+        let refusals = peering.membership().refusals();
+        let refusals = refusals.borrow();
+        refusals.iter().map(|refusal| (refusal.seed.to_string(), refusal.to_string())).collect()
     }
 }
 

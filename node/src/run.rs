@@ -151,7 +151,6 @@ pub async fn run(mut config: Config) -> Result<(), RunError> {
     if let (Ok(public), Ok(ops)) = addresses {
         tracing::info!(
             public = %public, ops = %ops, version = VERSION,
-            registered_agents = node.relay().registry.registered_agents(),
             mesh = address.map(tracing::field::display),
             admin_token_file = %token_file.display(), "listening"
         );
@@ -229,6 +228,7 @@ fn open_registry(config: &Config, clock: &Clock) -> Result<Arc<SharedRegistry>, 
         .map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
     let now = Arc::new(move || clock.wall());
     SharedRegistry::open(dir, Settings { token_ttl: config.token_ttl, now, at_rest })
+        .map_err(|error| error.among_others(!config.mesh.seeds.is_empty()))
 }
 
 /// What joins the node to others, or what its registry does by itself if it is alone; and where others

@@ -248,21 +248,11 @@ fn two_registries(
     peer: &Introduction,
     other: &Allegiance,
 ) -> String {
-    let former = |node: &Introduction, its: &Allegiance, restored: &Allegiance| {
-        format!(
-            "node {:?} at {} has the data of registry {}, from which registry {} was restored: two \
-             registries never become one; stop it, empty its DATA_DIR, and it joins as a new node",
-            node.name,
-            node.address,
-            its.registry(),
-            restored.registry(),
-        )
-    };
     if own.descends_from(other) {
-        return former(peer, other, own);
+        return restored_and_former((me, own), (peer, other));
     }
     if other.descends_from(own) {
-        return former(me, own, other);
+        return restored_and_former((peer, other), (me, own));
     }
     format!(
         "node {:?} at {} is of registry {}, and node {:?} at {} of registry {}: two registries never \
@@ -274,6 +264,23 @@ fn two_registries(
         me.name,
         me.address,
         own.registry(),
+    )
+}
+
+/// Either may be the one that is wanted: only who keeps the former registry's majority tells.
+fn restored_and_former(
+    restored: (&Introduction, &Allegiance),
+    former: (&Introduction, &Allegiance),
+) -> String {
+    let ((backup, new), (kept, old)) = (restored, former);
+    let (new, old) = (new.registry(), old.registry());
+    format!(
+        "node {:?} at {} has registry {new}, which was restored from a backup of registry {old}, and \
+         node {:?} at {} has the data of that one itself: two registries never become one. While most \
+         voters of {old} still run, they have all names: stop {:?} and empty its DATA_DIR. Only if {old} \
+         was given up, and {new} takes its place: stop {:?} and empty its DATA_DIR. Whichever is emptied \
+         joins as a new node",
+        backup.name, backup.address, kept.name, kept.address, backup.name, kept.name,
     )
 }
 
@@ -339,6 +346,29 @@ mod tests {
             process: 3,
             allegiance: None,
         }
+    }
+
+    /// Obeying must not empty the nodes that have all names.
+    #[test]
+    fn both_sides_of_a_restore_say_which_of_them_is_to_be_emptied_when() {
+        let of = |name: &str, node, registry, lineage: &[u128]| {
+            let mut hello = hello();
+            (hello.introduction.name, hello.introduction.incarnation.node) = (name.into(), node);
+            let lineage = lineage.iter().copied().map(RegistryId).collect();
+            hello.allegiance = Some(Allegiance::new(RegistryId(registry), lineage).stored(true));
+            hello
+        };
+        let (restored, kept) = (NodeId(1), NodeId(2));
+        let backup = of("backup", restored, 9, &[7]);
+        let former = of("former", kept, 7, &[]);
+        let said = [
+            judge(&backup, &former, kept).unwrap_err(),
+            judge(&former, &backup, restored).unwrap_err(),
+        ];
+        assert_eq!(said[0], said[1]);
+        let text = &said[0].text;
+        assert!(text.contains("have all names: stop \"backup\" and empty its DATA_DIR"), "{text}");
+        assert!(text.contains("takes its place: stop \"former\" and empty"), "{text}");
     }
 
     /// Other releases read these.

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{MemberState, View, seeds::Seeds};
-use crate::{Incarnation, NodeId};
+use crate::{
+    Incarnation, NodeId,
+    link::{Reason, Refusal},
+};
 
 /// Dials at one time: 16 handshakes are some 50 ms of work, and no burst for a network.
 const DIALS_MAX: usize = 16;
@@ -53,7 +56,18 @@ pub enum DialError {
     /// Somebody answered, and one of both will not be linked before an operator mends something.
     /// Whoever dialled has logged it.
     #[error("refused: {0}")]
-    Refused(String),
+    Refused(Refusal),
+}
+
+impl DialError {
+    /// Why there will be no link before an operator mends something, if so.
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.clone()),
+            Self::Outlived(text) => Some(Refusal::new(Reason::Generation, text.clone())),
+            Self::Unreachable(_) | Self::NotNow(_) => None,
+        }
+    }
 }
 
 /// An address worth dialling.
@@ -81,7 +95,7 @@ struct Attempt {
     target: Target,
     under_way: bool,
     failures: u32,
-    refused: bool,
+    refused: Option<Refusal>,
     next: Duration,
 }
 
@@ -145,7 +159,7 @@ impl Dialler {
         }
         let Some(tried) = self.attempts.get_mut(&address) else { return };
         tried.under_way = false;
-        tried.refused = matches!(outcome, Err(DialError::Refused(_) | DialError::Outlived(_)));
+        tried.refused = outcome.as_ref().err().and_then(DialError::refusal);
         tried.failures = if outcome.is_ok() { 0 } else { tried.failures.saturating_add(1) };
         // After a success the link is told of in a moment, and the address is no target any more.
         let pause =
@@ -163,9 +177,9 @@ impl Dialler {
         self.attempts.get(&address).is_some_and(|tried| tried.failures > 0)
     }
 
-    /// Whether the last dial of the address was answered by a refusal.
-    pub(super) fn was_refused(&self, address: SocketAddr) -> bool {
-        self.attempts.get(&address).is_some_and(|tried| tried.refused)
+    /// What the last dial of the address was answered with, if that was a refusal.
+    pub(super) fn refusal(&self, address: SocketAddr) -> Option<&Refusal> {
+        self.attempts.get(&address)?.refused.as_ref()
     }
 
     /// Whether there is a link to the node at the address, as far as it is known.
@@ -211,7 +225,7 @@ impl Dialler {
             target,
             under_way: false,
             failures: 0,
-            refused: false,
+            refused: None,
             next: now + courtesy(self.own, target.peer),
         };
         match self.attempts.get_mut(&target.address) {

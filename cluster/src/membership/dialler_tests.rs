@@ -263,11 +263,11 @@ fn other_addresses_of_a_reached_name_are_dialled_seldom() {
 #[test]
 fn failures_and_refusals_are_known_until_the_next_success() {
     let (mut dialler, view, seeds) = (dialler(), view(&[], &[]), seeds(&[1]));
-    let refused = Err(DialError::Refused("the secrets differ".to_owned()));
+    let refused = Err(DialError::Refused(Refusal::new(Reason::Secret, "the secrets differ")));
     let mut known = |outcome: &Result<Dialled, DialError>, now| {
         dialler.due(&view, &seeds, ms(now));
         dialler.done(at(1), outcome, ms(now), 1.0);
-        (dialler.has_failed(at(1)), dialler.was_refused(at(1)))
+        (dialler.has_failed(at(1)), dialler.refusal(at(1)).is_some())
     };
     assert_eq!(known(&unreachable(), 0), (true, false));
     assert_eq!(known(&refused, 10_000), (true, true));

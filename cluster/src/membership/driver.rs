@@ -150,6 +150,7 @@ impl<P: Peers, R: Resolve> Running<P, R> {
         self.greet();
         self.resolve();
         self.dial();
+        self.hear_refusals();
         self.join();
     }
 
@@ -267,6 +268,12 @@ impl<P: Peers, R: Resolve> Running<P, R> {
         }
     }
 
+    fn hear_refusals(&self) {
+        let (seeds, dialler) = (&self.seeds, &self.dialler);
+        let refusals = self.shared.view(|view| joining::refusals(view, seeds, dialler));
+        self.shared.set_refusals(refusals);
+    }
+
     fn join(&mut self) {
         if self.shared.has_joined() {
             return;
@@ -279,7 +286,14 @@ impl<P: Peers, R: Resolve> Running<P, R> {
         match joined {
             Ok(()) if self.shared.set_joined() => {
                 let peers = self.shared.view(|view| view.linked().count());
-                tracing::info!(peers, after = ?running_for, "this node has joined its cluster");
+                if peers > 0 {
+                    tracing::info!(peers, after = ?running_for, "this node has joined its cluster");
+                } else {
+                    tracing::info!(
+                        after = ?running_for,
+                        "this node has found no other, and goes on alone until one comes"
+                    );
+                }
             }
             Err(waiting) if now >= self.complained + STILL_JOINING => {
                 self.complained = now;

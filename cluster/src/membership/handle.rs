@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
-    Change, Driver, Event, Load, Member, MemberCounters, MemberState, Says, SeedAddress, View,
-    gossip, gossip::GossipOut,
+    Change, Driver, Event, Load, Member, MemberCounters, MemberState, Says, SeedAddress,
+    SeedRefusal, View, gossip, gossip::GossipOut,
 };
 use crate::{
     Generation, Incarnation, NodeId,
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     members: watch::Sender<Arc<[Member]>>,
     joined: watch::Sender<bool>,
     displaced: watch::Sender<bool>,
+    refusals: watch::Sender<Arc<[SeedRefusal]>>,
     inlet: mpsc::Sender<(SocketAddr, Bytes)>,
     pub(super) counters: MemberCounters,
     woken: Notify,
@@ -65,6 +66,7 @@ impl Membership {
             state: Mutex::new(State { view, load_told: None }),
             joined: watch::Sender::new(false),
             displaced: watch::Sender::new(false),
+            refusals: watch::Sender::default(),
             inlet,
             counters: MemberCounters::default(),
             woken: Notify::new(),
@@ -83,6 +85,11 @@ impl Membership {
     /// it stays so.
     pub fn joined(&self) -> watch::Receiver<bool> {
         self.shared.joined.subscribe()
+    }
+
+    /// The seeds that refuse this node, or that it refuses, and are not linked; changes whenever they do.
+    pub fn refusals(&self) -> watch::Receiver<Arc<[SeedRefusal]>> {
+        self.shared.refusals.subscribe()
     }
 
     /// Whether a process that was started later has this node's id: it has this node's place, for all
@@ -207,6 +214,17 @@ impl Shared {
     /// Waits until something happened that the driver should look at.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// These seeds refuse this node now.
+    pub(super) fn set_refusals(&self, now: Vec<SeedRefusal>) {
+        self.refusals.send_if_modified(|refusals| {
+            let is_new = **refusals != *now;
+            if is_new {
+                *refusals = Arc::from(now);
+            }
+            is_new
+        });
     }
 
     /// The node has joined; `true` at the first time.

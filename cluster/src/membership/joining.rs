@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    Member, MemberState, View,
+    Member, MemberState, SeedRefusal, View,
     dialler::Dialler,
     seeds::{Seed, Seeds},
 };
@@ -21,16 +21,28 @@ pub(super) enum Waiting {
     /// No seed has answered, and it is early.
     #[error("no seed has answered yet")]
     Answer,
-    /// A seed has refused it: secrets, clocks and names are for an operator to mend. Such a node
+    /// Seeds have refused it: secrets, clocks and names are for an operator to mend. Such a node
     /// serves nobody.
-    #[error("a seed refuses this node")]
-    Admission,
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Admission(Vec<SeedRefusal>),
     /// There are links, and gossip has not told yet who else is there.
     #[error("gossip has not told yet who is there")]
     News,
     /// There is no link to these members.
     #[error("there is no link to {}", .0.join(", "))]
     Links(Vec<String>),
+}
+
+/// The seeds none of whose addresses is linked, and one of them refuses this node.
+pub(super) fn refusals(view: &View, seeds: &Seeds, dialler: &Dialler) -> Vec<SeedRefusal> {
+    let refusal = |seed: &Seed| {
+        if seed.found().iter().any(|address| dialler.is_linked(*address, view)) {
+            return None;
+        }
+        let refusal = seed.found().iter().find_map(|address| dialler.refusal(*address))?.clone();
+        Some(SeedRefusal { seed: seed.address().clone(), refusal })
+    };
+    seeds.iter().filter_map(refusal).collect()
 }
 
 /// Whether a node that was started `running_for` ago has joined, or else what it waits for.
@@ -53,7 +65,7 @@ pub(super) fn has_joined(
     } else if others(view).any(|member| member.state.lives()) {
         Err(Waiting::News)
     } else {
-        may_be_alone(seeds, dialler, running_for)
+        may_be_alone(view, seeds, dialler, running_for)
     }
 }
 
@@ -63,14 +75,19 @@ fn others(view: &View) -> impl Iterator<Item = &Member> {
 }
 
 /// Whether a node that knows of no other may serve.
-fn may_be_alone(seeds: &Seeds, dialler: &Dialler, running_for: Duration) -> Result<(), Waiting> {
+fn may_be_alone(
+    view: &View,
+    seeds: &Seeds,
+    dialler: &Dialler,
+    running_for: Duration,
+) -> Result<(), Waiting> {
     let is_oneself =
         |found: &[_]| !found.is_empty() && found.iter().all(|address| dialler.is_own(*address));
-    let mut addresses = seeds.iter().flat_map(Seed::found);
+    let refusals = refusals(view, seeds, dialler);
     if seeds.iter().all(|seed| is_oneself(seed.found())) {
         Ok(())
-    } else if addresses.any(|address| dialler.was_refused(*address)) {
-        Err(Waiting::Admission)
+    } else if !refusals.is_empty() {
+        Err(Waiting::Admission(refusals))
     } else if running_for < ALONE_AFTER {
         Err(Waiting::Answer)
     } else {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::{
     Generation, Incarnation, NodeId,
-    link::Introduction,
+    link::{Introduction, Reason, Refusal},
     membership::{DialError, Dialled, Event, Heard, Load, Says, SeedAddress},
 };
 
@@ -94,10 +94,14 @@ fn a_name_that_is_not_resolved_is_a_silent_seed() {
 #[test]
 fn a_node_that_a_seed_refuses_serves_nobody() {
     let (view, seeds) = (view(&[], &[]), seeds(&[1, 2]));
-    let refused = DialError::Refused("the secrets differ".to_owned());
+    let refused = Refusal::new(Reason::Secret, "the secrets differ");
+    let refused = DialError::Refused(refused);
     let dialler = dialler(&view, &seeds, Some(&refused));
     let joined = has_joined(&view, &seeds, &dialler, Duration::from_mins(10));
-    assert_eq!(joined, Err(Waiting::Admission));
+    let waiting = joined.unwrap_err();
+    let text = "10.0.0.1:7946 refuses this node (secret): the secrets differ; \
+                10.0.0.2:7946 refuses this node (secret): the secrets differ";
+    assert_eq!(waiting.to_string(), text);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use dialler::{DialError, Dialled};
 pub use driver::{Driver, Peers};
 pub use gossip::GossipError;
 pub use handle::{Membership, Monotonic};
-pub use seeds::{Dns, Resolve, SeedAddress};
+pub use seeds::{Dns, Resolve, SeedAddress, SeedRefusal};
 pub use view::{Change, Event, Heard, Says, View};
 
 /// A link that has not been known to carry both ways for so long makes its peer

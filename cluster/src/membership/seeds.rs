@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::link::Refusal;
+
 /// A name none of whose addresses is linked is resolved again after so long...
 const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -66,6 +68,22 @@ impl fmt::Display for SeedAddress {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+/// A seed that this node will not be linked with before an operator mends something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedRefusal {
+    /// The seed.
+    pub seed: SeedAddress,
+    /// What it said last, or this node of it.
+    pub refusal: Refusal,
+}
+
+impl fmt::Display for SeedRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { reason, text } = &self.refusal;
+        write!(f, "{} refuses this node ({}): {text}", self.seed, reason.label())
     }
 }
 
@@ -171,6 +189,11 @@ impl Seed {
             failures: 0,
             told: None,
         }
+    }
+
+    /// As its operator wrote it.
+    pub(super) fn address(&self) -> &SeedAddress {
+        &self.address
     }
 
     /// The addresses found for it.

@@ -122,7 +122,7 @@ impl Port {
             return Some(Ok(Dialled::Peer(peer_is.incarnation)));
         }
         if let Err(why) = own.admit(&peer_is).and(peer.admit(&own_is)) {
-            return Some(Err(DialError::Refused(why.text)));
+            return Some(Err(DialError::Refused(why)));
         }
         wires.links.insert(between, None);
         own.up(&peer_is);

@@ -466,14 +466,16 @@ impl Peer {
 
     fn member(&self, now: Duration) -> Option<Member> {
         let heard = self.heard.as_ref()?;
+        let state = self.state(heard, now)?;
         Some(Member {
             incarnation: heard.incarnation,
             name: heard.name.clone(),
             region: heard.region.clone(),
             version: heard.version.clone(),
             address: heard.address,
-            state: self.state(heard, now)?,
-            load: heard.load,
+            state,
+            // What it said last is no figure of now once it is gone.
+            load: if state.lives() { heard.load } else { Load::default() },
         })
     }
 

@@ -1,6 +1,6 @@
 //! How the registry reaches the other nodes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 
@@ -21,5 +21,10 @@ pub trait Carry: Send + Sync + 'static {
     /// Those of them that answer: one that has crashed is linked for seconds.
     fn heard(&self) -> Vec<NodeId> {
         self.linked()
+    }
+
+    /// The seeds that refuse this node, each with a sentence that says why.
+    fn refusals(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 }

@@ -100,7 +100,7 @@ pub(super) struct Member {
     pub(super) address: VoterAddress,
     /// Whether it decides with the others.
     pub(super) votes: bool,
-    /// How many entries it is behind; known to the leader only.
+    /// How many entries it is behind; known only to a leader that most follow.
     pub(super) lag: Option<u64>,
 }
 
@@ -296,7 +296,14 @@ impl Situation {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let last = metrics.last_log_index.unwrap_or(0);
+        let followed = voters.len() == 1 && voters.contains(&me.0)
+            || metrics
+                .millis_since_quorum_ack
+                .is_some_and(|millis| Duration::from_millis(millis) < QUORUM_PATIENCE);
         let lag = |node: u64| {
+            if !(leads && followed) {
+                return None; // what it knew when others followed it says nothing of now
+            }
             let replicated = metrics.replication.as_ref()?.get(&node)?;
             Some(last.saturating_sub(replicated.map_or(0, |id| id.index)))
         };
@@ -304,10 +311,6 @@ impl Situation {
             let decides = voters.contains(node);
             (NodeId(*node), Member { address: address.clone(), votes: decides, lag: lag(*node) })
         };
-        let followed = voters.len() == 1 && voters.contains(&me.0)
-            || metrics
-                .millis_since_quorum_ack
-                .is_some_and(|millis| Duration::from_millis(millis) < QUORUM_PATIENCE);
         Self {
             leader,
             leads,
@@ -402,5 +405,25 @@ mod tests {
             assert_eq!(followed(2, true), Some(NodeId(1)));
             assert_eq!(followed(2, false), None, "it has not spoken for long");
         }
+    }
+
+    #[test]
+    fn how_far_others_are_behind_is_known_only_to_a_leader_that_is_followed() {
+        let voters = openraft::Membership::new(vec![[1, 2, 3].into()], ());
+        let replication = [(2, None)].into();
+        let lag = |state, millis_since_quorum_ack| {
+            let metrics = RaftMetrics {
+                state,
+                millis_since_quorum_ack,
+                last_log_index: Some(7),
+                replication: Some(std::collections::BTreeMap::clone(&replication)),
+                membership_config: Arc::new(openraft::StoredMembership::new(None, voters.clone())),
+                ..RaftMetrics::new_initial(1)
+            };
+            Situation::of(NodeId(1), &metrics, false).members[&NodeId(2)].lag
+        };
+        assert_eq!(lag(ServerState::Leader, Some(10)), Some(7));
+        assert_eq!(lag(ServerState::Leader, Some(60_000)), None, "they may be dead");
+        assert_eq!(lag(ServerState::Follower, None), None);
     }
 }

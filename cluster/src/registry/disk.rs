@@ -21,13 +21,13 @@ use super::{
 };
 use crate::{
     AgentId, Generation, Incarnation, NodeId, UnixMillis,
-    database::{Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
+    database::{self, Content, DatabaseFile, FileError, META, META_SCHEMA, Source},
     subscription_store,
     token::Serial,
 };
 
 /// The file's name in the data directory.
-const FILE: &str = "registry.redb";
+pub(super) const FILE: &str = "registry.redb";
 
 /// Files that show that there was a registry: each start makes the subscriptions' after it, and only
 /// who knows of one saves a view.
@@ -71,7 +71,7 @@ pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
         FileError::Io(error) => OpenError::Io { dir: source.dir().to_owned(), source: error },
         FileError::InUse => OpenError::InUse(source.dir().to_owned()),
         FileError::Unreadable(reason) => {
-            OpenError::Unreadable { file: source.path().to_owned(), reason }
+            OpenError::Unreadable { file: source.path().to_owned(), reason, others: false }
         }
     })
 }
@@ -84,7 +84,8 @@ pub(super) fn unusable(source: &impl Source, error: StoreError) -> OpenError {
             OpenError::Io { dir: source.dir().to_owned(), source: io::Error::new(kind, text) }
         }
         other => {
-            OpenError::Unreadable { file: source.path().to_owned(), reason: other.to_string() }
+            let reason = other.to_string();
+            OpenError::Unreadable { file: source.path().to_owned(), reason, others: false }
         }
     }
 }
@@ -179,7 +180,7 @@ fn begin(
 ) -> Result<(Incarnation, Sealing), Unfit> {
     let mut sealings = at_rest.sealings();
     let sealing = sealings.next().ok_or(Unfit::Sealed)?;
-    let transaction = database.begin_write()?;
+    let transaction = database::begin_write(database)?;
     match Content::of(&transaction)? {
         Content::Nothing if had_one => return Err(Unfit::Lost),
         Content::Nothing => make(&transaction, &sealing)?,
@@ -324,13 +325,12 @@ impl Unfit {
             Self::Schema(found) => return OpenError::Schema { file, found },
             Self::Sealed => return OpenError::Sealed { file },
             Self::Foreign => "it holds something else".to_owned(),
-            Self::Lost => format!(
-                "it is empty or was missing, though what lies beside it shows that there was a \
-                 registry; to start anew, move {} away too",
-                TRACES.join(" and ")
-            ),
+            Self::Lost => {
+                "it is empty or was missing, though what lies beside it shows that there was a registry"
+                    .to_owned()
+            }
             Self::Store(error) => return unusable(source, error),
         };
-        OpenError::Unreadable { file, reason }
+        OpenError::Unreadable { file, reason, others: false }
     }
 }

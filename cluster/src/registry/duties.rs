@@ -15,6 +15,7 @@ use super::{
     AdminError, RegistryId, VoterChange, Waiting,
     bootstrap::{self, Store},
     command::{Batch, Command, Outcome, Secret},
+    complaints::{Availability, Back, Complaint, Led, REMIND, TELL_AGAIN, missing},
     consensus::{self, Consensus, ConsensusError},
     hello::{Hello, Part, slots},
     raft::VoterAddress,
@@ -32,21 +33,16 @@ const BREATH: Duration = Duration::from_millis(50);
 /// How long a step may take before it is looked at anew.
 const STEP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is waited for is told after so many rounds, for most of it comes by itself...
-const PATIENCE: u64 = 2;
-
-/// ...and again so often: while nothing works, and while all works but should be safer.
-const TELL_AGAIN: u64 = 30;
-const REMIND: u64 = 600;
-
 /// Sees to the duties for as long as consensus runs; dropped when it ends.
 pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
     let (mut heard, mut leads) = (registry.heard().watch(), registry.leads.subscribe());
     let mut round = interval(ROUND);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut complaint, mut rounds) = (Complaint::default(), 0);
+    let (mut names, mut led) = (Availability::none_since(registry.now()), Led::default());
     loop {
         heard.mark_unchanged();
+        say_how_it_is(registry, &mut names, &mut led);
         let hellos = registry.hellos();
         let wait = match tend(registry, consensus, &hellos).await {
             Next::Again => {
@@ -69,6 +65,24 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
             Ok(()) = heard.changed() => {}
             Ok(()) = leads.changed() => {}
         }
+    }
+}
+
+/// Says that names can be registered when they could not, and who leads when it is another.
+fn say_how_it_is(registry: &SharedRegistry, names: &mut Availability, led: &mut Led) {
+    let leader = registry.heard_leader();
+    if let Some(leader) = led.is_now(leader).filter(|_| !registry.place().is_alone()) {
+        let seed = registry.seed_of(leader);
+        if leader == registry.identity().node {
+            tracing::info!(node = %leader, seed, "this node leads the registry");
+        } else {
+            tracing::info!(node = %leader, seed, "another node leads the registry");
+        }
+    }
+    match names.is_now(leader.is_some() && registry.lineage().0.is_some(), registry.now()) {
+        Some(Back::First(after)) => tracing::info!(?after, "names can be registered"),
+        Some(Back::Again(after)) => tracing::info!(?after, "names can be registered again"),
+        None => {}
     }
 }
 
@@ -96,16 +110,15 @@ async fn tend(
     if situation.votes(me) {
         let silent = |(node, member): (&NodeId, &consensus::Member)| {
             let is_silent = member.votes && *node != me && !heard.contains_key(node);
-            is_silent.then(|| called(*node, &member.address))
+            is_silent.then(|| called(*node, &member.address.seed))
         };
         let seeds: Vec<_> = situation.members.iter().filter_map(silent).collect();
-        let reason = format!(
-            "most of the nodes that keep the names are out of reach, so none can be registered: \
-             start {}",
-            seeds.join(", ")
-        );
-        let lost = registry.followed_leader().is_none() && !seeds.is_empty();
-        return if lost { Next::Wait(Waiting { reason, seeds }, TELL_AGAIN) } else { Next::Rest };
+        if registry.followed_leader().is_some() || seeds.is_empty() {
+            return Next::Rest;
+        }
+        let what =
+            "most of the nodes that keep the names are out of reach, so none can be registered";
+        return Next::Wait(missing(what, seeds, &registry.refusals()), TELL_AGAIN);
     }
     let again = if registry.leader().is_some() { REMIND } else { TELL_AGAIN };
     let waiting = begin(registry, consensus, heard).await;
@@ -137,7 +150,16 @@ async fn begin(
         bootstrap::Step::Found(members) => found(consensus, members).await.map(plain),
         bootstrap::Step::Join(_) if is_passed_over(registry) => None,
         bootstrap::Step::Join(known) => Some(plain(joins(known))),
-        bootstrap::Step::Wait(wait) => Some(Waiting { reason: wait.reason, seeds: wait.missing }),
+        bootstrap::Step::Wait(wait) => {
+            let refusals = registry.refusals();
+            let unrefused = !wait.missing.iter().any(|seed| refusals.contains_key(seed));
+            let what = "there is no registry yet, and it is founded only when all seeds are there";
+            Some(if unrefused {
+                Waiting { reason: wait.reason, seeds: wait.missing }
+            } else {
+                missing(what, wait.missing, &refusals)
+            })
+        }
         bootstrap::Step::Refuse(text) => Some(plain(text)),
     }
 }
@@ -150,13 +172,13 @@ fn observe(registry: &SharedRegistry, heard: &BTreeMap<NodeId, Hello>) -> Option
     let held: BTreeSet<_> = heard.values().filter_map(|hello| hello.part.seed()).collect();
     let seeds = slots(&registry.place().seeds).iter();
     let seeds: Vec<_> = seeds.filter(|seed| !held.contains(seed.as_str())).cloned().collect();
-    let reason = if seeds.is_empty() {
-        "the nodes that keep the names have no leader yet: most of them must run and be in reach"
-            .to_owned()
+    Some(if seeds.is_empty() {
+        let what = "the nodes that keep the names have no leader yet: most of them must run and be \
+                    in reach";
+        plain(what.to_owned())
     } else {
-        format!("the nodes that keep the names are out of reach: start {}", seeds.join(", "))
-    };
-    Some(Waiting { reason, seeds })
+        missing("the nodes that keep the names are out of reach", seeds, &registry.refusals())
+    })
 }
 
 /// What is in this node's store.
@@ -172,6 +194,10 @@ async fn found(consensus: &Consensus, members: BTreeMap<NodeId, String>) -> Opti
     let voters: Vec<_> = members.values().cloned().collect();
     let members = members.into_iter().map(|(node, seed)| (node, VoterAddress { seed })).collect();
     match consensus.initialize(members).await {
+        Ok(()) if voters.iter().all(String::is_empty) => {
+            tracing::info!("founding the registry: this node keeps the names alone");
+            None
+        }
         Ok(()) => {
             tracing::info!(voters = voters.join(","), "founding the registry");
             None
@@ -338,11 +364,11 @@ pub(super) fn wish(
 fn instead(now: &voters::Situation, old: &str, new: &str) -> Result<Vec<String>, AdminError> {
     let is_old = |node: &NodeId, slot: &str| slot == old || node.to_string() == old;
     if !now.voters.iter().any(|(node, slot)| is_old(node, slot)) {
-        let voters: Vec<_> = now.voters.values().map(String::as_str).collect();
-        return Err(AdminError::Refused(format!(
-            "{old} keeps no names: the voters are {}",
-            voters.join(", ")
-        )));
+        let voters: Vec<_> = now.voters.iter().map(|(node, slot)| called(*node, slot)).collect();
+        return Err(AdminError::Refused(match voters.as_slice() {
+            [alone] => format!("{old} keeps no names: {alone} keeps them alone"),
+            _ => format!("{old} keeps no names: the voters are {}", voters.join(", ")),
+        }));
     }
     let then = now.voters.iter().map(|(node, slot)| if is_old(node, slot) { new } else { slot });
     Ok(then.map(str::to_owned).collect())
@@ -363,53 +389,13 @@ fn plain(reason: String) -> Waiting {
     Waiting { reason, seeds: Vec::new() }
 }
 
-fn called(node: NodeId, address: &VoterAddress) -> String {
-    if address.seed.is_empty() { format!("node {node}") } else { address.seed.clone() }
-}
-
-/// When to say for what this node waits: not at once, and not all the time.
-#[derive(Default)]
-struct Complaint(Option<(Waiting, u64)>);
-
-impl Complaint {
-    /// What is to be said in this round, if `wait` is what is waited for and how often to say so.
-    fn due(&mut self, wait: Option<(Waiting, u64)>, round: u64) -> Option<Waiting> {
-        let Some((waiting, again)) = wait else {
-            self.0 = None;
-            return None;
-        };
-        match &mut self.0 {
-            Some((before, due)) if *before == waiting => {
-                if round < *due {
-                    return None;
-                }
-                *due = round + again;
-                Some(waiting)
-            }
-            other => {
-                *other = Some((waiting, round + PATIENCE));
-                None
-            }
-        }
-    }
+fn called(node: NodeId, seed: &str) -> String {
+    if seed.is_empty() { format!("node {node}") } else { seed.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_waited_for_is_said_after_a_while_and_then_now_and_again() {
-        let mut complaint = Complaint::default();
-        let wait = |reason: &str| Some((plain(reason.into()), TELL_AGAIN));
-        let said: Vec<_> =
-            (0..70).filter(|round| complaint.due(wait("b"), *round).is_some()).collect();
-        assert_eq!(said, [2, 32, 62]);
-        assert_eq!(complaint.due(wait("c"), 70), None, "something else, which may come by itself");
-        assert_eq!(complaint.due(wait("c"), 72), Some(plain("c".into())));
-        assert_eq!(complaint.due(None, 73), None);
-        assert_eq!(complaint.due(wait("c"), 74), None);
-    }
 
     #[test]
     fn a_voter_is_replaced_by_its_seed_or_its_id() {
@@ -421,5 +407,10 @@ mod tests {
         }
         let refused = instead(&now, "x", "d");
         assert!(matches!(refused, Err(AdminError::Refused(why)) if why.contains("a, b, c")));
+        let alone = [(NodeId(1), String::new())].into();
+        let alone = voters::Situation { voters: alone, ..voters::Situation::default() };
+        let text = format!("x keeps no names: node {} keeps them alone", NodeId(1));
+        let refused = instead(&alone, "x", "d");
+        assert!(matches!(refused, Err(AdminError::Refused(why)) if why == text));
     }
 }

@@ -58,7 +58,7 @@ pub enum RestoreError {
     #[error("what is in the backup is refused: {0}")]
     Content(String),
     /// The data directory cannot be made or read.
-    #[error("cannot use the data directory {}: {source}", dir.display())]
+    #[error("cannot use the data directory {}", dir.display())]
     Directory {
         /// The data directory.
         dir: PathBuf,

@@ -64,7 +64,9 @@ impl SharedRegistry {
                 sleep(REOPEN_EVERY).await;
                 match self.store().reopen().await {
                     Ok((index, facts)) => break self.standing().replaced(index, facts),
-                    Err(error) => why = error.to_string(),
+                    Err(error) => {
+                        why = error.among_others(!self.place().is_alone()).to_string();
+                    }
                 }
             }
         }

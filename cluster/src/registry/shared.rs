@@ -499,6 +499,18 @@ impl SharedRegistry {
         *self.waiting.lock() = waiting;
     }
 
+    /// The seeds that refuse this node, each with a sentence that says why.
+    pub(super) fn refusals(&self) -> BTreeMap<String, String> {
+        self.place().carry.as_ref().map(|carry| carry.refusals()).unwrap_or_default()
+    }
+
+    /// The seed that a node is, as far as it is known; empty if it is none.
+    pub(super) fn seed_of(&self, node: NodeId) -> String {
+        let member = self.situation().members.get(&node).map(|it| it.address.seed.clone());
+        let said = || self.heard.all().get(&node)?.part.seed().map(str::to_owned);
+        member.or_else(said).unwrap_or_default()
+    }
+
     pub(super) fn waiting(&self) -> Option<Waiting> {
         self.waiting.lock().clone()
     }

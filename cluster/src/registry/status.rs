@@ -54,7 +54,7 @@ pub struct VoterStatus {
     pub seed: String,
     /// Whether it decides with the others; else it is being given the book.
     pub votes: bool,
-    /// How many entries it is behind; known to the leader only.
+    /// How many entries it is behind; known only to a leader that most follow.
     pub lag: Option<u64>,
 }
 

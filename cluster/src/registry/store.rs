@@ -7,7 +7,7 @@
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -69,15 +69,17 @@ pub enum OpenError {
     InUse(PathBuf),
     /// The file is damaged, or was never a registry.
     #[error(
-        "{file} is damaged or no registry of arc-relay ({reason}): restore it from a backup, or \
-         move it away to start with an empty registry and a new signing key",
-        file = file.display()
+        "{file} is damaged or no registry of arc-relay ({reason}): {mend}",
+        file = file.display(),
+        mend = mend(file, *others)
     )]
     Unreadable {
         /// The registry's file.
         file: PathBuf,
         /// What is wrong with it.
         reason: String,
+        /// Whether other nodes may have what was in it.
+        others: bool,
     },
     /// Another release of arc-relay wrote the file.
     #[error(
@@ -93,14 +95,46 @@ pub enum OpenError {
     },
     /// What is secret in the file was sealed with a key that this node does not have.
     #[error(
-        "{file} was sealed with a secret that is not at hand: set CLUSTER_SECRET, or \
-         CLUSTER_SECRET_PREVIOUS, to what it was, or bring registry.key back beside it",
+        "{file} was sealed with a key that is not at hand: if the node had a CLUSTER_SECRET when it \
+         ran last, set it, or CLUSTER_SECRET_PREVIOUS, to what it was; if it had none, bring back the \
+         registry.key that was beside the file",
         file = file.display()
     )]
     Sealed {
         /// The registry's file.
         file: PathBuf,
     },
+}
+
+impl OpenError {
+    /// The same, on a node that is one of several if so: what it has lost, the others have.
+    #[must_use]
+    pub fn among_others(self, one_of_several: bool) -> Self {
+        match self {
+            Self::Unreadable { file, reason, .. } => {
+                Self::Unreadable { file, reason, others: one_of_several }
+            }
+            other => other,
+        }
+    }
+}
+
+/// What to do about a file that is of no use.
+fn mend(file: &Path, others: bool) -> String {
+    let dir = file.parent().unwrap_or(Path::new(".")).display();
+    if others {
+        return format!(
+            "the other nodes have the names: empty DATA_DIR ({dir}), all of it, and start this node \
+             again; it joins as a new one and takes the place that it had. Restore a backup only if \
+             no other node has them"
+        );
+    }
+    let files: Vec<_> = [disk::FILE].into_iter().chain(disk::TRACES).collect();
+    format!(
+        "empty {dir} and restore a backup into it, or, to start with no names and a new signing key, \
+         move away {} there, as many as there are",
+        files.join(", ")
+    )
 }
 
 /// The open file of the registry: a handle, whose clones are the same. When the last is dropped, the

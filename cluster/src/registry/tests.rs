@@ -323,6 +323,18 @@ fn a_file_that_is_no_registry_is_left_alone() {
 }
 
 #[test]
+fn what_to_do_about_a_file_of_no_use_depends_on_whether_others_have_the_names() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("registry.redb"), "x").unwrap();
+    let alone = refused(dir.path()).to_string();
+    let all = "move away registry.redb, subscriptions.redb, registry.view there";
+    assert!(alone.contains(all) && alone.contains("restore a backup into it"), "{alone}");
+    let one_of_several = refused(dir.path()).among_others(true).to_string();
+    assert!(one_of_several.contains("the other nodes have the names: empty DATA_DIR"));
+    assert!(!one_of_several.contains("move away"), "{one_of_several}");
+}
+
+#[test]
 fn another_programs_database_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let database = Database::create(dir.path().join("registry.redb")).unwrap();

@@ -17,7 +17,7 @@ use super::{
     store::{OpenError, Shared},
     tables::StoreError,
 };
-use crate::database::{Source, Turns};
+use crate::database::{self, Source, Turns};
 
 /// The most jobs in one transaction: bounds how long the first waits for the rest.
 const BATCH_MAX: usize = 64;
@@ -134,7 +134,7 @@ impl<S: Source> Writer<S> {
     fn commit(&mut self, jobs: &mut [(u64, Box<dyn Job>)]) -> Result<(), StoreError> {
         let database = self.shared.database.read();
         let database = database.as_ref().ok_or_else(|| self.shared.closed())?;
-        let mut transaction = database.begin_write()?;
+        let mut transaction = database::begin_write(database)?;
         let mut durable = Durable::No;
         for (_, job) in jobs {
             let work = Work { transaction: &transaction, sealing: &self.shared.sealing };
@@ -198,7 +198,7 @@ impl<S> Drop for Writer<S> {
 
 /// An empty durable commit makes all that went before durable.
 fn flush(database: &redb::Database) -> Result<(), StoreError> {
-    let mut transaction = database.begin_write()?;
+    let mut transaction = database::begin_write(database)?;
     transaction.set_durability(Durability::Immediate)?;
     Ok(transaction.commit()?)
 }

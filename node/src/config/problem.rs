@@ -180,8 +180,9 @@ impl fmt::Display for Notice {
                  TLS_CERT and TLS_KEY",
             ),
             Self::NoSeeds => f.write_str(
-                "SEEDS is empty: this node looks for no others; those that have it among their SEEDS \
-                 can join it",
+                "CLUSTER_SECRET is set and SEEDS is not: this relay is alone, and no other can join it, \
+                 for it listens to others only with SEEDS; the secret still seals backups and what is \
+                 stored",
             ),
             Self::UnknownKey { .. } | Self::Misspelt { .. } => Ok(()), // said above, as a problem
         }

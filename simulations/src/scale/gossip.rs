@@ -187,7 +187,7 @@ impl Port {
         let (own_is, own) = (own.introduction.clone(), own.membership.clone());
         if wires.links.insert(pair(self.own, node)) {
             if let Err(why) = own.admit(&peer_is).and(peer.admit(&own_is)) {
-                return Some(Err(DialError::Refused(why.text)));
+                return Some(Err(DialError::Refused(why)));
             }
             own.up(&peer_is);
             peer.up(&own_is);

@@ -49,6 +49,18 @@ async fn a_node_with_another_secret_is_kept_out_and_both_sides_say_so() {
         stranger.log.text().contains("does not share our CLUSTER_SECRET")
     })
     .await;
+    let refuses =
+        |body: &str| body.contains("refuses this node (secret)") && body.contains("CLUSTER_SECRET");
+    eventually("operators read why", || async {
+        let health = http::get(stranger.ops, "/health").await;
+        let body = health.text();
+        health.status == 503 && refuses(&body) && !body.contains("start 127.")
+    })
+    .await;
+    eventually("each seed that refuses is an event", || async {
+        http::get(stranger.ops, "/events?after=0").await.text().matches("(secret)").count() == 2
+    })
+    .await;
     eventually("the others say it too", || async {
         cluster.nodes.iter().any(|node| node.log.text().contains("CLUSTER_SECRET"))
     })

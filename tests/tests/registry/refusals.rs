@@ -148,7 +148,7 @@ async fn a_former_registrys_voter_is_no_voter_of_the_restored_one() {
     let restored = registry(first).await["id"].clone();
     assert_ne!(restored, former);
     for node in [&*first, second, third] {
-        let says = || async { node.log.text().contains("stop it, empty its DATA_DIR") };
+        let says = || async { node.log.text().contains("was given up") };
         eventually("it says what to do", says).await;
     }
     http::get(third.ops, "/ready").await.expect_status(503);
