@@ -102,9 +102,7 @@ impl Office {
             let Some(relay) = self.relay.upgrade() else { return };
             let key = |it: &SeedRefusal| (it.seed.clone(), it.refusal.reason.label());
             for refusal in present.iter().filter(|it| !noted.contains(&key(it))) {
-                let (node, text) = (relay.config.node_name.clone(), refusal.to_string());
-                let happening = Happening { level: Level::Warn, kind: Kind::Link, node, text };
-                relay.watch.note(relay.clock.wall(), happening);
+                watch::note(&relay, Level::Warn, Kind::Link, refusal.to_string());
             }
             noted = present.iter().map(key).collect();
             drop(relay);

@@ -341,6 +341,11 @@ pub(crate) fn note_own(relay: &Relay, level: Level, text: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        deliver::Sink,
+        peers::testing::{Shown, mesh},
+        relay::testing::relay,
+    };
 
     #[test]
     fn whoever_follows_leaves_half_of_the_places_to_those_who_measure() {
@@ -355,16 +360,6 @@ mod tests {
             assert_eq!(watch.follow().is_some(), places > 1, "{places}");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        deliver::Sink,
-        peers::testing::{Shown, mesh},
-        relay::testing::relay,
-    };
 
     #[test]
     fn a_panic_in_the_mesh_is_an_event_though_nobody_scrapes() {
