@@ -110,7 +110,7 @@ fn a_node_alone_is_a_member_and_says_how_it_is() {
 #[test]
 fn who_is_gone_carries_nothing() {
     let load = Load { sessions: 3, messages_per_minute: 4 };
-    let loaded = |says, live| gossip(&[Heard { says, live, load, ..heard(1, 1) }]);
+    let loaded = |says, live| gossip(&[Heard { says, load, live, ..heard(1, 1) }]);
     let carries = |events: Vec<Event>| after(events).member(NodeId(1)).map(|member| member.load);
     assert_eq!(carries(vec![up(1, 1), loaded(Says::Alive, true)]), Some(load));
     assert_eq!(carries(vec![up(1, 1), loaded(Says::Leaving, true)]), Some(load));

@@ -7,7 +7,7 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -71,7 +71,7 @@ pub enum OpenError {
     #[error(
         "{file} is damaged or no registry of arc-relay ({reason}): {mend}",
         file = file.display(),
-        mend = mend(file, *others)
+        mend = mend(*others)
     )]
     Unreadable {
         /// The registry's file.
@@ -120,19 +120,17 @@ impl OpenError {
 }
 
 /// What to do about a file that is of no use.
-fn mend(file: &Path, others: bool) -> String {
-    let dir = file.parent().unwrap_or(Path::new(".")).display();
+fn mend(others: bool) -> String {
     if others {
-        return format!(
-            "the other nodes have the names: empty DATA_DIR ({dir}), all of it, and start this node \
-             again; it joins as a new one and takes the place that it had. Restore a backup only if \
-             no other node has them"
-        );
+        return "the other nodes have the names: empty DATA_DIR, all of it, and start this node again; \
+                it joins as a new one and takes the place that it had. Restore a backup only if no other \
+                node has them"
+            .to_owned();
     }
     let files: Vec<_> = [disk::FILE].into_iter().chain(disk::TRACES).collect();
     format!(
-        "empty {dir} and restore a backup into it, or, to start with no names and a new signing key, \
-         move away {} there, as many as there are",
+        "empty its directory and restore a backup into it, or, to start with no names and a new \
+         signing key, move away {} there, as many as there are",
         files.join(", ")
     )
 }

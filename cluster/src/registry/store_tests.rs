@@ -324,7 +324,7 @@ async fn a_page_that_rotted_is_refused() {
     disk.rot(b"rawk-042");
     let Err(error) = Store::open(disk, &keys, true, NOW) else { panic!("believed") };
     assert!(matches!(&error, OpenError::Unreadable { .. }), "{error}");
-    assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    assert!(error.to_string().contains("restore a backup into it"), "{error}");
 }
 
 #[tokio::test]
