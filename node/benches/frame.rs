@@ -54,7 +54,12 @@ fn sees(number: u64, round: u64) -> NodeSees {
         received_bytes: round * 1_000_000,
         silent_ms: 250,
     };
-    let loss = |reason: &str| Loss { reason: reason.into(), total: round * 7, last_minute: 7 };
+    let loss = |reason: &str| Loss {
+        reason: reason.into(),
+        total: round * 7,
+        last_minute: 7,
+        lasting_s: round,
+    };
     NodeSees {
         links: (0..NODES).filter(|peer| *peer != number).map(link).collect(),
         losses: ["offline", "link_lost", "slow_consumer"].map(loss).into(),

@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     config::Credentials,
     peers::{Join, Joined},
+    relay::Relay,
 };
 
 /// How often it is looked whether a certificate has to follow.
@@ -69,11 +70,12 @@ impl Identity {
     /// Keeps the certificate for as long as what `join` joins runs.
     pub fn kept_while(self, join: Join, transport: Arc<QuicTransport>) -> Join {
         Box::new(move |relay, deliver, stop| {
+            let counted = Arc::clone(relay);
             let Joined { mesh, peers, driver, keeper } = join(relay, deliver, stop);
             let driver = Box::pin(async move {
                 tokio::select! {
                     () = driver => {}
-                    died = self.keep(transport) => {
+                    died = self.keep(transport, counted) => {
                         tracing::error!(error = %died, "nobody looks after this node's certificate");
                     }
                 }
@@ -84,11 +86,12 @@ impl Identity {
 
     /// Gives `transport` the next certificate whenever it is time; returns only if that has panicked.
     /// Files are read and keys are made beside the runtime's threads, which carry the mesh.
-    async fn keep(mut self, transport: Arc<QuicTransport>) -> JoinError {
+    async fn keep(mut self, transport: Arc<QuicTransport>, relay: Arc<Relay>) -> JoinError {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
+            relay.metrics.mesh.set_certificate(&self.present);
             let transport = Arc::clone(&transport);
             let looked = spawn_blocking(move || {
                 self.look(|next| transport.renew(next));

@@ -109,7 +109,7 @@ fn read(sources: &Sources) -> (Loaded, Vec<Problem>) {
 
 /// The defaults on this machine.
 fn starting_point(sources: &Sources) -> Config {
-    let mut config = Config::default();
+    let mut config = Config { host_name: sources.host_name.clone(), ..Config::default() };
     // A host name may be anything; one that is no node name leaves the built-in default.
     if let Some(setting) = setting_of("NODE_NAME") {
         setting.read(&sources.host_name, &mut config);

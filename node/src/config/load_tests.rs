@@ -38,7 +38,8 @@ fn one_problem(pairs: &[(&str, &str)], parts: &[&str]) {
 #[test]
 fn nothing_set_is_the_default_with_the_host_name() {
     let loaded = loaded(&[]);
-    assert_eq!(loaded.config, Config { node_name: "vm-7".into(), ..Config::default() });
+    let (host_name, node_name) = ("vm-7".into(), "vm-7".into());
+    assert_eq!(loaded.config, Config { host_name, node_name, ..Config::default() });
     assert!(loaded.notices.is_empty() && loaded.chosen.is_empty());
     assert_eq!(loaded.to_string(), "configuration ok");
 }
@@ -59,6 +60,7 @@ fn every_setting_reaches_its_field() {
         ("PORT", "1"),
         ("STATS_HOST", "10.0.0.1"),
         ("STATS_PORT", "2"),
+        ("STATS_NAMES", "Ops.example.com,*.a.example"),
         ("BEHIND_PROXY", "true"),
         ("PROXY_PROTOCOL", "true"),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
@@ -125,6 +127,8 @@ fn with_every_setting_changed() -> Config {
         port: 1,
         stats_host: "10.0.0.1".parse().unwrap(),
         stats_port: 2,
+        stats_names: vec!["ops.example.com".into(), "*.a.example".into()],
+        host_name: "vm-7".into(),
         data_dir: "/data".into(),
         relay_name: "Our relay".into(),
         node_name: "n1".into(),

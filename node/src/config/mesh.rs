@@ -145,7 +145,7 @@ fn place(text: &str) -> Option<(String, Option<u16>)> {
 }
 
 /// An IPv4 address or a name; of which the dot behind the last label, the root's, is left off.
-fn host(text: &str) -> Option<String> {
+pub(super) fn host(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let last = text.rsplit('.').next()?;
     if last.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -47,10 +47,15 @@ pub struct Config {
     pub stats_host: IpAddr,
     /// Port of the ops listener (`STATS_PORT`); 0 lets the system choose.
     pub stats_port: u16,
+    /// Names that operators reach the ops listener by, beside those that it has anyway: `*` is any,
+    /// `*.example.com` any below `example.com` (`STATS_NAMES`).
+    pub stats_names: Vec<String>,
     /// Where the relay keeps what must survive a restart (`DATA_DIR`).
     pub data_dir: PathBuf,
     /// Public name of the relay, as in `welcome` (`RELAY_NAME`).
     pub relay_name: String,
+    /// Name of this machine; not a setting.
+    pub host_name: String,
     /// Name of this node (`NODE_NAME`).
     pub node_name: String,
     /// Region of this node (`REGION`).
@@ -161,8 +166,10 @@ impl Default for Config {
             port: 8080,
             stats_host: IpAddr::from([127, 0, 0, 1]),
             stats_port: 8081,
+            stats_names: Vec::new(),
             data_dir: "./arc-data".into(),
             relay_name: "arc-relay".into(),
+            host_name: String::new(),
             node_name: "node".into(),
             region: "default".into(),
             production: false,

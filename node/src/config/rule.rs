@@ -15,7 +15,10 @@ use ipnet::IpNet;
 
 use cluster::membership::SeedAddress;
 
-use super::{Advertise, LogFormat, Secret, SubscribeScope, mesh::seed};
+use super::{
+    Advertise, LogFormat, Secret, SubscribeScope,
+    mesh::{host, seed},
+};
 use crate::{
     logging,
     traces::{self, Collector},
@@ -209,6 +212,26 @@ pub(super) fn networks() -> Rule<Vec<IpNet>> {
                 length if length == network.max_prefix_len() => network.addr().to_string(),
                 _ => network.to_string(),
             })),
+        },
+    )
+}
+
+/// Names of hosts in small letters, comma separated; `*` for any, `*.` before a name for any below it.
+pub(super) fn names() -> Rule<Vec<String>> {
+    let read_one = |text: &str| {
+        let (below, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+        if text == "*" { Some(text.into()) } else { Some(format!("{below}{}", host(name)?)) }
+    };
+    Rule::new(
+        "NAMES",
+        "host names, comma separated, such as relay-1.example.com,*.ops.example.com, or * for any, or none",
+        move |text| match text {
+            "none" => Some(Vec::new()),
+            _ => text.split(',').map(|part| read_one(part.trim())).collect(),
+        },
+        |names| match names.as_slice() {
+            [] => "none".into(),
+            all => join(all.iter().cloned()),
         },
     )
 }

@@ -18,6 +18,24 @@ fn refuses<T: 'static>(rule: &Rule<T>, texts: &[&str]) {
 }
 
 #[test]
+fn names_are_in_small_letters_and_may_stand_for_all_below() {
+    let rule = names();
+    for (text, back) in [
+        ("none", "none"),
+        ("*", "*"),
+        ("Ops.Example.com., relay_1", "ops.example.com,relay_1"),
+        ("*.Example.com,a,10.0.0.1", "*.example.com,a,10.0.0.1"),
+    ] {
+        assert_eq!(shown(&rule, text).as_deref(), Some(back), "{text}");
+        assert_eq!(rule.read(back), rule.read(text), "{text}");
+    }
+    refuses(
+        &rule,
+        &["", ",", "a,", "*.", "*a", "a.*.b", "*.*.a", "a:80", "https://a.b", "a b", "0.0.0.0"],
+    );
+}
+
+#[test]
 fn numbers_are_plain_digits_in_range() {
     let rule = number::<u16>(0..=65_535);
     assert_eq!(rule.read("0"), Some(0));

@@ -14,8 +14,8 @@ use super::{
     Config, acme,
     rule::{
         Rule, address, advertise, bytes, cluster_secret, collector, collector_headers, duration,
-        environment, file, folder, label, log_filter, log_format, networks, number, origins, port,
-        secret, seeds, share, subscribe_scope, switch, title,
+        environment, file, folder, label, log_filter, log_format, names, networks, number, origins,
+        port, secret, seeds, share, subscribe_scope, switch, title,
     },
 };
 
@@ -215,6 +215,8 @@ fn listening() -> Vec<Setting> {
             "Address of the ops listener: statistics, metrics, administration"),
         setting(row, "STATS_PORT", number(PORT), |c| &mut c.stats_port,
             "Port of the ops listener; 0 lets the system choose"),
+        setting(row, "STATS_NAMES", names(), |c| &mut c.stats_names,
+            "More names that the ops listener is asked by, comma separated, also *.example.com; * means any"),
         setting(row, "BEHIND_PROXY", switch(), |c| &mut c.behind_proxy,
             "TLS ends at a proxy in front of this relay"),
         setting(row, "TRUSTED_PROXIES", networks(), |c| &mut c.trusted_proxies,

@@ -39,6 +39,11 @@ impl ApiError {
         self.code
     }
 
+    /// The text for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says when to try again: whole seconds, at least one.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {

@@ -10,6 +10,7 @@ mod document;
 mod error;
 mod landing;
 mod ops;
+mod other_sites;
 mod page;
 mod public;
 mod redirect;

@@ -18,6 +18,7 @@ use super::{
     admin::{self, AdminToken},
     cors, dashboard,
     document::openapi,
+    other_sites,
     public::health_in_full,
     register::register,
     watching,
@@ -61,17 +62,17 @@ POST /drain                   send this node's agents elsewhere, and stop it
 POST /nodes/{node}/drain      the same of another node
 ";
 
-/// The ops listener's paths; `token` guards those that change something or name agents.
+/// The ops listener's paths; `token` guards those that change something or name agents. What the public
+/// listener says and does as well, and what probes ask, is not [kept](other_sites) from other sites.
 pub fn ops_router(
     relay: Arc<Relay>,
     administration: Arc<dyn Administration>,
     token: AdminToken,
 ) -> Router {
     let cors = middleware::from_fn_with_state(Arc::clone(&relay), cors::cors);
+    let keep_out = middleware::from_fn_with_state(Arc::clone(&relay), other_sites::keep_out);
     Router::new()
         .route("/", get(front))
-        .route("/health", get(health_in_full))
-        .route("/ready", get(ready))
         .route("/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/cluster", get(cluster))
@@ -81,9 +82,12 @@ pub fn ops_router(
         .route("/dashboard/stream", get(watching::dashboard_stream))
         .route("/dashboard/{file}", get(dashboard::file))
         .route("/openapi.json", get(openapi))
-        .route("/register", post(register).options(no_content).layer(cors))
         .merge(admin::routes(Arc::clone(&relay), administration, token))
         .fallback(|| async { ApiError::not_found() })
+        .layer(keep_out)
+        .route("/health", get(health_in_full))
+        .route("/ready", get(ready))
+        .route("/register", post(register).options(no_content).layer(cors))
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn(access_log::log))
         .with_state(relay)

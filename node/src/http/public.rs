@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header::STRICT_TRANSPORT_SECURITY},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::STRICT_TRANSPORT_SECURITY},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::{
     ApiError, access_log, cors,
     landing::{landing_counts, landing_file, landing_page, protocol},
+    other_sites,
     register::register,
     upgrade::upgrade,
 };
@@ -75,9 +76,13 @@ pub(super) async fn health(State(relay): State<Arc<Relay>>) -> Response {
 }
 
 /// The same for operators, with what the node waits for, which names other nodes, and how it is with its
-/// certificate.
-pub(super) async fn health_in_full(State(relay): State<Arc<Relay>>) -> Response {
-    told(&relay, true)
+/// certificate; not for pages of [other sites](other_sites).
+pub(super) async fn health_in_full(
+    State(relay): State<Arc<Relay>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    told(&relay, other_sites::refusal(&relay.config, &method, &headers).is_none())
 }
 
 fn told(relay: &Relay, in_full: bool) -> Response {

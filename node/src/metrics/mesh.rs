@@ -11,6 +11,7 @@ use cluster::{
     mesh::Mesh,
 };
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use tls::mesh::MeshIdentity;
 
 use crate::peers::NodeStatus;
 
@@ -30,6 +31,8 @@ pub struct MeshMetrics {
     records: Gauge,
     awaited: Gauge,
     pending: Gauge,
+    certificate_begins: Gauge,
+    certificate_ends: Gauge,
     panics: Counter,
     /// As many panics of the mesh's tasks are counted already.
     panics_counted: AtomicU64,
@@ -50,6 +53,8 @@ impl MeshMetrics {
     /// All at zero, in the recorder of the thread. Panics are counted with those of other tasks.
     pub(super) fn registered(panics: Counter) -> Self {
         describe();
+        let certificate_ends = gauge!("arc_mesh_certificate_not_after_timestamp_seconds");
+        certificate_ends.set(f64::INFINITY);
         Self {
             members: MemberState::ALL
                 .map(|state| (state, gauge!("arc_members", "state" => state.as_str()))),
@@ -68,6 +73,8 @@ impl MeshMetrics {
             records: gauge!("arc_presence_records"),
             awaited: gauge!("arc_presence_awaited_nodes"),
             pending: gauge!("arc_sessions_pending"),
+            certificate_begins: gauge!("arc_mesh_certificate_not_before_timestamp_seconds"),
+            certificate_ends,
             panics,
             panics_counted: AtomicU64::new(0),
         }
@@ -113,6 +120,12 @@ impl MeshMetrics {
             lane.dropped.absolute(counts.dropped_full);
             lane.lost.absolute(counts.lost);
         }
+    }
+
+    /// The certificate that this node shows its peers.
+    pub fn set_certificate(&self, identity: &MeshIdentity) {
+        self.certificate_begins.set(identity.not_before().as_secs_f64());
+        self.certificate_ends.set(identity.not_after().as_secs_f64());
     }
 
     /// What this node owns and publishes.
@@ -162,6 +175,14 @@ fn describe() {
         "nodes that have not told yet which agents they have; for seconds after a change only"
     );
     describe_gauge!("arc_sessions_pending", "sessions that other nodes do not know of yet");
+    describe_gauge!(
+        "arc_mesh_certificate_not_before_timestamp_seconds",
+        "from when on this node's certificate for the mesh is good, Unix time"
+    );
+    describe_gauge!(
+        "arc_mesh_certificate_not_after_timestamp_seconds",
+        "until when this node's certificate for the mesh is good, Unix time; without end if it is alone"
+    );
 }
 
 #[allow(clippy::cast_precision_loss)] // exact up to 2^53, which nothing here reaches

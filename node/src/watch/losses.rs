@@ -31,6 +31,19 @@ pub struct Loss {
     pub total: u64,
     /// In the last minute.
     pub last_minute: u64,
+    /// For how many seconds it has gone on without a minute's pause; 0 if nothing was lost in the last
+    /// minute, or the node does not say.
+    #[serde(default)]
+    pub lasting_s: u64,
+}
+
+impl Loss {
+    /// Adds what another node lost for the same reason.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.last_minute = self.last_minute.saturating_add(other.last_minute);
+        self.lasting_s = self.lasting_s.max(other.lasting_s);
+    }
 }
 
 /// What was lost until now.
@@ -40,6 +53,8 @@ pub struct Losses {
     looks: VecDeque<(Duration, Vec<u64>)>,
     /// By reason: the count that was last spoken of, and when.
     told: Vec<(u64, Option<Duration>)>,
+    /// By reason: since when there was a loss in each minute.
+    since: Vec<Option<Duration>>,
     reasons: Vec<&'static str>,
 }
 
@@ -66,19 +81,31 @@ impl Losses {
         while self.looks.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= MINUTE) {
             self.looks.pop_front();
         }
+        self.note_since(now);
         told
+    }
+
+    fn note_since(&mut self, now: Duration) {
+        let (Some((_, first)), Some((_, last))) = (self.looks.front(), self.looks.back()) else {
+            return;
+        };
+        self.since.resize(last.len(), None);
+        for (since, (first, last)) in self.since.iter_mut().zip(first.iter().zip(last)) {
+            *since = (last > first).then(|| since.unwrap_or(now));
+        }
     }
 
     /// What was lost until the last look, for the reasons for which anything was.
     pub fn all(&self) -> Vec<Loss> {
-        let (Some((_, first)), Some((_, last))) = (self.looks.front(), self.looks.back()) else {
+        let (Some((_, first)), Some((now, last))) = (self.looks.front(), self.looks.back()) else {
             return Vec::new();
         };
-        let each = self.reasons.iter().zip(first.iter().zip(last));
-        let losses = each.map(|(reason, (first, last))| Loss {
+        let each = self.reasons.iter().zip(&self.since).zip(first.iter().zip(last));
+        let losses = each.map(|((reason, since), (first, last))| Loss {
             reason: (*reason).to_owned(),
             total: *last,
             last_minute: last.saturating_sub(*first),
+            lasting_s: since.map_or(0, |since| now.saturating_sub(since).as_secs()),
         });
         losses.filter(|loss| loss.total > 0).collect()
     }
@@ -145,8 +172,29 @@ mod tests {
         for second in 0..=90 {
             look(&mut losses, second, second * 2, 0);
         }
-        let expected = Loss { reason: "offline".into(), total: 180, last_minute: 120 };
+        let (total, last_minute, lasting_s) = (180, 120, 89);
+        let expected = Loss { reason: "offline".into(), total, last_minute, lasting_s };
         assert_eq!(losses.all(), [expected]);
         assert!(losses.looks.len() <= 62, "{}", losses.looks.len());
+    }
+
+    #[test]
+    fn a_loss_lasts_until_a_minute_is_without() {
+        let mut losses = Losses::default();
+        let mut lasting = |second, offline| {
+            look(&mut losses, second, offline, 0);
+            losses.all().first().map(|loss| (loss.last_minute, loss.lasting_s))
+        };
+        let mut told = Vec::new();
+        for second in 0..300 {
+            // One at second 10, one at 60, and then none before 200.
+            let lost = [10, 60, 200].iter().filter(|at| second >= **at).count() as u64;
+            told.push(lasting(second, lost));
+        }
+        assert_eq!(told[9], None, "nothing was lost");
+        assert_eq!((told[10], told[60]), (Some((1, 0)), Some((2, 50))));
+        assert_eq!(told[119], Some((1, 109)));
+        assert_eq!(told[120], Some((0, 0)), "a minute has passed");
+        assert_eq!((told[200], told[230]), (Some((1, 0)), Some((1, 30))), "that is another one");
     }
 }

@@ -310,7 +310,7 @@ fn show(relay: &Relay, looked: &Looked, sample: &Sample) {
     relay.watch.frames.send_replace(frame(showing, report, sample, &memory.sights));
 }
 
-/// Somebody without the admin token attempted something, as `attempt` tells: an event, or a part of the next.
+/// Somebody attempted what is not allowed at the ops listener, as `attempt` tells: an event, or a part of the next.
 pub(crate) fn refused(relay: &Relay, attempt: String) {
     let due = relay.watch.memory.lock().refusals.add(relay.clock.elapsed(), attempt);
     if let Some(text) = due {

@@ -1,5 +1,5 @@
-//! Attempts to administrate without the admin token, and when they are worth an event: anybody who reaches the
-//! ops port can make them, and must not push everything else out of the memory of events. Pure.
+//! Attempts to administrate without the admin token, or to ask as another site, and when they are worth an event:
+//! anybody who reaches the ops port can make them, and must not push everything else out of the memory of events. Pure.
 
 use std::time::Duration;
 

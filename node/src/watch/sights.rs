@@ -147,18 +147,13 @@ impl Sights {
 
     /// What was lost, on all nodes that told together.
     pub fn losses(&self) -> Vec<Loss> {
-        let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let mut sums: BTreeMap<&str, Loss> = BTreeMap::new();
         for loss in self.0.values().flat_map(|sight| &sight.sees.losses) {
-            let sum = sums.entry(&loss.reason).or_default();
-            sum.0 = sum.0.saturating_add(loss.total);
-            sum.1 = sum.1.saturating_add(loss.last_minute);
+            sums.entry(&loss.reason)
+                .and_modify(|sum| sum.add(loss))
+                .or_insert_with(|| loss.clone());
         }
-        let loss = |(reason, (total, last_minute)): (&str, (u64, u64))| Loss {
-            reason: reason.into(),
-            total,
-            last_minute,
-        };
-        sums.into_iter().map(loss).collect()
+        sums.into_values().collect()
     }
 
     /// How it is with agents' TLS on the nodes that told, by id.
@@ -244,7 +239,8 @@ mod tests {
     }
 
     fn sees(links: Vec<LinkReport>, lost: u64) -> NodeSees {
-        let losses = vec![Loss { reason: "offline".into(), total: lost, last_minute: 1 }];
+        let (reason, last_minute) = ("offline".into(), 1);
+        let losses = vec![Loss { reason, total: lost, last_minute, lasting_s: 10 * lost }];
         NodeSees { links, losses, tls: None }
     }
 
@@ -302,6 +298,7 @@ mod tests {
         assert_eq!(shown, [("eu", "eu", 1, 2.0), ("eu", "us", 2, 90.0)]);
         assert_eq!((regions[1].silent, regions[1].rtt_ms), (1, 90.0));
         let losses = sights.losses();
-        assert_eq!((losses[0].total, losses[0].last_minute), (7, 2));
+        let Loss { total, last_minute, lasting_s, .. } = losses[0];
+        assert_eq!((total, last_minute, lasting_s), (7, 2, 40), "it lasts where it began first");
     }
 }

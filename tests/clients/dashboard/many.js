@@ -60,6 +60,8 @@ async function anAilingOne(page) {
   const words = await page.locator('#alarm-list li .advice').allTextContents();
   assert.ok(words.every((text) => text.length > 20), 'each says what to do');
   await said(page, '#alarm-list li time', /^since (\w+ \d+, )?\d\d:\d\d:\d\d$/);
+  const since = await page.locator('#alarm-list li').filter({ hasText: 'has expired' }).locator('time').getAttribute('datetime');
+  assert.ok(Math.abs(Date.now() - 7_000_000 - Date.parse(since)) < 60_000, `the certificate ended two hours ago, not ${since}`);
   await page.click('#alarm-list button >> nth=0');
   await said(page, '#detail h3', 'eu-west-1');
   await page.keyboard.press('Escape');

@@ -78,7 +78,7 @@ function alone() {
 
 function healthy() {
   const nodes = [node(0, 'eu-west'), node(1, 'eu-west'), node(2, 'us-east')];
-  const losses = [{ reason: 'offline', total: 1_204, last_minute: 31 }, { reason: 'rate_limit', total: 12, last_minute: 0 }];
+  const losses = [{ reason: 'offline', total: 1_204, last_minute: 31, lasting_s: 600 }, { reason: 'rate_limit', total: 12, last_minute: 0, lasting_s: 0 }];
   return view(nodes, { losses, certificates: Object.fromEntries(nodes.map((node) => [node.id, certificate()])) });
 }
 
@@ -94,7 +94,7 @@ function ailing() {
   };
   return view(nodes, {
     links: linksOf(nodes, differ), untold: [id(2)],
-    losses: [{ reason: 'link_full', total: 512, last_minute: 90 }, { reason: 'offline', total: 31, last_minute: 2 }],
+    losses: [{ reason: 'link_full', total: 512, last_minute: 90, lasting_s: 7_200 }, { reason: 'offline', total: 31, last_minute: 2, lasting_s: 20 }],
     registry: registry([0, 1, 2], { role: 'candidate', available: false, leader: null, waiting: { reason: 'waiting for 10.0.0.1:7946 and 10.0.0.2:7946: start them, or see why this node does not reach them', seeds: [] } }),
     certificates: {
       [id(0)]: certificate({ expires_in: 3 * DAY, problem: 'the authority could not reach port 80 of relay.example.org: open it', acme: { failures: 7, next_in: 5_400, ordering: false } }),

@@ -58,12 +58,18 @@ async fn a_node_that_runs_knows_its_peers_and_none_is_alarmed() {
 
 #[tokio::test]
 async fn a_node_to_be_is_told_what_would_keep_it_out() {
-    let cluster = Cluster::start(1).await;
+    let cluster = Cluster::with(1, &[("HOST", "0.0.0.0")]).await;
     let host = loopback_address().to_string();
-    let mut settings = vec![("MESH_HOST", host.as_str())];
+    let public = cluster.nodes[0].public.port().to_string();
+    let mut settings = vec![("MESH_HOST", host.as_str()), ("PORT", &public)];
+    let (_, all) = findings(&cluster, &settings).await;
+    assert!(has(&of(&all, "clocks", "ok"), cluster.seeds()), "the seed tells the time: {all:#?}");
+
+    settings.pop();
     let (code, all) = findings(&cluster, &settings).await;
     assert_eq!(code, Some(0), "{all:#?}");
     assert!(has(&of(&all, "peers", "ok"), "trusts us"), "{all:#?}");
+    assert_eq!(of(&all, "clocks", "ok"), [""; 0], "nobody is at that port: {all:#?}");
 
     let secret = new_secret();
     settings.push(("CLUSTER_SECRET", &secret));

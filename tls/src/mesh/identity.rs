@@ -19,7 +19,7 @@ use rustls::{
     time_provider::TimeProvider,
     version::TLS13,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::{
     ALPN, SERVER_NAME, Secret,
@@ -49,6 +49,7 @@ pub struct MeshIdentity {
     node: u64,
     roots: Arc<RootCertStore>,
     own: Choice,
+    not_before: Duration,
     not_after: Duration,
     wall: Wall,
 }
@@ -166,24 +167,32 @@ impl MeshIdentity {
         for authority in authorities {
             roots.add(authority.clone())?;
         }
-        let mut not_after = Duration::MAX;
+        let (mut not_before, mut not_after) = (Duration::ZERO, Duration::MAX);
         let mut certified = Vec::new();
         for (chain, key) in own {
             let last = chain.last().map(|last| read(last)).transpose()?;
             let issuer = last.as_ref().map(|last| last.issuer().as_raw().to_vec());
             for certificate in &chain {
-                let end = read(certificate)?.validity().not_after.timestamp();
-                not_after = not_after.min(Duration::from_secs(u64::try_from(end).unwrap_or(0)));
+                let certificate = read(certificate)?;
+                let validity = certificate.validity();
+                not_before = not_before.max(since_1970(validity.not_before));
+                not_after = not_after.min(since_1970(validity.not_after));
             }
             let key = CertifiedKey::from_der(chain, key, &crypto(KeyExchange::default()))?;
             certified.push(Certified { issuer: issuer.unwrap_or_default(), key: Arc::new(key) });
         }
-        Ok(Self { node, roots: Arc::new(roots), own: Choice::new(certified), not_after, wall })
+        let (roots, own) = (Arc::new(roots), Choice::new(certified));
+        Ok(Self { node, roots, own, not_before, not_after, wall })
     }
 
     /// The node that the certificate names.
     pub fn node(&self) -> u64 {
         self.node
+    }
+
+    /// From when on all of its certificates are good, since 1970.
+    pub fn not_before(&self) -> Duration {
+        self.not_before
     }
 
     /// When the first of its certificates ends, since 1970.
@@ -299,6 +308,10 @@ impl fmt::Debug for Time {
 fn read<'c>(certificate: &'c CertificateDer<'_>) -> Result<X509Certificate<'c>, rustls::Error> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(general)?;
     Ok(certificate)
+}
+
+fn since_1970(time: ASN1Time) -> Duration {
+    Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
 fn general(error: impl fmt::Display) -> rustls::Error {

@@ -211,6 +211,7 @@ fn a_cluster_changes_its_secret_node_by_node() {
 fn a_nodes_certificate_is_good_for_a_week() {
     let secret = Secret::generate();
     let made = identity(&secret, 1);
+    assert_eq!(made.not_before(), NOW.saturating_sub(Duration::from_hours(24)));
     assert_eq!(made.not_after(), NOW + Duration::from_hours(7 * 24));
     assert_eq!(made.renew_at(), NOW + Duration::from_hours(24));
     let (_, server) = talk(client(&made), &identity(&secret, 2)).unwrap();

@@ -143,8 +143,17 @@ pub(super) struct Name {
 #[derive(Debug)]
 pub(super) struct Seed {
     /// As it is written.
-    pub(super) seed: String,
+    pub(super) text: String,
     pub(super) met: Met,
+    /// What time it is there; none if it does not say.
+    pub(super) clock: Option<Clocks>,
+}
+
+/// What time it was at two places at once, in Unix milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocks {
+    pub(super) here: u64,
+    pub(super) there: u64,
 }
 
 /// What became of an attempt to meet a node.

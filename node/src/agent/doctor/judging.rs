@@ -52,6 +52,6 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         all.extend(seeds(&facts.seeds, running));
     }
     all.extend(running.iter().flat_map(|it| peers(it)));
-    all.extend(clocks(running, facts.authority.as_ref(), facts.at.0));
+    all.extend(clocks(running, &facts.seeds, facts.authority.as_ref(), facts.at.0));
     all
 }

@@ -8,8 +8,8 @@ use cluster::{NodeId, UnixMillis, link::quic::SOCKET_BUFFER_BYTES};
 
 use super::{
     facts::{
-        Authority, Certificate, Disk, Memory, Mesh, Met, Name, Node, Port, Running, SecretSetting,
-        Seed, Validity,
+        Authority, Certificate, Clocks, Disk, Memory, Mesh, Met, Name, Node, Port, Running,
+        SecretSetting, Seed, Validity,
     },
     finding::{Finding, Level},
     judging,
@@ -278,7 +278,7 @@ fn names_are_found() {
 #[test]
 fn seeds_answer_and_share_the_secret() {
     let judge = |met, running: Option<&Running>| {
-        let seeds = [Seed { seed: "b:7946".into(), met }];
+        let seeds = [Seed { text: "b:7946".into(), met, clock: None }];
         levels(&judging::seeds(&seeds, running))
     };
     let runs = running("alive");
@@ -336,16 +336,29 @@ fn clocks_agree() {
         };
         let nodes = vec![told("a", None), told("b", Some(says)), told("c", None)];
         let tls = Some(ClusterTls { node: "id-a".into(), nodes });
-        levels(&judging::clocks(Some(&Running { tls, ..running("alive") }), None, NOW))
+        levels(&judging::clocks(Some(&Running { tls, ..running("alive") }), &[], None, NOW))
     };
     assert_eq!(judge(1_000), [Level::Ok]);
     assert_eq!(judge(-10_000), [Level::Warning]);
     assert_eq!(judge(31_000), [Level::Error]);
     assert_eq!(judge(-31_000), [Level::Error]);
 
+    let seed = |offset_ms: i64| {
+        let clock = Clocks { here: NOW, there: NOW.saturating_add_signed(offset_ms) };
+        let answered = Met::Answered { node: NodeId(1), rtt: Duration::from_millis(1) };
+        let told = Seed { text: "b:7946".into(), met: answered, clock: Some(clock) };
+        let silent = Seed { text: "c:7946".into(), met: Met::NotFound, clock: None };
+        judging::clocks(None, &[silent, told], None, NOW)
+    };
+    assert_eq!(levels(&seed(-1_900)), [Level::Ok], "a date has no parts of seconds");
+    assert_eq!(levels(&seed(10_000)), [Level::Warning]);
+    let late = seed(31_000);
+    assert_eq!(levels(&late), [Level::Error]);
+    assert_eq!(late[0].found, "this machine's clock is 31.0 s behind that of b:7946");
+
     let authority = |clock| {
         let authority = Authority { directory: "https://ca.example/".into(), clock };
-        levels(&judging::clocks(None, Some(&authority), NOW))
+        levels(&judging::clocks(None, &[], Some(&authority), NOW))
     };
     assert_eq!(authority(Ok(Some(NOW - 500))), [Level::Ok]);
     assert_eq!(authority(Ok(Some(NOW + 60_000))), [Level::Error]);

@@ -22,7 +22,7 @@ use tls::mesh::{KeyExchange, MeshIdentity};
 use tokio::{net::lookup_host, time::timeout};
 
 use super::{
-    facts::{Authority, Met, Name, Node, Running, Seed},
+    facts::{Authority, Clocks, Met, Name, Node, Running, Seed},
     machine::wall,
 };
 use crate::{
@@ -114,28 +114,55 @@ async fn found(host: &str, port: u16, patience: Duration) -> Result<Vec<SocketAd
 /// The seeds, each dialled.
 pub(super) async fn seeds(config: &Config, patience: Duration, clock: &Clock) -> Vec<Seed> {
     join_all(config.mesh.seeds.iter().map(async |seed| {
-        let met = meet(seed, config, patience, clock).await;
-        Seed { seed: seed.to_string(), met }
+        let (met, address) = meet(seed, config, patience, clock).await;
+        let clock = match address {
+            Some(address) => clocks(address.ip(), config, patience, clock).await,
+            None => None,
+        };
+        Seed { text: seed.to_string(), met, clock }
     }))
     .await
 }
 
-async fn meet(seed: &SeedAddress, config: &Config, patience: Duration, clock: &Clock) -> Met {
+/// What became of the attempt to meet the seed, and where it is if it answered.
+async fn meet(
+    seed: &SeedAddress,
+    config: &Config,
+    patience: Duration,
+    clock: &Clock,
+) -> (Met, Option<SocketAddr>) {
     let Ok(addresses) = found(&seed.host, seed.port, patience).await else {
-        return Met::NotFound;
+        return (Met::NotFound, None);
     };
     if is_own(seed, &addresses, config) {
-        return Met::Own;
+        return (Met::Own, None);
     }
-    let Some(identity) = identity(config, clock) else { return Met::Untried };
+    let Some(identity) = identity(config, clock) else { return (Met::Untried, None) };
     let mut met = Met::Untried;
     for address in addresses {
         met = dial(address, &identity, patience).await;
-        if matches!(met, Met::Answered { .. }) {
-            break;
+        if matches!(met, Met::Answered { .. } | Met::Expired) {
+            return (met, Some(address));
         }
     }
-    met
+    (met, None)
+}
+
+/// What time it is there, as the port of plain HTTP says that all nodes have: with TLS the one that sends
+/// clients to https.
+async fn clocks(
+    host: IpAddr,
+    config: &Config,
+    patience: Duration,
+    clock: &Clock,
+) -> Option<Clocks> {
+    let port = if config.tls.source().is_some() { config.tls.http_port? } else { config.port };
+    let url = format!("http://{}/health", SocketAddr::from((host, port)));
+    let (endpoint, path) = UrlText::from(url.as_str()).page().ok()?;
+    let connector = Connector::new(&endpoint, None).ok()?;
+    let asked = http::clock(&connector, patience, Call { path: &path, ..Call::default() });
+    let there = asked.await.ok()??;
+    Some(Clocks { here: clock.wall().0, there })
 }
 
 /// Whether the seed stands for the node that is configured here.

@@ -7,6 +7,9 @@ const ALARMS_MAX = 8;
 
 const WEEK_S = 7 * 86_400;
 
+/** What a node says of others is some seconds old: a beginning that moves by less has not moved. */
+const SAME_MS = 30_000;
+
 /** Why messages are lost: in words, and what to do if that is an operator's to mend; the rest is agents' own doing. */
 export const REASONS = {
   offline: ["the recipient is not connected"],
@@ -25,8 +28,8 @@ export const REASONS = {
 };
 
 /**
- * What is wrong now, errors first: `{key, level, text, advice}`, with the `id` of the node if it is one's, and
- * the `kind` of the events that tell of it.
+ * What is wrong now, errors first: `{key, level, text, advice}`, with the `id` of the node if it is one's; and
+ * `since` when, or else what tells of its beginning among events: their `kind`, and `says` if that is not enough.
  */
 export function alarmsOf(view) {
   const alarms = [...ofNodes(view), ...ofRegistry(view), ...ofCertificates(view), ...ofLinks(view), ...ofLosses(view)];
@@ -78,12 +81,13 @@ function ofCertificates(view) {
   return Object.entries(view.certificates).flatMap(([id, tls]) => {
     const name = nameOf(view, id);
     const alarms = [];
-    const alarm = (key, level, text, advice) => alarms.push({ key: `${key} ${id}`, level, kind: "certificate", id, text, advice });
+    const alarm = (key, level, text, advice, more = {}) => alarms.push({ key: `${key} ${id}`, level, kind: "certificate", id, text, advice, ...more });
+    const ago = (seconds) => ({ since: view.now - seconds * 1000 });
     const renewal = tls.source === "files" ? "Put a new one into its files: they are read again by themselves." : "It should have been renewed by itself: its log says why it was not.";
     if (tls.expires_in === null) alarm("no-tls", "error", `${name} has no certificate yet`, `Agents cannot connect to it. ${sentence(tls.problem ?? "it is being ordered")}`);
-    else if (tls.expires_in < 0) alarm("tls-end", "error", `The certificate of ${name} has expired`, `Agents that check it cannot connect. ${renewal}`);
-    else if (tls.expires_in < WEEK_S && tls.source !== "self-signed") alarm("tls-end", "warn", `The certificate of ${name} expires in ${duration(tls.expires_in)}`, renewal);
-    if (tls.problem && tls.expires_in !== null) alarm("tls", "warn", `The next certificate of ${name} is not to be had`, sentence(tls.problem));
+    else if (tls.expires_in < 0) alarm("tls-end", "error", `The certificate of ${name} has expired`, `Agents that check it cannot connect. ${renewal}`, ago(-tls.expires_in));
+    else if (tls.expires_in < WEEK_S && tls.source !== "self-signed") alarm("tls-end", "warn", `The certificate of ${name} expires in ${duration(tls.expires_in)}`, renewal, ago(WEEK_S - tls.expires_in));
+    if (tls.problem && tls.expires_in !== null) alarm("tls", "warn", `The next certificate of ${name} is not to be had`, sentence(tls.problem), { says: tls.problem });
     return alarms;
   });
 }
@@ -96,17 +100,24 @@ function ofLinks(view) {
   const alarms = linksOf(view).filter((link) => link.state !== "up" && !told.has(link.a) && !told.has(link.b)).map((link) => {
     const what = link.state === "silent" ? "The link is silent" : "There is no link";
     const text = `${what} between ${nameOf(view, link.a)} and ${nameOf(view, link.b)}`;
-    return { key: `${link.state} ${link.key}`, level: "warn", kind: "link", text, advice: LINK_ADVICE };
+    const begin = link.state === "silent" ? { since: view.now - link.silent } : { says: linkDown(link, view) };
+    return { key: `${link.state} ${link.key}`, level: "warn", kind: "link", text, advice: LINK_ADVICE, ...begin };
   });
   const silent = view.links || told.size ? 0 : view.regions.reduce((sum, pair) => sum + pair.silent, 0);
   if (silent) alarms.push({ key: "silent", level: "warn", kind: "link", text: `${counted(silent, "end")} of links hear no answer`, advice: LINK_ADVICE });
   return alarms;
 }
 
+/** How this node's events tell that the link is gone; those of others' links it does not have. */
+function linkDown(link, view) {
+  const peer = { [link.a]: link.b, [link.b]: link.a }[view.node];
+  return peer ? `link to ${nameOf(view, peer)} is down` : null;
+}
+
 function ofLosses(view) {
-  return lossesToMend(view).map(({ reason }) => {
+  return lossesToMend(view).map(({ reason, lasting_s: lasting }) => {
     const [why, advice] = REASONS[reason] ?? [reason, "A newer release counts this: see its documentation."];
-    return { key: `loss ${reason}`, level: "warn", kind: "drops", text: `Messages are dropped: ${why} (${reason})`, advice };
+    return { key: `loss ${reason}`, level: "warn", kind: "drops", since: view.now - lasting * 1000, text: `Messages are dropped: ${why} (${reason})`, advice };
   });
 }
 
@@ -115,11 +126,12 @@ export function lossesToMend(view) {
   return view.losses.filter(({ reason, last_minute: lost }) => lost > 0 && (REASONS[reason]?.[1] ?? !REASONS[reason]));
 }
 
-/** When an alarm began, as far as the events know: the last that speaks of it. */
+/** When an alarm began, as far as that is known: by itself, or by the last event that speaks of it. */
 function sinceOf(alarm, view, events) {
-  if (!["node", "registry"].includes(alarm.kind)) return null;
-  const about = alarm.kind === "node" ? nameOf(view, alarm.id) : nameOf(view, view.node);
-  const isIt = (event) => event.kind === alarm.kind && event.node === about && event.level === alarm.level;
+  if (alarm.since) return alarm.since;
+  if (!["node", "registry"].includes(alarm.kind) && !alarm.says) return null;
+  const about = nameOf(view, alarm.kind === "node" || alarm.kind === "certificate" ? alarm.id : view.node);
+  const isIt = (event) => event.kind === alarm.kind && event.node === about && event.level === alarm.level && event.text === (alarm.says ?? event.text);
   return events.findLast(isIt)?.ts ?? null;
 }
 
@@ -137,7 +149,8 @@ export function drawAlarms(list, well, alarms, view, events, choose) {
     say(advice, alarm.advice);
     const ts = sinceOf(alarm, view, events);
     since.hidden = ts === null;
-    if (ts !== null) {
+    // Else a screen reader would hear of it again each second.
+    if (ts !== null && !(Math.abs(ts - Date.parse(since.dateTime)) < SAME_MS)) {
       set(since, { datetime: new Date(ts).toISOString() });
       say(since, `since ${moment(ts)}`);
     }

@@ -165,10 +165,11 @@ function pairsOf(view) {
   const key = (a, b) => (a < b ? `${a} ${b}` : `${b} ${a}`);
   for (const link of view.links) {
     const [a, b] = [link.from, link.to].sort();
-    const pair = pairs.get(key(a, b)) ?? { key: key(a, b), a, b, rtt: Infinity, rate: null, queue: 0, state: "up" };
+    const pair = pairs.get(key(a, b)) ?? { key: key(a, b), a, b, rtt: Infinity, rate: null, queue: 0, silent: 0, state: "up" };
     pair.rtt = Math.min(pair.rtt, link.rtt_ms);
     pair.queue += link.queue_bytes;
     if (link.bytes_per_second !== null) pair.rate = (pair.rate ?? 0) + link.bytes_per_second;
+    pair.silent = Math.max(pair.silent, link.silent_ms);
     if (link.silent_ms >= SILENT_MS) pair.state = "silent";
     pairs.set(pair.key, pair);
   }
@@ -178,7 +179,7 @@ function pairsOf(view) {
   for (const [n, one] of able.entries()) {
     for (const other of able.slice(n + 1)) {
       const [a, b] = [one.id, other.id].sort();
-      if (!pairs.has(key(a, b))) pairs.set(key(a, b), { key: key(a, b), a, b, rtt: null, rate: null, queue: 0, state: "missing" });
+      if (!pairs.has(key(a, b))) pairs.set(key(a, b), { key: key(a, b), a, b, rtt: null, rate: null, queue: 0, silent: null, state: "missing" });
     }
   }
   return [...pairs.values()];

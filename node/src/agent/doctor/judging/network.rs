@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::link::CLOCK_SKEW_MAX;
 
 use super::super::{
-    facts::{Authority, Met, Name, Node, Running, Seed},
+    facts::{Authority, Clocks, Met, Name, Node, Running, Seed},
     finding::Finding,
 };
 use crate::{
@@ -133,7 +133,7 @@ pub(in crate::agent::doctor) fn seeds(seeds: &[Seed], running: Option<&Running>)
 }
 
 fn seed(seed: &Seed, running: Option<&Running>) -> Option<Finding> {
-    let (check, Seed { seed, met }) = ("peers", seed);
+    let (check, Seed { text: seed, met, .. }) = ("peers", seed);
     let open = format!(
         "see that it runs, and that UDP {} is open from here to there and back (deploy/firewall.nft)",
         seed.rsplit(':').next().unwrap_or_default()
@@ -214,9 +214,11 @@ fn peer(node: &NodeReport, running: &Running) -> Option<Finding> {
     Some(Finding::warning("cluster", found, remedy))
 }
 
-/// This machine's clock against those of others.
+/// This machine's clock against those of others: of all nodes, if the one here runs and was told, else of
+/// the seeds.
 pub(in crate::agent::doctor) fn clocks(
     running: Option<&Running>,
+    seeds: &[Seed],
     authority: Option<&Authority>,
     now: u64,
 ) -> Vec<Finding> {
@@ -227,6 +229,9 @@ pub(in crate::agent::doctor) fn clocks(
             let Some(says) = &node.says else { continue };
             all.push(clock(&node.name, says.clock.0, at));
         }
+    } else {
+        let told = seeds.iter().filter_map(|it| Some((&it.text, it.clock?)));
+        all.extend(told.map(|(seed, Clocks { here, there })| clock(seed, there, here)));
     }
     match authority {
         Some(Authority { directory, clock: Ok(Some(there)) }) => {
