@@ -75,7 +75,12 @@ impl AdminArgs {
         let token = match (&self.admin_token_file, given) {
             (Some(path), _) => Secret::read(path)?,
             (None, Some(token)) => token.clone(),
-            (None, None) => Secret::read(&self.data_dir.join(TOKEN_FILE))?,
+            (None, None) => {
+                Secret::read(&self.data_dir.join(TOKEN_FILE)).map_err(|failure| match failure {
+                    Failure::Read { path, source } => Failure::AdminToken { path, source },
+                    other => other,
+                })?
+            }
         };
         token.bearer("admin token")
     }

@@ -163,13 +163,14 @@ pub(super) async fn run(args: AgentsArgs, output: &mut Output) -> Result<(), Fai
 
 /// One line an agent, or one JSON object.
 async fn list(admin: &AdminArgs, output: &mut Output) -> Result<(), Failure> {
-    if !admin.ops.json {
-        output.result(&row("REGISTERED", "SERIAL", "STATE", "AGENT")).await?;
-    }
     let mut after = String::new();
     loop {
         let path = format!("/agents?limit={PAGE}{after}");
         let AgentPage { agents, next } = admin.ask(Method::GET, &path).await?;
+        // Nobody is promised a table who may not see it.
+        if after.is_empty() && !admin.ops.json {
+            output.result(&row("REGISTERED", "SERIAL", "STATE", "AGENT")).await?;
+        }
         for agent in &agents {
             let line = if admin.ops.json { json(agent) } else { listed(agent) };
             output.result(&line).await?;
