@@ -113,12 +113,11 @@ pub struct RestoreArgs {
 /// Whether JSON was asked for, wherever a command has `--json`. `bench` writes it into a file: then only if
 /// that is standard output.
 pub fn wants_json(matches: &ArgMatches) -> bool {
-    let here = match matches.try_get_one::<bool>("json") {
-        Ok(json) => json.is_some_and(|json| *json),
-        Err(_) => {
-            let file = matches.try_get_one::<PathBuf>("json").ok().flatten();
-            file.is_some_and(|file| file == Path::new("-"))
-        }
+    let here = if let Ok(json) = matches.try_get_one::<bool>("json") {
+        json.is_some_and(|json| *json)
+    } else {
+        let file = matches.try_get_one::<PathBuf>("json").ok().flatten();
+        file.is_some_and(|file| file == Path::new("-"))
     };
     here || matches.subcommand().is_some_and(|(_, matches)| wants_json(matches))
 }

@@ -91,10 +91,8 @@ fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
         ("failed", FAILED)
     };
     let text = format!("{error:#}");
-    say(&match json {
-        true => FailureReport::new(code, text, exit_code).json(),
-        false => format!("arc-relay: {text}"),
-    });
+    let report = FailureReport::new(code, text.clone(), exit_code);
+    say(&if json { report.json() } else { format!("arc-relay: {text}") });
     ExitCode::from(exit_code)
 }
 

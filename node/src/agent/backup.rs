@@ -45,9 +45,10 @@ pub(super) async fn run(args: &BackupArgs, output: &mut Output) -> Result<(), Fa
         .await?;
     file.finish().map_err(failed)?;
     drop(progress);
-    let told = match args.admin.ops.json {
-        true => json!({"file": path.display().to_string(), "bytes": bytes}).to_string(),
-        false => format!("wrote {} ({bytes} bytes)", path.display()),
+    let told = if args.admin.ops.json {
+        json!({"file": path.display().to_string(), "bytes": bytes}).to_string()
+    } else {
+        format!("wrote {} ({bytes} bytes)", path.display())
     };
     output.result(&told).await
 }

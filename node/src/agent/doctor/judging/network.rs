@@ -180,13 +180,10 @@ fn seed(seed: &Seed, running: Option<&Running>) -> Option<Finding> {
 pub(in crate::agent::doctor) fn peers(running: &Running) -> Vec<Finding> {
     let check = "cluster";
     let cluster = &running.cluster;
-    let lacks = match whole(cluster) {
-        Ok(_) => {
-            let alive = cluster.nodes.iter().filter(|node| node.state == "alive").count() as u64;
-            let found = format!("{} alive, names can be registered", counted(alive, "node"));
-            return vec![Finding::ok(check, found)];
-        }
-        Err(lacks) => lacks,
+    let Err(lacks) = whole(cluster) else {
+        let alive = cluster.nodes.iter().filter(|node| node.state == "alive").count() as u64;
+        let found = format!("{} alive, names can be registered", counted(alive, "node"));
+        return vec![Finding::ok(check, found)];
     };
     let failed = lacks.iter().any(|lack| matches!(lack, Lack::Failed(_)));
     let is_told = |lack: &&Lack| match lack {
