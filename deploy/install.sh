@@ -69,7 +69,7 @@ whole_system() {
 if whole_system; then
     [ "$(id -u)" -eq 0 ] || fail 'must be run as root: sudo deploy/install.sh'
     [ -d /run/systemd/system ] || fail 'systemd does not run here; --root DIR installs files only'
-    if [ -e /lib/systemd/system/arc-relay.service ]; then
+    if [ -e /usr/lib/systemd/system/arc-relay.service ]; then
         fail 'the Debian package is installed: use apt, or remove that first (apt remove arc-relay)'
     fi
 fi
@@ -192,18 +192,25 @@ make_room_for_packets() {
     fi
 }
 
-# Asks the binary that is to run about the settings that it will have, read as systemd reads them.
+# Asks the binary that is to run about the settings that it will have, read as systemd reads them. Among them are
+# secrets, and everybody sees a command's arguments: so a shell reads them, and hands them on in its environment.
 check_settings() {
-    set -- HOST=127.0.0.1 NODE_ENV=production DATA_DIR=/var/lib/arc-relay
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in
-        '' | '#'* | ';'*) continue ;;
-        *=\"*\" | *=\'*\') line=${line%?}; set -- "$@" "${line%%=*}=${line#*=?}" ;;
-        *=*) set -- "$@" "$line" ;;
-        esac
-    done <"$settings/environment"
-    (cd "$settings" && env -i "$@" "$(realpath "$binary")" --check-config >/dev/null) ||
-        fail "mend $settings/environment and run this again: nothing is installed or restarted yet"
+    candidate=$(realpath "$binary")
+    (
+        cd "$settings" && env -i HOST=127.0.0.1 NODE_ENV=production DATA_DIR=/var/lib/arc-relay \
+            /bin/sh -s "$candidate" 3<environment >/dev/null <<'READ'
+while read -r line || [ -n "$line" ]; do
+    case $line in
+    *=\"*\" | *=\'*\') line=${line%?}; line=${line%%=*}=${line#*=?} ;;
+    esac
+    case ${line%%=*} in
+    "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) ;; # no setting, which systemd passes by
+    *) export "$line" ;;
+    esac
+done <&3
+exec "$1" --check-config 3<&- </dev/null
+READ
+    ) || fail "mend $settings/environment and run this again: nothing is installed or restarted yet"
 }
 
 # Starts what was put in place of something that ran, or is new and has settings.
@@ -248,6 +255,7 @@ NEXT
   how it is     systemctl status arc-relay; arc-relay status
   log           journalctl -u arc-relay -f
   firewall      443 and 80/tcp for agents, 7946/udp between nodes: deploy/README.md
+  more          man arc-relay; arc-relay doctor --help: what is wrong with the machine or the settings
 NEXT
 }
 

@@ -73,6 +73,12 @@ esac
 stage=/var/cache/arc-relay-upgrade
 as_root="\$([ \"\$(id -u)\" = 0 ] || echo sudo -n)"
 
+# By itself ssh waits for ever, for a host that does not answer and for one that has ceased to: so it ends after 10 s and
+# 15 s, and says why.
+reach() {
+    ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 "$@"
+}
+
 # Has the host do one of the things that stand below; what it says comes back in one piece.
 on_host() {
     {
@@ -164,7 +170,7 @@ put_back() {
 find_relay
 HOST
         printf '%s\n' "$2"
-    } | ssh -o BatchMode=yes "$1" "$as_root sh -s" 2>&1
+    } | reach "$1" "$as_root sh -s" 2>&1
 }
 
 # The same, of what may be done twice: as often as ssh itself fails (255), while patience lasts.
@@ -206,7 +212,7 @@ systemd_prepare() {
     done
     for host in $nodes; do
         tar --create --directory "$bundle" . |
-            ssh -o BatchMode=yes "$host" "$as_root sh -c 'mkdir -p -m 700 $stage && \
+            reach "$host" "$as_root sh -c 'mkdir -p -m 700 $stage && \
                 tar --extract --no-same-owner --directory $stage && chmod 700 $stage'" ||
             { rm -r "$bundle"; fail "$host: nothing can be copied there; nothing is changed"; }
     done

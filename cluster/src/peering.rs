@@ -8,7 +8,12 @@ mod answers;
 mod questions;
 mod whereabouts;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -195,11 +200,24 @@ impl Peering {
         self.outward.control(to, &Control::Tell { body });
     }
 
-    /// Tells all linked peers something.
-    pub fn tell_all(&self, body: &[u8]) {
-        for node in self.linked() {
-            self.tell(node, body.to_vec());
+    /// Tells these peers something, and pings them behind it: whose answer has come
+    /// ([`answered`](Self::answered)) has all of it. Returns when, by the node's clock.
+    pub fn tell_all(&self, peers: &[NodeId], bodies: &[Vec<u8>]) -> Duration {
+        for body in bodies {
+            let frame = Control::Tell { body: body.clone() };
+            for node in peers {
+                self.outward.control(*node, &frame);
+            }
         }
+        let now = self.now();
+        self.ping(peers.iter().copied());
+        now
+    }
+
+    /// For each linked peer, when the last ping was sent that it has answered, or the link came up, by
+    /// the node's clock.
+    pub fn answered(&self) -> BTreeMap<NodeId, Duration> {
+        self.outward.0.load().as_ref().map(|links| links.all_answered()).unwrap_or_default()
     }
 
     /// Asks a peer; `None` if it is not linked or does not answer by `deadline`, counted from now.

@@ -40,6 +40,7 @@ mod message;
 mod network;
 mod news;
 mod proposer;
+mod quiet;
 mod raft;
 mod record;
 mod releases;

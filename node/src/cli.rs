@@ -143,6 +143,11 @@ Where settings come from, first one wins:
   4. arc-relay.toml    rate_limit_per_min = 600
   5. the defaults above
 
+As a service of systemd:
+  settings in /etc/arc-relay/environment, data in /var/lib/arc-relay
+  systemctl status arc-relay                  how it is
+  journalctl -u arc-relay -f                  what it logs
+
 Exit codes: 0 all went well, 1 the relay could not run, 2 what starting it again does not mend: bad
 options or configuration, or a copy of its data directory that runs elsewhere.";
 

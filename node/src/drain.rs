@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::relay::{Phase, Relay};
 
@@ -62,6 +62,7 @@ async fn send_all_away(relay: &Relay) {
     }
     drop(sessions);
     let mut tick = interval(Duration::from_millis(10));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while sessions_left(relay) > 0 {
         tick.tick().await;
     }

@@ -14,6 +14,7 @@ pub mod files;
 pub mod http;
 pub mod identity;
 pub mod joining;
+pub mod leaving;
 pub mod life;
 pub mod limits;
 pub mod logging;

@@ -15,7 +15,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     certificates::{Certificates, keep_fresh},
@@ -31,8 +31,20 @@ use crate::{
     saving,
     serve::Server,
     subscriptions::Subscriptions,
-    traces, upkeep, watch,
+    tasks::Spare,
+    traces, upkeep,
+    watch::{self, Level},
 };
+
+/// What the node does for those who look at it.
+const WATCHING: Spare =
+    Spare { name: "watching the cluster", without: "events and the dashboard show nothing new" };
+const ASKING: Spare = Spare {
+    name: "asking what others see",
+    without: "the dashboard shows the links of this node alone",
+};
+const TRACING: Spare =
+    Spare { name: "handing traces on", without: "the collector gets no traces of this node" };
 
 /// What a node is made of.
 pub struct Parts {
@@ -120,6 +132,8 @@ pub struct Node {
     stop: CancellationToken,
     /// The registry goes on until requests under way are answered.
     end: CancellationToken,
+    /// As long as there may be more to be seen.
+    watched: DropGuard,
 }
 
 impl Stop {
@@ -168,19 +182,18 @@ impl Node {
         essential.spawn("the ops listener", server.run(parts.ops.listener));
         let upkeep = upkeep::look_after(Arc::clone(&relay), stop.clone());
         essential.spawn("looking after sessions", upkeep);
-        essential.spawn("watching the cluster", watch::watch(Arc::clone(&relay), stop.clone()));
-        let asking = watch::ask_others(Arc::clone(&relay), stop.clone());
-        essential.spawn("asking what others see", asking);
+        essential.spawn_spare(&relay, &stop, WATCHING, watch::watch);
+        essential.spawn_spare(&relay, &stop, ASKING, watch::ask_others);
+        essential.spawn_spare(&relay, &end, TRACING, traces::export);
         let revocations = relay.registry.revocations();
         let watching = upkeep::watch_revocations(Arc::clone(&relay), revocations, stop.clone());
         essential.spawn("watching revocations", watching);
-        let tracing = traces::export(Arc::clone(&relay), end.clone());
-        essential.spawn("handing traces on", tracing);
         if let Some(store) = store {
             let saving = saving::save_changes(Arc::clone(&relay), store, stop.clone());
             essential.spawn("saving subscriptions", saving);
         }
-        Ok(Self { relay, essential, stop, end })
+        let watched = watch::begin(&relay);
+        Ok(Self { relay, essential, stop, end, watched })
     }
 
     /// What its connections and sessions share.
@@ -204,6 +217,7 @@ impl Node {
             () = stop.at_once.cancelled() => false,
         };
         self.stop.cancel();
+        drop(self.watched);
         // Requests under way are answered still: a registration that is decided must reach its agent.
         let _ = timeout(LAST_STEPS, self.relay.tasks.all_ended()).await;
         self.end.cancel();
@@ -232,7 +246,7 @@ async fn displaced(relay: &Relay) {
     }
 }
 
-/// The tasks without which the node is no relay.
+/// The tasks without which the node is no relay, and those that are begun anew.
 #[derive(Debug, Default)]
 struct Essential(JoinSet<&'static str>);
 
@@ -284,6 +298,22 @@ impl Essential {
         });
     }
 
+    /// Does what agents do not need, and does it again if it dies.
+    fn spawn_spare<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        relay: &Arc<Relay>,
+        stop: &CancellationToken,
+        spare: Spare,
+        begin: impl Fn(Arc<Relay>, CancellationToken) -> F + Send + Sync + 'static,
+    ) {
+        let (relay, stop) = (Arc::clone(relay), stop.clone());
+        self.spawn(spare.name, async move {
+            let tell = |text| watch::note_own(&relay, Level::Error, text);
+            let begin = || begin(Arc::clone(&relay), stop.clone());
+            spare.go_on(&relay.metrics.panics, &stop, tell, begin).await;
+        });
+    }
+
     async fn first_end(&mut self) -> LifeError {
         match self.0.join_next().await {
             Some(Ok(name)) => LifeError::Essential(name.into()),
@@ -320,6 +350,7 @@ mod tests {
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
         sync::mpsc,
         task::yield_now,
+        time::sleep,
     };
 
     use super::*;
@@ -521,6 +552,24 @@ mod tests {
         let error = node.run(Stop::default()).await.unwrap_err();
         assert!(matches!(error, LifeError::Displaced), "{error}");
         assert_eq!(relay.phase(), Phase::Draining);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_goes_on_without_what_agents_do_not_need() {
+        let mut node = start(None, None);
+        let (relay, stop, end) = (Arc::clone(node.relay()), Stop::default(), node.stop.clone());
+        let spare = Spare { name: "looking", without: "nobody looks" };
+        node.essential.spawn_spare(&relay, &end, spare, |_, _| async { panic!("cannot look") });
+        let operator = async {
+            sleep(Duration::from_secs(10)).await;
+            assert!(relay.metrics.panics_so_far() >= 3, "it was begun anew twice");
+            assert_eq!(relay.phase(), Phase::Serving);
+            stop.drain();
+        };
+        let (ended, ()) = tokio::join!(node.run(stop.clone()), operator);
+        ended.unwrap();
+        let told = relay.watch.events(None, 100).events;
+        assert!(told.iter().any(|event| event.text.contains("nobody looks until then")));
     }
 
     #[tokio::test]

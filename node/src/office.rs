@@ -16,9 +16,10 @@ use cluster::{
     registry::{Carry, SharedRegistry},
 };
 use parking_lot::Mutex;
-use tokio::time::interval;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
+    leaving::{self, Verdict, Wish},
     logging::AUDIT,
     peers::{NodeStatus, Peers},
     relay::Relay,
@@ -26,6 +27,10 @@ use crate::{
     tls_report::{self, NodeSays},
     watch::{self, Happening, Kind, Level, NodeSees},
 };
+
+mod pace;
+
+use pace::Pace;
 
 /// To whom a message is: its first byte.
 mod tag {
@@ -42,6 +47,9 @@ mod tag {
     pub(super) const STANDING: u8 = 6;
     /// The wish that the node leave: asked with nothing, answered as [`STANDING`].
     pub(super) const LEAVE: u8 = 7;
+    /// The [wish](crate::leaving::Wish) that some node leave, in JSON: asked of the node that leads the
+    /// registry, answered by its [verdict](crate::leaving::Verdict) in JSON; by nothing if it does not lead.
+    pub(super) const MAY_LEAVE: u8 = 8;
 }
 
 /// How long the last words may take.
@@ -49,6 +57,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 
 /// How long a node may take to say how it stands, or what it sees.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the node that leads the registry may take to decide who leaves: it asks others how they stand.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often changes of subscriptions are told.
 const SUBSCRIPTIONS_EVERY: Duration = Duration::from_millis(50);
@@ -78,21 +89,19 @@ impl Office {
     }
 
     async fn tell_subscriptions(&self, peering: &Peering) {
-        let mut round = interval(SUBSCRIPTIONS_EVERY);
+        let (mut round, mut pace) = (rounds(SUBSCRIPTIONS_EVERY), Pace::default());
         for number in 1_u32.. {
             round.tick().await;
             let Some(relay) = self.relay.upgrade() else { return };
-            let news = relay.subscriptions.write().take_news();
-            for body in news {
-                peering.tell_all(&tagged(tag::SUBSCRIPTIONS, &body));
+            if relay.subscriptions.read().has_news() {
+                tell_news(&relay, peering, &mut pace);
             }
             if number.is_multiple_of(ROUNDS_TO_COMPARE) {
                 self.note_lost_homes();
-                let peers = peering.links();
+                let peers = peering.linked();
                 if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
                     let digest = relay.subscriptions.read().digest();
-                    let to = peer.peer.incarnation.node;
-                    peering.tell(to, tagged(tag::SUBSCRIPTIONS, &digest));
+                    peering.tell(*peer, tagged(tag::SUBSCRIPTIONS, &digest));
                 }
             }
         }
@@ -101,7 +110,7 @@ impl Office {
     /// Two nodes that were linked while one of them knew no registry may turn out to be of two.
     async fn cut_strangers(&self, peering: &Peering) {
         let Some(registry) = &self.registry else { return };
-        let mut round = interval(STRANGERS_EVERY);
+        let mut round = rounds(STRANGERS_EVERY);
         loop {
             round.tick().await;
             for stranger in registry.strangers() {
@@ -152,6 +161,15 @@ impl Office {
         stands.unwrap_or_default()
     }
 
+    /// An administrator wants some node to leave, and this one is to decide.
+    async fn asked_who_may_leave(&self, wish: &[u8]) -> Vec<u8> {
+        let (Some(relay), Ok(wish)) = (self.relay.upgrade(), serde_json::from_slice(wish)) else {
+            return Vec::new();
+        };
+        let verdict = leaving::asked(&relay, wish).await;
+        verdict.and_then(|verdict| serde_json::to_vec(&verdict).ok()).unwrap_or_default()
+    }
+
     /// An administrator of another node wants this one to leave: that one has asked for the token.
     fn asked_to_leave(&self, from: Incarnation) -> Vec<u8> {
         let Some(relay) = self.relay.upgrade() else { return Vec::new() };
@@ -173,6 +191,25 @@ impl Office {
         if let Some(registry) = &self.registry {
             registry.informed().await;
         }
+    }
+}
+
+/// After a stall one round is due, not all that were missed.
+fn rounds(every: Duration) -> Interval {
+    let mut rounds = interval(every);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    rounds
+}
+
+/// Tells the peers what is new of subscriptions, if it is time.
+fn tell_news(relay: &Relay, peering: &Peering, pace: &mut Pace) {
+    let now = relay.clock.elapsed();
+    let Some(peers) = pace.turn(&peering.answered(), now) else { return };
+    let news = relay.subscriptions.write().take_news(now);
+    let news: Vec<_> = news.iter().map(|body| tagged(tag::SUBSCRIPTIONS, body)).collect();
+    if !news.is_empty() {
+        let pinged = peering.tell_all(&peers, &news);
+        pace.told(&peers, news.iter().map(Vec::len).sum(), pinged);
     }
 }
 
@@ -230,6 +267,7 @@ impl Application for Office {
             (_, Some((&tag::SIGHT, _))) => self.asked_of_sight(),
             (_, Some((&tag::STANDING, _))) => self.asked_of_standing(),
             (_, Some((&tag::LEAVE, _))) => self.asked_to_leave(from),
+            (_, Some((&tag::MAY_LEAVE, wish))) => self.asked_who_may_leave(wish).await,
             _ => Vec::new(),
         }
     }
@@ -304,6 +342,13 @@ impl Peers for Cluster {
     async fn standing_of(&self, node: NodeId) -> Option<Standing> {
         let stands = self.peering.ask(node, tagged(tag::STANDING, &[]), PATIENCE).await?;
         serde_json::from_slice(&stands).ok()
+    }
+
+    async fn may_leave(&self, decides: NodeId, wish: Wish) -> Option<Verdict> {
+        let wish = serde_json::to_vec(&wish).ok()?;
+        let question = tagged(tag::MAY_LEAVE, &wish);
+        let verdict = self.peering.ask(decides, question, VERDICT_PATIENCE).await?;
+        serde_json::from_slice(&verdict).ok()
     }
 
     async fn ask_to_leave(&self, node: NodeId) -> Option<Standing> {

@@ -14,7 +14,13 @@ use cluster::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{relay::Relay, standing::Standing, tls_report::NodeSays, watch::NodeSees};
+use crate::{
+    leaving::{Verdict, Wish},
+    relay::Relay,
+    standing::Standing,
+    tls_report::NodeSays,
+    watch::NodeSees,
+};
 
 /// Joins the node to others, once there is something that messages can be delivered to, until the token
 /// is cancelled.
@@ -61,6 +67,12 @@ pub trait Peers: Send + Sync + 'static {
 
     /// How a node stands with agents. Asks it, and waits for two seconds at the most.
     async fn standing_of(&self, _: NodeId) -> Option<Standing> {
+        None
+    }
+
+    /// What a node that leads the registry decides of the wish that some node leave. Asks it, and waits for
+    /// five seconds at the most; none if it did not answer, or does not lead.
+    async fn may_leave(&self, _: NodeId, _: Wish) -> Option<Verdict> {
         None
     }
 

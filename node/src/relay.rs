@@ -27,6 +27,7 @@ use crate::{
     certificates::Certificates,
     clock::Clock,
     config::Config,
+    leaving::Leaves,
     limits::{AddressLimits, AgentLimiter},
     message::{Author, ProcessTag, SessionTag, Stamper},
     metrics::{Machine, Metrics},
@@ -77,6 +78,8 @@ pub struct Relay {
     /// Held while a token is checked, which takes as long as a hundred messages: when many agents come
     /// back at once, the messages of others go between two checks, not after all of them.
     pub token_checks: Semaphore,
+    /// Which nodes were let go a moment ago.
+    pub leaves: Leaves,
     /// The relay as the author of messages.
     pub author: Author,
     /// Payload of `welcome`, as JSON.
@@ -145,6 +148,7 @@ impl Relay {
             tasks: Tasks::new(metrics.panics.clone()),
             permits: Arc::new(Semaphore::new(config.limits.max_connections)),
             token_checks: Semaphore::new(1),
+            leaves: Leaves::default(),
             author: Author::relay(),
             welcome: welcome(&config),
             limiters: Mutex::default(),
@@ -194,6 +198,12 @@ impl Relay {
     pub fn time(&self) -> UnixMillis {
         let wall = self.clock.wall();
         self.mesh().map_or(wall, |mesh| mesh.time(wall))
+    }
+
+    /// The `ts` of a message that is accepted when the wall clock says `wall`: never earlier than what
+    /// another node gave its sender before, as far as links allow clocks to differ.
+    pub fn stamp_time(&self, wall: UnixMillis) -> UnixMillis {
+        self.mesh().map_or(wall, |mesh| mesh.stamp(wall))
     }
 
     /// The other nodes; none if the relay is alone.
@@ -507,9 +517,9 @@ mod tests {
         let bob = ["bob".parse().unwrap()].into();
         relay.subscriptions.write().subscribe(ann.agent(), &bob, wall).unwrap();
         relay.subscriptions.write().left(ann.agent(), wall);
-        relay.subscriptions.write().take_news();
+        relay.subscriptions.write().take_news(clock.elapsed());
         relay.arrived(&ann, clock.elapsed(), wall);
-        let news = relay.subscriptions.write().take_news();
+        let news = relay.subscriptions.write().take_news(clock.elapsed());
         let SubscriptionNews::Stays(stays) = rmp_serde::from_slice(&news[0]).unwrap() else {
             panic!("{news:?}")
         };

@@ -252,6 +252,27 @@ fn link(link: &LinkStatus) -> LinkReport {
     }
 }
 
+/// Reports for the tests of others.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// What is said of a node of this release that has no agents; its id is its name.
+    pub(crate) fn node(name: &str, state: &str) -> NodeReport {
+        NodeReport {
+            id: name.into(),
+            name: name.into(),
+            region: "eu".into(),
+            state: state.into(),
+            version: VERSION.into(),
+            address: None,
+            agents: 0,
+            messages_per_minute: 0,
+            ring_share: 0.0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     admin::Voter,
     relay::{Phase, Relay},
-    report::{self, NodeReport},
+    report::NodeReport,
 };
 
 /// Nodes that are asked at a time.
@@ -24,7 +24,7 @@ pub struct Standing {
 }
 
 /// Why a node should not leave now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Needed {
     /// Its agents would have nowhere to go.
     #[error("no other node takes agents: without this one, all of them are cut off")]
@@ -49,27 +49,26 @@ pub fn own(relay: &Relay) -> Standing {
     Standing { takes_agents, agents: relay.sessions.len() as u64 }
 }
 
-/// Why the node with this id should not leave, if anything speaks against it.
+/// Why the node with this id should not leave, if anything speaks against it, as `nodes` are.
 ///
 /// Asks the others, and waits for those that do not answer for two seconds.
-pub async fn needed(relay: &Relay, leaving: &str) -> Option<Needed> {
-    let nodes = report::nodes(relay);
+pub(crate) async fn needed(relay: &Relay, leaving: &str, nodes: &[NodeReport]) -> Option<Needed> {
     let voters = relay.registry.status().voters;
     let voters: Vec<_> = voters.into_iter().map(Voter::from).collect();
-    if !another_takes_agents(relay, leaving, &nodes).await {
+    if !another_takes_agents(relay, leaving, nodes).await {
         return Some(Needed::LastReady);
     }
-    lost_majority(leaving, &nodes, &voters)
+    lost_majority(leaving, nodes, &voters)
 }
 
 async fn another_takes_agents(relay: &Relay, leaving: &str, nodes: &[NodeReport]) -> bool {
     let me = relay.node.to_string();
-    if leaving != me && own(relay).takes_agents {
+    let others = || nodes.iter().filter(|node| is_alive(node) && node.id != leaving);
+    if others().any(|node| node.id == me) && own(relay).takes_agents {
         return true;
     }
     let Some(peers) = relay.peers() else { return false };
-    let others = nodes.iter().filter(|node| is_alive(node) && node.id != leaving && node.id != me);
-    let ids: Vec<_> = others.filter_map(id).collect();
+    let ids: Vec<_> = others().filter(|node| node.id != me).filter_map(id).collect();
     let mut standings =
         stream::iter(ids).map(|node| peers.standing_of(node)).buffer_unordered(ASKED_MAX);
     while let Some(standing) = standings.next().await {
@@ -102,20 +101,7 @@ fn lost_majority(leaving: &str, nodes: &[NodeReport], voters: &[Voter]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(id: &str, state: &str) -> NodeReport {
-        NodeReport {
-            id: id.into(),
-            name: id.into(),
-            region: "eu".into(),
-            state: state.into(),
-            version: String::new(),
-            address: None,
-            agents: 0,
-            messages_per_minute: 0,
-            ring_share: 0.0,
-        }
-    }
+    use crate::report::testing::node;
 
     /// What is lost when `a` leaves nodes in these states, of which the first so many are voters.
     fn lost(states: &[&str], voters: usize) -> Option<Needed> {

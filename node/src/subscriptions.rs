@@ -21,12 +21,15 @@ use cluster::{
 mod convergence_tests;
 mod record;
 mod replication;
+mod untold;
 
 use record::{Following, Verdict};
 pub use record::{Record, Stay};
 pub use replication::{
-    FollowerStay, NotUnderstood, Rest, SubscriptionNews, TOLD_BYTES_MAX, TURN_BYTES_MAX,
+    Change, FollowerStay, NEWS_BYTES_MAX, NotUnderstood, Rest, SubscriptionNews, TOLD_BYTES_MAX,
+    TURN_BYTES_MAX,
 };
+use untold::Untold;
 
 /// How many agents one agent may follow (PROTOCOL section 6).
 pub const PER_AGENT_MAX: usize = 1_000;
@@ -52,16 +55,7 @@ pub struct Subscriptions {
     /// Whose lists were taken, and are not known to be saved.
     taken: Vec<AgentId>,
     /// What the other nodes have not been told.
-    news: HashMap<AgentId, News>,
-}
-
-/// What of a record is news; of two kinds the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
-    /// Only where the follower is.
-    Stay,
-    /// The list too.
-    List,
+    untold: Untold,
 }
 
 /// Why a subscription was not made; none of those asked for was.
@@ -164,6 +158,7 @@ impl Subscriptions {
         if self.following.get(agent).is_some_and(|f| f.stay == Stay::Home(self.me)) {
             self.change_stay(agent, Stay::Left(now), now);
         }
+        self.untold.left(agent);
     }
 
     /// Nodes have died, or may have: the followers whose home is not `alive` count as having left
@@ -215,6 +210,7 @@ impl Subscriptions {
             let newer = following.yields_to(&agents, listed);
             if newer {
                 self.set_list(&follower, &agents, listed, now);
+                self.untold.outdone(&follower);
             }
             return self.apply_stay(&follower, stay, stayed, now) || newer;
         }
@@ -264,7 +260,10 @@ impl Subscriptions {
         let Some(following) = self.following.get_mut(follower) else { return false };
         match following.judge(stay, stayed, self.me) {
             Verdict::Keep => return false,
-            Verdict::Take => (following.stay, following.stayed) = (stay, stayed),
+            Verdict::Take => {
+                (following.stay, following.stayed) = (stay, stayed);
+                self.untold.left(follower);
+            }
             Verdict::Deny => {
                 following.stayed = stayed;
                 self.note_presence(follower, now);
@@ -277,31 +276,31 @@ impl Subscriptions {
     /// list already.
     fn note_presence(&mut self, follower: &AgentId, now: UnixMillis) {
         self.change_stay(follower, Stay::Home(self.me), now);
-        self.news.insert(follower.clone(), News::List);
+        self.untold.all_is_news(follower);
     }
 
     fn change_stay(&mut self, follower: &AgentId, stay: Stay, now: UnixMillis) {
         let Some(following) = self.following.get_mut(follower) else { return };
         following.stay = stay;
         following.stayed = following.stayed.next(self.me.node, now);
-        self.news.entry(follower.clone()).or_insert(News::Stay);
+        self.untold.stay_changed(follower);
     }
 
     fn change_list(&mut self, follower: &AgentId, agents: &BTreeSet<AgentId>, now: UnixMillis) {
         let before = self.following.get(follower).map(|f| f.listed).unwrap_or_default();
-        self.set_list(follower, agents, before.next(self.me.node, now), now);
-        self.news.insert(follower.clone(), News::List);
+        let former = self.set_list(follower, agents, before.next(self.me.node, now), now);
+        self.untold.list_changed(follower, &former, agents);
     }
 
-    /// Gives the follower this list; if it is not known yet, as one that left at `now`, for all that
-    /// is known.
+    /// Gives the follower this list, and returns its former one; if it is not known yet, as one that
+    /// left at `now`, for all that is known.
     fn set_list(
         &mut self,
         follower: &AgentId,
         agents: &BTreeSet<AgentId>,
         listed: Version,
         now: UnixMillis,
-    ) {
+    ) -> BTreeSet<AgentId> {
         let unknown = || Following {
             agents: BTreeSet::new(),
             listed,
@@ -318,6 +317,7 @@ impl Subscriptions {
         self.total -= before.len();
         before.difference(agents).for_each(|agent| self.unlink(follower, agent));
         self.changed.insert(follower.clone());
+        before
     }
 
     fn forget(&mut self, follower: &AgentId) {
@@ -326,7 +326,7 @@ impl Subscriptions {
         following.agents.iter().for_each(|agent| self.unlink(follower, agent));
         self.changed.insert(follower.clone());
         // The others forget it for themselves.
-        self.news.remove(follower);
+        self.untold.forget(follower);
     }
 
     fn unlink(&mut self, follower: &AgentId, agent: &AgentId) {

@@ -19,8 +19,7 @@ use cluster::{
     NodeId, UnixMillis,
     mesh::{Lost, Pushed},
 };
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 pub use collector::{Collector, InvalidCollector, TraceConfig, headers};
 pub(crate) use export::export;
@@ -44,8 +43,8 @@ struct Tracing {
     /// Unix time at the clock's zero, in nanoseconds; moves when the wall clock is set.
     zero_ns: AtomicU64,
     spans: mpsc::Sender<Finished>,
-    /// Until somebody takes them.
-    waiting: Mutex<Option<mpsc::Receiver<Finished>>>,
+    /// Locked by whoever hands them on, and free for another when that has died.
+    waiting: Mutex<mpsc::Receiver<Finished>>,
     metrics: TraceMetrics,
 }
 
@@ -89,7 +88,7 @@ impl Traces {
                 process,
                 zero_ns: AtomicU64::new(0),
                 spans,
-                waiting: Mutex::new(Some(waiting)),
+                waiting: Mutex::new(waiting),
                 metrics,
             }
         };
@@ -219,8 +218,8 @@ mod tests {
         let body = Body::Borrowed(&frame);
         sink.passed(NodeId(2), &body, Pushed::Queued);
         sink.missed(Lost::Offline, &body);
-        let waiting = relay.traces.0.as_ref().and_then(|tracing| tracing.waiting.lock().take());
-        let Some(mut waiting) = waiting else { return Vec::new() };
+        let Some(tracing) = &relay.traces.0 else { return Vec::new() };
+        let mut waiting = tracing.waiting.try_lock().unwrap();
         std::iter::from_fn(|| waiting.try_recv().ok()).map(|span| span.name).collect()
     }
 

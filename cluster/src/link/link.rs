@@ -156,6 +156,11 @@ impl Link {
         self.answered_ns.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// When the last frame was sent whose answer has come.
+    pub(super) fn last_answered(&self) -> Duration {
+        Duration::from_nanos(self.answered_ns.load(Relaxed))
+    }
+
     /// Frames of so many bytes came.
     pub(super) fn received(&self, bytes: u64) {
         self.received_bytes.fetch_add(bytes, Relaxed);
@@ -172,7 +177,6 @@ impl Link {
     }
 
     pub(super) fn status(&self, now: Duration) -> LinkStatus {
-        let answered = Duration::from_nanos(self.answered_ns.load(Relaxed));
         LinkStatus {
             peer: self.peer.clone(),
             rtt: self.connection.rtt(),
@@ -180,7 +184,7 @@ impl Link {
             sent_bytes: self.sent_bytes.load(Relaxed),
             received_bytes: self.received_bytes.load(Relaxed),
             packets: self.connection.packets(),
-            silent_for: now.saturating_sub(answered),
+            silent_for: now.saturating_sub(self.last_answered()),
         }
     }
 

@@ -196,6 +196,11 @@ impl Links {
         }
     }
 
+    /// When the last ping was sent that each node has answered, or its link came up.
+    pub fn all_answered(&self) -> BTreeMap<NodeId, Duration> {
+        self.linked.load().iter().map(|(node, link)| (*node, link.last_answered())).collect()
+    }
+
     /// The links' present state, by node.
     pub fn status(&self) -> Vec<LinkStatus> {
         let now = self.now();

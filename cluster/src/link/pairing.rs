@@ -16,6 +16,11 @@ use super::{
 };
 use crate::{Generation, NodeId};
 
+/// Pairs that are remembered, some 200 bytes each, though nothing lives or is offered in them: so that no
+/// earlier life of a node is linked after a later one. Only who is of the cluster can make one; beyond
+/// this those go whose last life began first.
+const PAIRS_MAX: usize = 4_096;
+
 /// The pairs that a node is in.
 pub(super) struct Pairing {
     me: NodeId,
@@ -80,7 +85,7 @@ impl Pairing {
     /// The peer was reached: is an opening to be sent?
     pub(super) fn wish(self: &Arc<Self>, peer: NodeId) -> Wish {
         let mut pairs = self.pairs.lock();
-        let pair = pairs.entry(peer).or_default();
+        let pair = pair_with(&mut pairs, peer);
         if let Some(live) = &pair.live {
             return Wish::Linked(live.peer.clone());
         }
@@ -96,7 +101,7 @@ impl Pairing {
     pub(super) fn accept(self: &Arc<Self>, peer: &Introduction) -> Result<Claim, Refusal> {
         let node = peer.incarnation.node;
         let mut pairs = self.pairs.lock();
-        let pair = pairs.entry(node).or_default();
+        let pair = pair_with(&mut pairs, node);
         pair.check_generation(peer)?;
         let earlier = |live: &Live| live.peer.incarnation < peer.incarnation;
         if pair.live.as_ref().is_some_and(|live| !earlier(live)) {
@@ -141,7 +146,23 @@ impl Pairing {
     }
 }
 
+/// The pair with a peer. Who comes new takes the place of an idle one if there are too many.
+fn pair_with(pairs: &mut HashMap<NodeId, Pair>, peer: NodeId) -> &mut Pair {
+    if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&peer) {
+        let idle = pairs.iter().filter(|(_, pair)| pair.is_idle());
+        let oldest = idle.min_by_key(|(_, pair)| pair.generation).map(|(node, _)| *node);
+        oldest.map(|node| pairs.remove(&node));
+    }
+    pairs.entry(peer).or_default()
+}
+
 impl Pair {
+    /// Whether nobody holds an offer or a claim of it.
+    fn is_idle(&self) -> bool {
+        let no_life = self.lives.iter().all(|life| life.ended.is_cancelled());
+        self.offered.is_none() && self.live.is_none() && no_life
+    }
+
     fn check_generation(&self, peer: &Introduction) -> Result<(), Refusal> {
         if peer.incarnation.generation >= self.generation {
             return Ok(());

@@ -50,7 +50,7 @@ pub struct Mesh {
     home: Home,
     outlet: Arc<dyn Outlet>,
     deliver: Arc<dyn Deliver>,
-    time: Mutex<MeshTime>,
+    time: MeshTime,
     core: Mutex<Core>,
     /// What senders need of the rings.
     near: ArcSwap<NearRings>,
@@ -107,7 +107,7 @@ impl Mesh {
         Self {
             outlet,
             deliver,
-            time: Mutex::default(),
+            time: MeshTime::default(),
             core: Mutex::new(core),
             near: ArcSwap::from_pointee(NearRings::new(&home.region)),
             lanes: std::array::from_fn(|_| Mutex::default()),
@@ -126,17 +126,24 @@ impl Mesh {
 
     /// The id of a session that opens now, at `wall`: higher than all that this node knows of.
     pub fn next_session(&self, wall: UnixMillis) -> SessionId {
-        self.time.lock().next_session(wall, self.home.me.node)
+        self.time.next_session(wall, self.home.me.node)
     }
 
     /// Mesh time when the wall clock says `wall`.
     pub fn time(&self, wall: UnixMillis) -> UnixMillis {
-        self.time.lock().now(wall)
+        self.time.now(wall)
+    }
+
+    /// The `ts` of a message that is accepted at `wall` (PROTOCOL section 5): mesh time, and at most
+    /// 30 s ahead of `wall`. So it does not go back for an agent that hops to a node whose clock is
+    /// behind.
+    pub fn stamp(&self, wall: UnixMillis) -> UnixMillis {
+        self.time.stamp(wall)
     }
 
     /// A peer's mesh time was `remote` when it sent what came just now.
     pub fn learn_time(&self, wall: UnixMillis, remote: UnixMillis) {
-        self.time.lock().learn(wall, remote);
+        self.time.learn(wall, remote);
     }
 
     /// The rings over the nodes that own presence records.
@@ -218,7 +225,8 @@ impl Mesh {
             let mut lane = lane.lock();
             if except.len() > NAMES_MAX {
                 let nodes = lane.near.len() + lane.far.values().map(Vec::len).sum::<usize>();
-                return self.deliver.lost(Lost::RouteFull, nodes as u64);
+                self.deliver.lost(Lost::RouteFull, nodes as u64);
+                return self.deliver.missed(Lost::RouteFull, &message.body);
             }
             let except: SmallVec<[&str; 8]> = except.iter().map(AgentId::as_str).collect();
             let broadcast = Broadcast {
@@ -359,8 +367,8 @@ impl Mesh {
             // From here on each route is verified when it is used next, if its owner has changed.
             self.near.store(Arc::new(self.near.load().followed_by(&rings)));
             core.directory.members(members, rings.clone());
-            let mut actions = core.parking.ring_changed(rings.clone(), now);
-            actions.extend(core.presence.ring_changed(rings));
+            core.parking.ring_changed(rings.clone());
+            let actions = core.presence.ring_changed(rings);
             self.perform(&mut core, actions, now);
         } else {
             let rings = core.rings.clone();

@@ -15,7 +15,9 @@ use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
-    wire::{Body, Broadcast, Control, Data, LANES, Located, NAMES_MAX, Names, Relayed, Spent},
+    wire::{
+        Body, Broadcast, Control, Data, Direct, LANES, Located, NAMES_MAX, Names, Relayed, Spent,
+    },
 };
 
 const ME: NodeId = NodeId(1);
@@ -50,10 +52,12 @@ impl Outlet for Links {
     }
 }
 
-/// Sessions that get nothing; notes what was lost, and spent, and how many broadcasts came.
+/// Sessions that get nothing; notes what was lost, and of which messages that was told, and what was
+/// spent, and how many broadcasts came.
 #[derive(Default)]
 pub(crate) struct Sessions {
     lost: Mutex<Vec<Lost>>,
+    missed: Mutex<Vec<Lost>>,
     broadcasts: AtomicUsize,
     spent: Mutex<Vec<Spent>>,
 }
@@ -79,6 +83,10 @@ impl Deliver for Sessions {
 
     fn lost(&self, why: Lost, _: u64) {
         self.lost.lock().push(why);
+    }
+
+    fn missed(&self, why: Lost, _: &Body<'_>) {
+        self.missed.lock().push(why);
     }
 }
 
@@ -255,6 +263,22 @@ fn broadcasts_are_relayed_within_a_region_from_another_and_not_otherwise() {
         assert_eq!(relay(from, origin), (0, vec![Lost::Stray]), "{origin} by {from}");
     }
     assert_eq!(relay(PEER, far), (1, vec![]));
+    assert_eq!(*sessions.missed.lock(), [Lost::Stray; 6], "those who trace are told of each");
+}
+
+#[test]
+fn what_cannot_be_given_back_is_counted_and_told_of() {
+    let (mesh, links, sessions) = node(&[ME, PEER]);
+    links.there.lock().insert(PEER);
+    mesh.link_up(&home(PEER), NOW);
+    let mut batch = sessions.batch();
+    mesh.data(PEER, 0, &Data::Start { seq: 0 }, &mut *batch, NOW);
+    links.there.lock().clear();
+    let (targets, body) = (Names::List(&["bob"]), Body::Borrowed(b"{}"));
+    let direct = Direct { from: "ann", targets, followed: false, resent: false, era: 0, body };
+    mesh.data(PEER, 0, &Data::Direct(direct), &mut *batch, NOW);
+    assert_eq!(*sessions.lost.lock(), [Lost::LinkLost]);
+    assert_eq!(*sessions.missed.lock(), [Lost::LinkLost]);
 }
 
 #[test]
@@ -298,4 +322,5 @@ fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_n
     assert_eq!(mesh.broadcast(&message(), NOW).len(), NAMES_MAX + 1);
     assert_eq!(*links.left_out.lock(), [NAMES_MAX], "no second one");
     assert!(sessions.lost.lock().contains(&Lost::RouteFull));
+    assert!(sessions.missed.lock().contains(&Lost::RouteFull));
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -19,6 +20,10 @@ use crate::{
 /// first. The fair share of an owner among 100 nodes, with a million agents that all left within the
 /// hour, is a tenth of it.
 const ENTRIES_MAX: usize = 100_000;
+
+/// After a change of the rings so many entries are looked at in a tick of 50 ms, so that nobody waits
+/// long for the lock: all of them in a second.
+const LOOKED_AT_MAX: usize = 8_192;
 
 /// For so long it is known who took a state: an older home that parks late has its part forwarded.
 const TAKER_KNOWN: Duration = Duration::from_mins(2);
@@ -38,6 +43,8 @@ pub(super) struct Parking {
     entries: BTreeMap<AgentId, Entry>,
     /// When each entry is of no use any more.
     ends: BTreeSet<(Duration, AgentId)>,
+    /// Behind whom the entries have not been looked at since the rings changed; none if all were.
+    to_look_at: Option<Bound<AgentId>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +65,13 @@ impl Entry {
 impl Parking {
     /// An owner of nothing.
     pub(super) fn new(me: NodeId) -> Self {
-        Self { me, rings: Rings::default(), entries: BTreeMap::new(), ends: BTreeSet::new() }
+        Self {
+            me,
+            rings: Rings::default(),
+            entries: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            to_look_at: None,
+        }
     }
 
     /// An agent's last session on its node has ended: what it has spent waits here, or goes on to the
@@ -109,32 +122,40 @@ impl Parking {
         }
     }
 
-    /// The rings have changed: what others own now is handed over to them.
-    pub(super) fn ring_changed(&mut self, rings: Rings, now: Duration) -> Vec<Action> {
+    /// The rings have changed: what others own now is handed over to them, at the ticks to come. Until
+    /// then it waits here: whoever opens a session gets it from the new owner, to whom it comes late.
+    pub(super) fn ring_changed(&mut self, rings: Rings) {
         self.rings = rings;
-        self.expire(now);
-        let owner = |agent: &AgentId| self.rings.global_owner(agent.as_str());
-        let moved: Vec<(AgentId, NodeId)> = self
-            .entries
-            .keys()
-            .filter_map(|agent| Some((agent.clone(), owner(agent)?)))
-            .filter(|(_, owner)| *owner != self.me)
-            .collect();
-        let hand_over = |(agent, to): (AgentId, NodeId)| {
-            let entry = self.take(&agent)?;
-            let session = entry.session;
-            let frame = match left(&entry, now) {
-                Some(spent) => Control::Park { agent, session, spent },
-                None => Control::Unpark { agent, session },
-            };
-            Some(Action::Send { to, frame })
-        };
-        moved.into_iter().filter_map(hand_over).collect()
+        self.to_look_at = Some(Bound::Unbounded);
     }
 
-    /// Time passes: debts end.
-    pub(super) fn tick(&mut self, now: Duration) {
+    /// Time passes: debts end, and what others own is handed over.
+    pub(super) fn tick(&mut self, now: Duration) -> Vec<Action> {
         self.expire(now);
+        let Some(from) = self.to_look_at.take() else { return Vec::new() };
+        let owner = |agent: &AgentId| self.rings.global_owner(agent.as_str());
+        let mut moved = Vec::new();
+        for (n, agent) in self.entries.range((from, Bound::Unbounded)).map(|(it, _)| it).enumerate()
+        {
+            if let Some(to) = owner(agent).filter(|owner| *owner != self.me) {
+                moved.push((agent.clone(), to));
+            }
+            if n + 1 == LOOKED_AT_MAX {
+                self.to_look_at = Some(Bound::Excluded(agent.clone()));
+                break;
+            }
+        }
+        moved.into_iter().filter_map(|(agent, to)| self.hand_over(&agent, to, now)).collect()
+    }
+
+    fn hand_over(&mut self, agent: &AgentId, to: NodeId, now: Duration) -> Option<Action> {
+        let entry = self.take(agent)?;
+        let (agent, session) = (agent.clone(), entry.session);
+        let frame = match left(&entry, now) {
+            Some(spent) => Control::Park { agent, session, spent },
+            None => Control::Unpark { agent, session },
+        };
+        Some(Action::Send { to, frame })
     }
 
     fn expire(&mut self, now: Duration) {
@@ -239,6 +260,19 @@ mod tests {
         Parking::new(NodeId(1))
     }
 
+    fn all_owned_by_another() -> Rings {
+        let other = Member {
+            incarnation: Incarnation { node: NodeId(9), generation: Generation(1) },
+            name: String::new(),
+            region: String::new(),
+            version: String::new(),
+            address: "127.0.0.1:1".parse().expect("an address"),
+            state: MemberState::Alive,
+            load: Load::default(),
+        };
+        Rings::default().changed(&[other], at(10)).expect("it is new")
+    }
+
     #[test]
     fn what_was_parked_shrinks_until_the_next_home_takes_it_all() {
         let (mut parking, abc) = (parking(), agent("abc"));
@@ -316,20 +350,24 @@ mod tests {
         let (mut parking, parked, taken) = (parking(), agent("parked"), agent("taken"));
         parking.park(&parked, session(1, 2), spent(30, 100, 0), at(0));
         parking.unpark(&taken, session(2, 3), at(0));
-        let other = Member {
-            incarnation: Incarnation { node: NodeId(9), generation: Generation(1) },
-            name: String::new(),
-            region: String::new(),
-            version: String::new(),
-            address: "127.0.0.1:1".parse().expect("an address"),
-            state: MemberState::Alive,
-            load: Load::default(),
-        };
-        let rings = Rings::default().changed(&[other], at(10)).expect("it is new");
         let park = Control::Park { agent: parked, session: session(1, 2), spent: spent(20, 90, 0) };
         let unpark = Control::Unpark { agent: taken, session: session(2, 3) };
         let handed = [park, unpark].map(|frame| Action::Send { to: NodeId(9), frame });
-        assert_eq!(parking.ring_changed(rings, at(10)), handed);
+        parking.ring_changed(all_owned_by_another());
+        assert_eq!(parking.tick(at(10)), handed);
+        assert!(parking.entries.is_empty() && parking.ends.is_empty());
+        assert_eq!(parking.tick(at(10)), []);
+    }
+
+    #[test]
+    fn however_much_is_handed_over_a_tick_does_a_part_of_it() {
+        let (mut parking, all) = (parking(), LOOKED_AT_MAX * 2 + 1);
+        for n in 0..all {
+            parking.park(&agent(&format!("agent-{n}")), session(1, 2), spent(0, 100, 0), at(0));
+        }
+        parking.ring_changed(all_owned_by_another());
+        let ticks: Vec<usize> = (0..4).map(|_| parking.tick(at(10)).len()).collect();
+        assert_eq!(ticks, [LOOKED_AT_MAX, LOOKED_AT_MAX, 1, 0]);
         assert!(parking.entries.is_empty() && parking.ends.is_empty());
     }
 

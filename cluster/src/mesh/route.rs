@@ -468,7 +468,7 @@ impl<C> Route<C> {
     }
 
     /// The route has settled on `home`, which this node has heard since an era: what is to go there, in
-    /// order, and how much must not, since it might arrive behind what was sent later.
+    /// order, and what must not, since it might arrive behind what was sent later.
     ///
     /// What `home` itself gave back came there before the session did, and later messages may have met
     /// the session. What was pushed before `home` was heard may have been overtaken by broadcasts: the
@@ -477,12 +477,12 @@ impl<C> Route<C> {
         self,
         home: NodeId,
         heard_since: u32,
-    ) -> (impl Iterator<Item = Waiting<C>>, usize) {
+    ) -> (impl Iterator<Item = Waiting<C>>, Vec<Waiting<C>>) {
         let again = self.fence.is_some_and(|fence| fence.node() == home);
         let in_order = move |message: &Waiting<C>| !again && message.pushed >= Some(heard_since);
-        let stale = self.bounced.iter().flatten().filter(|message| !in_order(message)).count();
-        let bounced = self.bounced.into_iter().flatten().filter(in_order);
-        (bounced.chain(self.waiting), stale)
+        let bounced = self.bounced.into_iter().flatten();
+        let (bounced, stale): (Vec<_>, Vec<_>) = bounced.partition(in_order);
+        (bounced.into_iter().chain(self.waiting), stale)
     }
 
     /// Whether a broadcast of this sender must wait here too, not to overtake its direct messages. Each

@@ -8,6 +8,8 @@ use tls::acme::{Shelf, ShelfError};
 use tokio::task::JoinSet;
 
 use super::{
+    command::Batch,
+    consensus::outcomes,
     hello::Hello,
     message::{self, Question, Telling},
     testing::{Cluster, NOW, id, until, within, won_and_taken},
@@ -477,6 +479,43 @@ async fn who_hears_a_leader_elects_nobody_and_who_hears_none_elects_who_knows_as
     until("it hears no leader", || node.situation().leader.is_none()).await;
     assert!(would_elect(last).await);
     assert!(!would_elect(None).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_a_leader_that_most_do_not_follow_elects_another() {
+    let mut cluster = Cluster::of(5, 0).await;
+    let former = cluster.leader();
+    let mut others: Vec<_> = (0..5).filter(|it| *it != former).collect();
+    cluster.kill(others.pop().unwrap()).await;
+    let (hears, deaf) = others.split_first().unwrap();
+    for voter in deaf {
+        cluster.cut(former, *voter);
+    }
+    let former = cluster.node(former);
+    until("it says that it decides nothing", || former.hello().leader.is_none()).await;
+    let leads = |voter: &usize| *cluster.node(*voter).leads().borrow();
+    until("three of five have elected another", || others.iter().any(leads)).await;
+    let asked = cluster.node(*hears);
+    asked.register(Some(id("wanted")), Claim::random()).await.unwrap();
+    cluster.heal();
+    until("the former leader follows", || !former.situation().leads).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_can_replace_leads_on_when_it_is_followed_again() {
+    let cluster = Cluster::of(3, 0).await;
+    let leader = cluster.leader();
+    let others: Vec<_> = (0..3).filter(|it| *it != leader).collect();
+    cluster.part(&others[..1]);
+    cluster.cut(leader, others[1]);
+    let former = cluster.node(leader);
+    // Nobody else could be elected: it knows more than the one that it is linked with again.
+    let consensus = former.consensus().unwrap();
+    let decided = consensus.propose(Batch { time: NOW, commands: Vec::new() }).await.unwrap();
+    until("it keeps quiet", || consensus.hush.covers(consensus.situation().term)).await;
+    cluster.relink(leader, others[1]);
+    until("it leads again", || *former.leads().borrow()).await;
+    outcomes(decided).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,7 @@ use super::{
     command::{Batch, Outcome},
     elections::Hearing,
     network::{Network, Receiving},
+    quiet::Hush,
     raft::{LogId, StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
@@ -109,6 +110,7 @@ pub(super) struct Consensus {
     raft: Raft<TypeConfig>,
     pub(super) receiving: Receiving,
     pub(super) hearing: Hearing,
+    pub(super) hush: Arc<Hush>,
 }
 
 /// Where the outcome of a proposed batch comes.
@@ -133,7 +135,8 @@ impl Consensus {
     {
         let ended = |error: &dyn fmt::Display| ConsensusError::Ended(error.to_string());
         step_down(me, &mut log).await.map_err(|error| ended(&error))?;
-        let network = Network::new(me, carry);
+        let hush = Arc::<Hush>::default();
+        let network = Network::new(me, carry, Arc::clone(&hush));
         let raft = Raft::new(me.0, Arc::new(config(limits)), network, log, machine).await;
         let raft = raft.map_err(|error| ended(&error))?;
         let alone = raft.with_raft_state(move |state| {
@@ -143,7 +146,8 @@ impl Consensus {
         if alone.await.map_err(|error| ended(&error))? {
             raft.trigger().elect().await.map_err(|error| ended(&error))?;
         }
-        Ok(Self { me, raft, receiving: Receiving::default(), hearing: Hearing::default() })
+        let (receiving, hearing) = (Receiving::default(), Hearing::default());
+        Ok(Self { me, raft, receiving, hearing, hush })
     }
 
     /// Makes these the first voters. For an empty store only, and one node of them: whoever else
@@ -264,6 +268,16 @@ impl Consensus {
     /// Changes whenever the situation may have changed, several times a second.
     pub(super) fn metrics(&self) -> watch::Receiver<RaftMetrics<u64, VoterAddress>> {
         self.raft.metrics()
+    }
+
+    /// Returns when this node leads no more, or was elected anew.
+    pub(super) async fn deposed(&self) {
+        let mut metrics = self.raft.metrics();
+        let term = metrics.borrow().current_term;
+        let leads =
+            |it: &RaftMetrics<_, _>| it.state == ServerState::Leader && it.current_term == term;
+        // An error means that consensus has ended.
+        let _ = metrics.wait_for(|it| !leads(it)).await;
     }
 
     /// Ends it; the store is free then.

@@ -90,7 +90,7 @@ pub(super) fn would_elect(
 /// Stands for election whenever most voters want it, without end.
 async fn stand_when_wanted(registry: &SharedRegistry, consensus: &Consensus) {
     loop {
-        sleep(rand::random_range(Duration::ZERO..PAUSE_MAX)).await;
+        sleep(pause()).await;
         let situation = consensus.situation();
         let may_stand = situation.votes(registry.identity().node) && !situation.leads;
         // A term that has begun meanwhile is another's, which this node may have voted for.
@@ -102,8 +102,13 @@ async fn stand_when_wanted(registry: &SharedRegistry, consensus: &Consensus) {
     }
 }
 
+/// How long whoever wants to lead waits before it asks the others once more.
+pub(super) fn pause() -> Duration {
+    rand::random_range(Duration::ZERO..PAUSE_MAX)
+}
+
 /// Whether most of the voters, this node among them, would elect it.
-async fn is_wanted(registry: &SharedRegistry, consensus: &Consensus) -> bool {
+pub(super) async fn is_wanted(registry: &SharedRegistry, consensus: &Consensus) -> bool {
     let (me, electorates) = (registry.identity().node, consensus.electorates());
     let Some(carry) = &registry.place().carry else { return true };
     let question = message::to_bytes(&Question::WouldElect(consensus.last_log()));

@@ -26,6 +26,7 @@ use super::{
     consensus::Consensus,
     image::{self, Image},
     message::{self, Piece, Question, Taken},
+    quiet::Hush,
     raft::{StorageError, TypeConfig, Vote, VoterAddress},
 };
 use crate::NodeId;
@@ -45,6 +46,7 @@ type RpcError<E = RaftError<u64>> = RPCError<u64, VoterAddress, E>;
 pub(super) struct Network {
     me: NodeId,
     carry: Arc<dyn Carry>,
+    hush: Arc<Hush>,
 }
 
 /// The way to one node.
@@ -52,11 +54,12 @@ pub(super) struct Way {
     me: NodeId,
     to: NodeId,
     carry: Arc<dyn Carry>,
+    hush: Arc<Hush>,
 }
 
 impl Network {
-    pub(super) fn new(me: NodeId, carry: Arc<dyn Carry>) -> Self {
-        Self { me, carry }
+    pub(super) fn new(me: NodeId, carry: Arc<dyn Carry>, hush: Arc<Hush>) -> Self {
+        Self { me, carry, hush }
     }
 }
 
@@ -64,7 +67,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Way;
 
     async fn new_client(&mut self, target: u64, _: &VoterAddress) -> Way {
-        Way { me: self.me, to: NodeId(target), carry: Arc::clone(&self.carry) }
+        let (carry, hush) = (Arc::clone(&self.carry), Arc::clone(&self.hush));
+        Way { me: self.me, to: NodeId(target), carry, hush }
     }
 }
 
@@ -120,6 +124,9 @@ impl RaftNetwork<TypeConfig> for Way {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
+        if self.hush.covers(request.vote.leader_id.term) {
+            return Err(unreachable("this leader keeps quiet, for most do not follow it").into());
+        }
         let entries = request.entries.len();
         let bytes = message::to_bytes(&Question::Append(request));
         if entries > 1 && bytes.len() > MESSAGE_BYTES_MAX {

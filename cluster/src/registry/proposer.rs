@@ -3,10 +3,13 @@
 //! Two entries at most are on their way at a time; what comes meanwhile shares the next. So a thousand
 //! claims cost a few writes to the disks, and one that comes alone waits for nobody.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
 use super::{
     command::{Batch, Command, Outcome},
@@ -25,6 +28,9 @@ const BATCH_BYTES_MAX: usize = 512 << 10;
 
 /// Entries on their way at a time.
 const FLYING_MAX: usize = 2;
+
+/// Nobody waits longer than this for what comes of a command.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A command, and who waits for what comes of it.
 pub(super) struct Proposal {
@@ -52,7 +58,7 @@ pub(super) async fn run(
         while flying.len() < FLYING_MAX && !waiting.is_empty() {
             let (commands, outcomes) = next_batch(&mut waiting);
             let decided = consensus.propose(Batch { time: now(), commands }).await;
-            flying.push(settle(decided, outcomes));
+            flying.push(settle(outcomes_of(decided), consensus.deposed(), outcomes));
         }
         let room = BATCH_MAX.saturating_sub(waiting.len());
         tokio::select! {
@@ -94,11 +100,27 @@ fn weight(command: &Command) -> usize {
     }
 }
 
-/// Tells everybody what came of a batch.
-async fn settle(decided: Result<Decided, ConsensusError>, waiting: Outcomes) {
-    let outcomes = match decided {
-        Ok(decided) => consensus::outcomes(decided).await,
-        Err(error) => Err(error),
+async fn outcomes_of(
+    decided: Result<Decided, ConsensusError>,
+) -> Result<Vec<Outcome>, ConsensusError> {
+    consensus::outcomes(decided?).await
+}
+
+/// Tells everybody what came of a batch. Of one that another leader had decided, and that came back to this
+/// node in a snapshot, openraft tells nothing, ever.
+async fn settle(
+    decided: impl Future<Output = Result<Vec<Outcome>, ConsensusError>>,
+    deposed: impl Future<Output = ()>,
+    waiting: Outcomes,
+) {
+    let forgotten = async {
+        deposed.await;
+        sleep(PATIENCE).await;
+        Err(ConsensusError::NotLeader(None))
+    };
+    let outcomes = tokio::select! {
+        outcomes = decided => outcomes,
+        outcomes = forgotten => outcomes,
     };
     // An error in sending means that nobody waits any more.
     match outcomes {
@@ -116,7 +138,13 @@ async fn settle(decided: Result<Decided, ConsensusError>, waiting: Outcomes) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::future::pending;
+
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+
     use super::*;
     use crate::registry::command::{Audience, Secret};
 
@@ -128,6 +156,22 @@ mod tests {
     fn value(bytes: usize) -> Command {
         let value = Some(Secret(zeroize::Zeroizing::new(vec![0; bytes])));
         Command::PutVault { key: "key".into(), expected: 0, value, audience: Audience::All }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_led_does_not_wait_for_ever_for_what_another_may_have_decided() {
+        let (outcome, mut waits) = oneshot::channel();
+        let (depose, deposed) = oneshot::channel::<()>();
+        let deposed = async { drop(deposed.await) };
+        let mut settles = Box::pin(settle(pending(), deposed, vec![outcome]));
+        assert!(settles.as_mut().now_or_never().is_none());
+        advance(PATIENCE * 10).await;
+        assert!(settles.as_mut().now_or_never().is_none(), "it leads");
+        depose.send(()).unwrap();
+        assert!(settles.as_mut().now_or_never().is_none(), "it may hear of it still");
+        advance(PATIENCE).await;
+        assert!(settles.now_or_never().is_some());
+        assert!(matches!(waits.try_recv(), Ok(Err(Undecided(_)))));
     }
 
     #[test]

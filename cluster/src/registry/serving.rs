@@ -21,7 +21,7 @@ use super::{
     duties, elections,
     facts::Follow,
     message::{self, Telling},
-    proposer,
+    proposer, quiet,
     request::{Answer, Request},
     saved::Saved,
     shared::SharedRegistry,
@@ -94,6 +94,7 @@ impl SharedRegistry {
                 () = proposer::run(&consensus, &mut queue, self.clock()) => String::new(),
                 () = duties::attend(self, &consensus) => String::new(),
                 () = elections::attend(self, &consensus) => String::new(),
+                () = quiet::attend(self, &consensus) => String::new(),
                 () = self.retire_keys(&consensus) => String::new(),
             }
         };

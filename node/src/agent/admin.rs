@@ -76,7 +76,7 @@ impl AdminArgs {
             (Some(path), _) => Secret::read(path)?,
             (None, Some(token)) => token.clone(),
             (None, None) => {
-                Secret::read(&self.data_dir.join(TOKEN_FILE)).map_err(|failure| match failure {
+                Secret::read(&self.data_dir.join(TOKEN_FILE)).map_err(|error| match error {
                     Failure::Read { path, source } => Failure::AdminToken { path, source },
                     other => other,
                 })?

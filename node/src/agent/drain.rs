@@ -157,20 +157,10 @@ fn next(before: Stage, report: &ClusterReport, node: &str) -> Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::NodeReport;
+    use crate::report::{NodeReport, testing};
 
     fn seen(state: &str, agents: u64) -> ClusterReport {
-        let node = NodeReport {
-            id: "1".into(),
-            name: "a".into(),
-            region: "eu".into(),
-            state: state.into(),
-            version: String::new(),
-            address: None,
-            agents,
-            messages_per_minute: 0,
-            ring_share: 0.0,
-        };
+        let node = NodeReport { id: "1".into(), agents, ..testing::node("a", state) };
         let (node, nodes, links) = ("2".into(), vec![node], Vec::new());
         ClusterReport { node, nodes, links, registry: None, tls: None }
     }

@@ -8,7 +8,7 @@ use super::{
     failure::Failure,
     http::Call,
     output::Output,
-    status::{node_row, state_hue},
+    status::{NODE_COLUMNS, node_row},
     table::{Column, table},
     text::{escaped, on_one_line},
 };
@@ -38,23 +38,13 @@ pub(super) async fn run(args: &NodesArgs, output: &mut Output) -> Result<(), Fai
         return Ok(());
     }
     let report: ClusterReport = args.ops.ask(call).await?;
-    let rows = report.nodes.iter().map(|node| {
-        let [name, rest @ ..] = node_row(node);
-        let [region, state, version, agents, messages, ring, address] = rest;
-        [name, escaped(&node.id), region, state, version, agents, messages, ring, address]
-    });
-    let text = table(&COLUMNS, rows, output.paint());
+    let rows = report.nodes.iter().map(|node| with_id(node_row(node), escaped(&node.id)));
+    let text = table(&with_id(NODE_COLUMNS, Column::left("ID")), rows, output.paint());
     output.result(text.trim_end()).await
 }
 
-const COLUMNS: [Column; 9] = [
-    Column::left("NODE"),
-    Column::left("ID"),
-    Column::left("REGION"),
-    Column::left("STATE").hued(state_hue),
-    Column::left("VERSION"),
-    Column::right("AGENTS"),
-    Column::right("MSGS/MIN"),
-    Column::right("RING"),
-    Column::left("ADDRESS"),
-];
+/// What `status` tells of a node, with its id behind the name.
+fn with_id<T>([name, rest @ ..]: [T; 8], id: T) -> [T; 9] {
+    let [region, state, version, agents, messages, ring, address] = rest;
+    [name, id, region, state, version, agents, messages, ring, address]
+}

@@ -219,7 +219,7 @@ pub(super) fn time(seconds: u64) -> String {
     }
 }
 
-const NODE_COLUMNS: [Column; 8] = [
+pub(super) const NODE_COLUMNS: [Column; 8] = [
     Column::left("NODE"),
     Column::left("REGION"),
     Column::left("STATE").hued(state_hue),
@@ -262,18 +262,16 @@ fn link_row(link: &LinkReport) -> [String; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::testing;
 
     fn node(name: &str, agents: u64) -> NodeReport {
         NodeReport {
             id: format!("id-{name}"),
-            name: name.into(),
-            region: "eu".into(),
-            state: "alive".into(),
             version: "0.1.0".into(),
-            address: None,
             agents,
             messages_per_minute: 12 * agents,
             ring_share: 0.504,
+            ..testing::node(name, "alive")
         }
     }
 

@@ -161,20 +161,13 @@ fn voter_lacks(voter: &Voter, nodes: &[NodeReport]) -> Option<Lack> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::Waiting, report::LinkReport};
+    use crate::{
+        admin::Waiting,
+        report::{LinkReport, testing},
+    };
 
     fn node(name: &str) -> NodeReport {
-        NodeReport {
-            id: format!("id-{name}"),
-            name: name.into(),
-            region: "default".into(),
-            state: "alive".into(),
-            version: "0.1.0".into(),
-            address: None,
-            agents: 0,
-            messages_per_minute: 0,
-            ring_share: 0.3,
-        }
+        NodeReport { id: format!("id-{name}"), ..testing::node(name, "alive") }
     }
 
     fn link(name: &str) -> LinkReport {

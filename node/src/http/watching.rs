@@ -204,7 +204,7 @@ mod tests {
     use crate::{
         http::{AdminToken, ops_router},
         relay::testing::relay,
-        watch::{Happening, Kind, Level, watch},
+        watch::{Happening, Kind, Level, begin, watch},
     };
 
     fn node() -> (Arc<Relay>, Router) {
@@ -296,7 +296,10 @@ mod tests {
     async fn streams_say_that_they_are_alive_and_end_with_the_node() {
         let (relay, mut router) = node();
         let stop = CancellationToken::new();
-        let watching = watch(Arc::clone(&relay), stop.clone());
+        let watching = async {
+            let _over = begin(&relay);
+            watch(Arc::clone(&relay), stop.clone()).await;
+        };
         let events = get(&mut router, "/events", &[STREAM]).await.into_body();
         let frames = get(&mut router, "/dashboard/stream", &[STREAM]).await.into_body();
         let reader = async {

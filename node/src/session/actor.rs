@@ -115,7 +115,8 @@ impl Actor {
         wall: UnixMillis,
     ) -> Self {
         let mut inbound = Inbound::new(Arc::clone(relay), Arc::clone(&session));
-        let _ = session.post(&Frame::Small(&inbound.welcome(wall)), now);
+        let welcome = inbound.welcome(relay.stamp_time(wall));
+        let _ = session.post(&Frame::Small(&welcome), now);
         let entry = match relay.sessions.enter(Arc::clone(&session)) {
             Entered::Alone(entry) => Some(entry),
             Entered::TookOver(entry, older) => {
@@ -291,7 +292,8 @@ impl Actor {
         }
         let relay = Arc::clone(&self.relay);
         let outgoing = Outgoing::new(&relay, now, &mut work.unwritten);
-        let mut turn = Turn { wall, outgoing, frame: &mut work.frame };
+        let ts = relay.stamp_time(wall);
+        let mut turn = Turn { wall, ts, outgoing, frame: &mut work.frame };
         self.frames(bytes, &mut turn);
         drop(turn);
         self.reads_done = self.reads_done.wrapping_add(1);
@@ -382,7 +384,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        deliver::Sink,
         net::Connection,
+        peers::testing::{Shown, mesh},
         relay::{Phase, testing::relay},
         session::{Opening, outbox::OutboxLimits},
     };
@@ -430,6 +434,22 @@ mod tests {
         assert!(String::from_utf8_lossy(&got).contains(r#""type":"pong""#), "{got:?}");
         assert!(got.ends_with(&[0x88, 0x02, 0x03, 0xe8]), "the answer is the last: {got:?}");
         assert_eq!(end, Some(End::Client));
+    }
+
+    #[tokio::test]
+    async fn messages_show_the_time_of_the_fastest_clock_that_links_allow() {
+        let (relay, _, _) = relay();
+        relay.join(mesh(relay.node, Arc::new(Sink::new(&relay))), Arc::<Shown>::default());
+        let ping = br#"{"to":["relay"],"type":"ping"}"#;
+        let header = [0x81, 0x80 | u8::try_from(ping.len()).unwrap(), 0, 0, 0, 0];
+        let wall = relay.clock.wall();
+        for (learned, shown) in [(0, 0), (20, 20), (10, 20), (45, 30)] {
+            relay.mesh().unwrap().learn_time(wall, wall.plus(Duration::from_secs(learned)));
+            let (got, _) = got(&relay, &[&header[..], ping].concat()).await;
+            let ts = format!(r#""ts":{}}}"#, wall.plus(Duration::from_secs(shown)).0);
+            let times = String::from_utf8_lossy(&got).matches(&ts).count();
+            assert_eq!(times, 2, "welcome and pong at {learned}: {ts}");
+        }
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub(super) struct Inbound {
 #[derive(Debug)]
 pub(super) struct Turn<'t> {
     pub(super) wall: UnixMillis,
+    /// The same as messages show it.
+    pub(super) ts: UnixMillis,
     pub(super) outgoing: Outgoing<'t>,
     /// Where small frames are written before they are copied.
     pub(super) frame: &'t mut Vec<u8>,
@@ -78,10 +80,10 @@ impl Inbound {
     }
 
     /// The first message of a session (PROTOCOL section 3).
-    pub(super) fn welcome(&mut self, wall: UnixMillis) -> Vec<u8> {
+    pub(super) fn welcome(&mut self, ts: UnixMillis) -> Vec<u8> {
         let payload = self.relay.welcome.clone();
         let mut frame = Vec::new();
-        self.compose_answer("welcome", None, Some(&payload), wall, &mut frame);
+        self.compose_answer("welcome", None, Some(&payload), ts, &mut frame);
         frame
     }
 
@@ -132,7 +134,7 @@ impl Inbound {
             turn.outgoing.count_command();
             self.command(&message, turn);
         } else {
-            let stamp = self.stamper.next(turn.wall);
+            let stamp = self.stamper.next(turn.ts);
             let about = bytes.len() + ENVELOPE;
             let write = |out: &mut Vec<u8>| compose(&self.author, &stamp, &message, out);
             let finished = Finished::write(turn.frame, about, write);
@@ -247,8 +249,8 @@ impl Inbound {
         turn: &mut Turn<'_>,
     ) {
         let about = payload.map_or(0, str::len) + reference.map_or(0, str::len) + ENVELOPE;
-        let wall = turn.wall;
-        let write = |out: &mut Vec<u8>| self.compose_answer(kind, reference, payload, wall, out);
+        let ts = turn.ts;
+        let write = |out: &mut Vec<u8>| self.compose_answer(kind, reference, payload, ts, out);
         let finished = Finished::write(turn.frame, about, write);
         turn.outgoing.answer(&self.session, &finished);
     }
@@ -258,10 +260,10 @@ impl Inbound {
         kind: &str,
         reference: Option<&str>,
         payload: Option<&str>,
-        wall: UnixMillis,
+        ts: UnixMillis,
         out: &mut Vec<u8>,
     ) {
-        let stamp = self.stamper.next(wall);
+        let stamp = self.stamper.next(ts);
         let message = RelayMessage { to: self.session.agent(), kind, reference, payload };
         compose_relay(&self.relay.author, &stamp, &message, out);
     }

@@ -52,6 +52,8 @@ enum Step {
     Cut(usize, usize),
     Link(usize, usize),
     Sweep(usize),
+    /// What changes again may be told again.
+    Rest,
     Wait,
 }
 
@@ -75,7 +77,8 @@ impl Cluster {
     }
 
     fn tell(&mut self, from: usize) -> bool {
-        let (news, now) = (self.nodes[from].take_news(), self.now);
+        let (at, now) = (Duration::from_millis(self.now.0 - NOW.0), self.now);
+        let news = self.nodes[from].take_news(at);
         for to in (0..NODES).filter(|to| *to != from) {
             if !self.is_cut(from, to) {
                 let [from, to] = self.pair(from, to);
@@ -141,6 +144,7 @@ impl Cluster {
             Step::Cut(..) => {}
             Step::Link(a, b) => self.link(a, b),
             Step::Sweep(n) => self.sweep(n),
+            Step::Rest => self.now = self.now.plus(Duration::from_secs(1)),
             Step::Wait => {
                 self.loose |= self.agents.iter().any(|(home, _)| home.is_none());
                 self.now = self.now.plus(TTL / 3);
@@ -161,6 +165,7 @@ impl Cluster {
                 self.link(a, b);
             }
             (0..NODES).for_each(|n| self.sweep(n));
+            self.now = self.now.plus(Duration::from_secs(1));
             while (0..NODES).any(|n| self.tell(n)) {}
         }
     }
@@ -177,6 +182,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (node(), node()).prop_map(|(a, b)| Step::Cut(a, b)),
         1 => (node(), node()).prop_map(|(a, b)| Step::Link(a, b)),
         2 => node().prop_map(Step::Sweep),
+        3 => Just(Step::Rest),
         1 => Just(Step::Wait),
     ];
     proptest::collection::vec(step, 0..60)

@@ -116,6 +116,16 @@ impl Following {
     }
 }
 
+/// What tells a list from others, as far as chance goes.
+pub(super) fn hash_of_list(agents: &BTreeSet<AgentId>) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for agent in agents {
+        hasher.write(agent.as_str().as_bytes());
+        hasher.write(b"\n");
+    }
+    hasher.finish()
+}
+
 /// The bucket that a follower's record is in.
 pub(super) fn bucket_of(follower: &AgentId) -> u8 {
     of_name(follower).finish().to_le_bytes()[0]

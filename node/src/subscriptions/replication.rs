@@ -1,16 +1,21 @@
 //! How the nodes of a cluster come to keep the same subscriptions.
 //!
-//! Whoever changes a record tells all others. What a node missed while it was away it learns when a
-//! link comes up: both ends say a digest of what they have, and each answers with its records of the
+//! Whoever changes a record tells all others; once they have a list, only what changes of it, with the
+//! hash of what comes of it: who had another list, or none, takes nothing. What a node missed, or had
+//! otherwise, it learns when a link comes up, and once a minute: both ends say a digest of what they have, and each answers with its records of the
 //! parts that differ: a few at a time, and the next when it is told to go on, so that however much it
 //! is, a link has room for it. Opaque to the cluster: these are the bodies of its `Tell` frames. Pure.
 
-use std::{ops::Bound, time::Duration};
+use std::{collections::BTreeSet, ops::Bound, time::Duration};
 
 use cluster::{AgentId, UnixMillis, subscription_store::Version};
 use serde::{Deserialize, Serialize};
 
-use super::{News, Record, Stay, Subscriptions, record::bucket_of};
+use super::{
+    Record, Stay, Subscriptions,
+    record::{bucket_of, hash_of_list},
+    untold::{Changes, News},
+};
 
 /// The parts of a digest.
 const BUCKETS: usize = 256;
@@ -18,9 +23,13 @@ const BUCKETS: usize = 256;
 /// The longest body that is told at once, so that nothing else on the lane waits for long.
 pub const TOLD_BYTES_MAX: usize = 256 << 10;
 
-/// What is told in one turn, but for its last record: no peer has more of an answer on its lane at a
-/// time, which holds sixteen times as much, and all peers get no more of what is new.
+/// What is told in one turn in answer to a digest, but for its last record: no peer has more of an
+/// answer on its lane at a time, which holds sixteen times as much.
 pub const TURN_BYTES_MAX: usize = 1 << 20;
+
+/// What all peers are told in one turn of what is new, but for its last record: a list of a thousand
+/// long names.
+pub const NEWS_BYTES_MAX: usize = 64 << 10;
 
 /// What a record takes in a body beside its names, at most, and each name beside its bytes.
 const RECORD_BYTES: usize = 128;
@@ -36,6 +45,9 @@ pub enum SubscriptionNews {
     /// These are my records.
     #[serde(rename = "subscriptions")]
     Records(Vec<Record>),
+    /// These lists have changed so since I told them.
+    #[serde(rename = "subscriptions_changed")]
+    Changes(Vec<Change>),
     /// These followers arrived, or left.
     #[serde(rename = "followers")]
     Stays(Vec<FollowerStay>),
@@ -54,6 +66,26 @@ pub struct Rest {
     pub buckets: Vec<u8>,
     /// The follower whose record was told last; those behind it in the order of names are left.
     pub after: AgentId,
+}
+
+/// A record, without what its list has in common with the one that was told before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Who follows.
+    pub follower: AgentId,
+    /// Whom, too.
+    pub added: BTreeSet<AgentId>,
+    /// Whom no more.
+    pub removed: BTreeSet<AgentId>,
+    /// When the list was changed last.
+    pub listed: Version,
+    /// The hash of the list that comes of it: SipHash-1-3 without a key, over the names in their
+    /// order, each with a line feed behind it.
+    pub hash: u64,
+    /// Where the follower is.
+    pub stay: Stay,
+    /// When that was changed.
+    pub stayed: Version,
 }
 
 /// Where a follower is, without its list.
@@ -79,29 +111,41 @@ impl Subscriptions {
         encode(&SubscriptionNews::Digest(self.buckets().to_vec()))
     }
 
-    /// What to tell all peers: what has changed here since this was asked last, or the first of it if
-    /// that is much. Each is the body of one frame.
-    pub fn take_news(&mut self) -> Vec<Vec<u8>> {
-        let (mut records, mut stays) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        let fits = |follower: &AgentId, news: &mut News| {
-            let is_due = bytes < TURN_BYTES_MAX;
-            let listed = self.following.get(follower).filter(|_| is_due && *news == News::List);
-            bytes += name_bytes(follower) + listed.map_or(0, |it| names_bytes(&it.agents));
-            is_due
+    /// Whether there is anything to tell all peers.
+    pub fn has_news(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// What to tell all peers at `now`, by a clock that never goes back: what has changed here since
+    /// this was asked last, or the first of it if that is much. Each is the body of one frame.
+    pub fn take_news(&mut self, now: Duration) -> Vec<Vec<u8>> {
+        let bytes_of = |follower: &AgentId, news: &News| {
+            let list = match news {
+                News::Stay => 0,
+                News::Changes(changes) => names_bytes(changes.added.iter().chain(&changes.removed)),
+                News::List => self.following.get(follower).map_or(0, |it| names_bytes(&it.agents)),
+            };
+            name_bytes(follower) + list
         };
-        let due: Vec<(AgentId, News)> = self.news.extract_if(fits).collect();
+        let due = self.untold.take(now, NEWS_BYTES_MAX, bytes_of);
+        let (mut records, mut changed, mut stays) = (Vec::new(), Vec::new(), Vec::new());
         for (follower, news) in due {
             let Some(following) = self.following.get(&follower) else { continue };
+            let (listed, stay, stayed) = (following.listed, following.stay, following.stayed);
+            if news != News::Stay && stay == Stay::Home(self.me) {
+                self.untold.told(&follower, now);
+            }
             match news {
                 News::List => records.push(following.to_record(&follower)),
-                News::Stay => {
-                    let (stay, stayed) = (following.stay, following.stayed);
-                    stays.push(FollowerStay { follower, stay, stayed });
+                News::Changes(Changes { added, removed }) => {
+                    let hash = hash_of_list(&following.agents);
+                    changed.push(Change { follower, added, removed, listed, hash, stay, stayed });
                 }
+                News::Stay => stays.push(FollowerStay { follower, stay, stayed }),
             }
         }
         let mut bodies = batches(records, record_bytes, SubscriptionNews::Records);
+        bodies.extend(batches(changed, change_bytes, SubscriptionNews::Changes));
         bodies.extend(batches(stays, |stay| name_bytes(&stay.follower), SubscriptionNews::Stays));
         bodies
     }
@@ -129,6 +173,11 @@ impl Subscriptions {
                     self.apply(record, now, ttl);
                 }
             }
+            SubscriptionNews::Changes(changes) => {
+                for change in changes {
+                    self.apply_change(change, now, ttl);
+                }
+            }
             SubscriptionNews::Stays(stays) => {
                 for FollowerStay { follower, stay, stayed } in stays {
                     self.apply_stay(&follower, stay, stayed, now);
@@ -136,6 +185,24 @@ impl Subscriptions {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// A list that another node has told has changed there.
+    fn apply_change(&mut self, change: Change, now: UnixMillis, ttl: Duration) {
+        let Change { follower, added, removed, listed, hash, stay, stayed } = change;
+        let list = self.following.get(&follower).map(|following| {
+            let kept = following.agents.difference(&removed);
+            kept.chain(&added).cloned().collect::<BTreeSet<_>>()
+        });
+        match list.filter(|list| hash_of_list(list) == hash) {
+            Some(agents) => {
+                self.apply(Record { follower, agents, listed, stay, stayed }, now, ttl);
+            }
+            // It is not the list that was told before: the next digest says so.
+            None => {
+                self.apply_stay(&follower, stay, stayed, now);
+            }
+        }
     }
 
     fn buckets(&self) -> [u64; BUCKETS] {
@@ -192,6 +259,10 @@ fn record_bytes(record: &Record) -> usize {
     name_bytes(&record.follower) + names_bytes(&record.agents)
 }
 
+fn change_bytes(change: &Change) -> usize {
+    name_bytes(&change.follower) + names_bytes(change.added.iter().chain(&change.removed))
+}
+
 /// The items in as few bodies as [`TOLD_BYTES_MAX`] allows.
 fn batches<T>(
     items: impl IntoIterator<Item = T>,
@@ -231,6 +302,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_hours(1);
     const NOW: UnixMillis = UnixMillis(1_000_000);
+    const AT: Duration = Duration::from_secs(1);
 
     fn id(n: usize) -> AgentId {
         format!("agent-{n}").parse().unwrap()
@@ -299,6 +371,19 @@ mod tests {
                 b"\x81\xa9followers\x91\x93\xa7agent-1\x81\xa4left\x09\x92\xcd\x01\x2c\x05",
             ),
             (
+                SubscriptionNews::Changes(vec![Change {
+                    follower: id(1),
+                    added: ids(2..3),
+                    removed: ids(3..4),
+                    listed,
+                    hash: 300,
+                    stay,
+                    stayed,
+                }]),
+                b"\x81\xb5subscriptions_changed\x91\x97\xa7agent-1\x91\xa7agent-2\x91\xa7agent-3\
+                  \x92\x07\x06\xcd\x01\x2c\x81\xa4home\x92\x05\x01\x92\xcd\x01\x2c\x05",
+            ),
+            (
                 SubscriptionNews::Digest(vec![1, 300]),
                 b"\x81\xb4subscriptions_digest\x92\x01\xcd\x01\x2c",
             ),
@@ -325,20 +410,21 @@ mod tests {
         assert_eq!(fingerprint(&subs), (197, 4_557_510_571_462_215_171));
         subs.left(&id(1), NOW);
         assert_eq!(fingerprint(&subs), (197, 8_526_799_165_260_717_506));
+        assert_eq!(hash_of_list(&ids(2..4)), 14_460_377_367_382_034_738);
     }
 
     #[test]
     fn a_change_reaches_the_others_and_an_arrival_is_small() {
         let (mut a, mut b) = (on(1), on(2));
         a.subscribe(&id(0), &ids(1..900), NOW).unwrap();
-        let news = a.take_news();
+        let news = a.take_news(AT);
         tell(&mut a, &mut b, news, NOW);
-        assert!(a.take_news().is_empty());
+        assert!(a.take_news(AT).is_empty());
         assert_eq!(b.followers(&id(7)).collect::<Vec<_>>(), [&id(0)]);
         assert_eq!(b.take_changed(), [id(0)], "it is saved there too");
         b.arrived(&id(0), NOW);
         a.left(&id(0), NOW);
-        let news = b.take_news();
+        let news = b.take_news(AT);
         assert!(news.iter().map(Vec::len).sum::<usize>() < 100);
         tell(&mut b, &mut a, news, NOW);
         a.left(&id(0), NOW);
@@ -348,16 +434,53 @@ mod tests {
     }
 
     #[test]
+    fn of_a_list_that_was_told_only_what_changes_is_told() {
+        let (mut a, mut b) = (on(1), on(2));
+        a.subscribe(&id(0), &ids(1..900), NOW).unwrap();
+        let news = a.take_news(AT);
+        assert!(in_all(&news) > 7_000);
+        tell(&mut a, &mut b, news, NOW);
+        a.subscribe(&id(0), &ids(900..902), NOW).unwrap();
+        a.unsubscribe(&id(0), &ids(1..2), NOW);
+        assert!(a.has_news() && a.take_news(AT).is_empty(), "it rests");
+        let news = a.take_news(AT * 2);
+        assert!(in_all(&news) < 120, "{}", in_all(&news));
+        tell(&mut a, &mut b, news, NOW);
+        assert_eq!(a.following, b.following);
+        assert_eq!((b.total(), b.followers(&id(1)).count()), (900, 0));
+    }
+
+    #[test]
+    fn who_has_another_list_takes_no_change_of_it_and_learns_all_by_a_digest() {
+        let (mut a, mut b, mut c) = (on(1), on(2), on(3));
+        a.subscribe(&id(0), &ids(1..9), NOW).unwrap();
+        let news = a.take_news(AT);
+        tell(&mut a, &mut b, news, NOW);
+        a.subscribe(&id(0), &ids(9..10), NOW).unwrap();
+        let lost = a.take_news(AT * 2);
+        assert_eq!(lost.len(), 1);
+        a.subscribe(&id(0), &ids(10..11), NOW).unwrap();
+        let news = a.take_news(AT * 3);
+        for subs in [&mut b, &mut c] {
+            let before = subs.list(&id(0));
+            tell(&mut a, subs, news.clone(), NOW);
+            assert_eq!(subs.list(&id(0)), before, "no list that was never anybody's");
+            exchange(&mut a, subs, NOW);
+            assert_eq!(a.following, subs.following);
+        }
+    }
+
+    #[test]
     fn an_arrival_does_not_undo_a_subscription_that_it_has_not_heard_of() {
         let (mut a, mut b) = (on(1), on(2));
         a.subscribe(&id(0), &ids(1..2), NOW).unwrap();
         exchange(&mut a, &mut b, NOW);
         a.subscribe(&id(0), &ids(2..3), NOW).unwrap();
-        let late = a.take_news();
+        let late = a.take_news(AT);
         b.arrived(&id(0), NOW.plus(TTL / 9));
         tell(&mut a, &mut b, late, NOW);
         assert_eq!(b.of(&id(0)).count(), 2);
-        let news = b.take_news();
+        let news = b.take_news(AT);
         tell(&mut b, &mut a, news, NOW);
         assert_eq!(a.following, b.following);
     }
@@ -396,7 +519,7 @@ mod tests {
         assert_eq!(c.total(), 0);
         // It was cut off only.
         exchange(&mut a, &mut b, NOW);
-        let news = a.take_news();
+        let news = a.take_news(AT);
         for subs in [&mut b, &mut c] {
             tell(&mut a, subs, news.clone(), NOW.plus(TTL));
             subs.sweep(NOW.plus(TTL * 9), TTL, |_| false);
@@ -423,13 +546,13 @@ mod tests {
         }
         let (mut all, mut turns) = (on(2), 0);
         loop {
-            let bodies = subs.take_news();
+            let bodies = subs.take_news(AT);
             if bodies.is_empty() {
                 break;
             }
             turns += 1;
             assert!(bodies.iter().all(|body| body.len() <= TOLD_BYTES_MAX));
-            assert!(in_all(&bodies) <= TURN_BYTES_MAX + TOLD_BYTES_MAX);
+            assert!(in_all(&bodies) <= 3 * NEWS_BYTES_MAX);
             tell(&mut subs, &mut all, bodies, NOW);
         }
         assert!(turns > 2);

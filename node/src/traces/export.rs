@@ -49,11 +49,10 @@ enum ExportError {
 
 /// Hands spans on until the node ends, and then what waits.
 pub(crate) async fn export(relay: Arc<Relay>, end: CancellationToken) {
-    let waiting = relay.traces.0.as_ref().and_then(|tracing| tracing.waiting.lock().take());
-    let (Some(mut waiting), Some(collector)) = (waiting, relay.config.traces.collector.as_ref())
-    else {
+    let (Some(tracing), Some(collector)) = (&relay.traces.0, &relay.config.traces.collector) else {
         return end.cancelled().await;
     };
+    let mut waiting = tracing.waiting.lock().await;
     let mut said: Option<Duration> = None;
     while !end.is_cancelled() {
         relay.traces.set_clock(relay.clock.elapsed(), relay.clock.wall());

@@ -3,20 +3,11 @@
 use cluster::UnixMillis;
 
 use super::*;
-use crate::{admin::Voter, certificates::AcmeReport};
+use crate::{admin::Voter, certificates::AcmeReport, report::testing};
 
 fn node(id: &str, state: &str) -> NodeReport {
-    NodeReport {
-        id: id.into(),
-        name: format!("node-{id}"),
-        region: "eu".into(),
-        state: state.into(),
-        version: "1.0.0".into(),
-        address: None,
-        agents: 0,
-        messages_per_minute: 0,
-        ring_share: 0.5,
-    }
+    let (name, version) = (format!("node-{id}"), "1.0.0".into());
+    NodeReport { name, version, ..testing::node(id, state) }
 }
 
 fn link(id: &str) -> LinkReport {

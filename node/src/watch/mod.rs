@@ -24,7 +24,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::standstill::Moment;
 pub use self::{
@@ -176,14 +176,18 @@ pub(crate) fn sees(relay: &Relay) -> NodeSees {
     NodeSees { links: report::links(relay), losses, tls: report::tls(relay) }
 }
 
+/// The node has started; when what this gives is dropped, whoever follows is told that nothing more comes.
+pub(crate) fn begin(relay: &Relay) -> DropGuard {
+    note_own(relay, Level::Info, format!("started, release {VERSION}"));
+    relay.watch.over.clone().drop_guard()
+}
+
 /// Looks once a second, and remembers; shows it while somebody looks.
 pub(crate) async fn watch(relay: Arc<Relay>, stop: CancellationToken) {
-    let _over = relay.watch.over.clone().drop_guard();
     let mut tick = interval(ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Moment::now(&relay.clock);
     let mut before = Looked::now(&relay);
-    note_own(&relay, format!("started, release {VERSION}"));
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let now = Moment::now(&relay.clock);
         if let Some(text) = now.standstill(std::mem::replace(&mut last, now)) {
@@ -333,9 +337,9 @@ fn note_refusals(relay: &Relay, text: String) {
     relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
 }
 
-fn note_own(relay: &Relay, text: String) {
-    let node = relay.config.node_name.clone();
-    let (level, kind) = (Level::Info, Kind::Relay);
+/// Something happened to this process.
+pub(crate) fn note_own(relay: &Relay, level: Level, text: String) {
+    let (node, kind) = (relay.config.node_name.clone(), Kind::Relay);
     relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
 }
 

@@ -210,19 +210,10 @@ impl Sight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::testing;
 
     fn node(id: &str, region: &str, state: &str) -> NodeReport {
-        NodeReport {
-            id: id.into(),
-            name: id.into(),
-            region: region.into(),
-            state: state.into(),
-            version: String::new(),
-            address: None,
-            agents: 0,
-            messages_per_minute: 0,
-            ring_share: 0.0,
-        }
+        NodeReport { region: region.into(), ..testing::node(id, state) }
     }
 
     fn link(id: &str, rtt_ms: f64, sent_bytes: u64) -> LinkReport {

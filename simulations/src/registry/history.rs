@@ -21,6 +21,9 @@ pub struct History {
     /// Registrations on one node, of those that most voters are in reach of: the first just before others
     /// were linked again that had been cut off, the rest after.
     pub around_return: Vec<usize>,
+    /// The registration on one of three voters of five, when the other two, one of which leads, had been out
+    /// of reach of two of them for long enough.
+    pub after_stranding: Option<usize>,
     /// When all was whole again; none: never.
     pub healed: Option<Duration>,
     /// Why it was not.

@@ -35,6 +35,14 @@ pub(crate) fn said(command: &mut Command) -> String {
     text_of(&stdout)
 }
 
+/// Writes the relay under test there, as small as a release: without what debuggers read, where that can be taken away.
+pub(crate) fn strip(to: &Path) {
+    let stripped = output(Command::new("strip").arg("-o").arg(to).arg(arc_relay()));
+    if !stripped.status.success() {
+        std::fs::copy(arc_relay(), to).expect("a test writes into its folder");
+    }
+}
+
 /// How a program ends, and what it prints.
 pub(crate) fn output(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))

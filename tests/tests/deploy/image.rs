@@ -71,6 +71,8 @@ fn the_dockerfile_is_a_good_one() {
     let (user, group) = user.split_once(':').expect("user and group");
     assert!(user.parse::<u32>().is_ok_and(|user| user > 0) && group == user);
     assert!(text("image_root.sh").contains(&format!("user={user}\n")), "whose the data is");
+    let version = concat!("org.opencontainers.image.version=\"", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(last_stage("LABEL ").contains(version), "this release: {version}");
     let secret = all.iter().any(|line| line.contains("SECRET") || line.contains("_KEY"));
     assert!(!secret, "no secrets in an image");
 }

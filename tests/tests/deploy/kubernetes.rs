@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::skip_for_want_of;
 
 use crate::{
@@ -118,6 +118,25 @@ fn the_pods_are_what_the_relay_needs() {
     assert_eq!(pod["enableServiceLinks"], false, "no settings that nobody has made");
 }
 
+/// What Kubernetes' Pod Security Standard `restricted` asks for, and more.
+#[test]
+fn the_pods_may_do_little() {
+    let Some(documents) = base() else { return };
+    let set = one(&documents, "StatefulSet");
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[forbidden].is_null(), "{forbidden}");
+    }
+    let relay = &container(set)["securityContext"];
+    assert_eq!(relay["allowPrivilegeEscalation"], false);
+    assert_eq!(relay["readOnlyRootFilesystem"], true);
+    assert_eq!(relay["capabilities"], json!({ "drop": ["ALL"] }));
+    assert!(container(set)["resources"]["limits"]["memory"].is_string());
+}
+
 #[test]
 fn the_container_is_the_image() {
     let version = concat!("newTag: ", env!("CARGO_PKG_VERSION"));
@@ -160,7 +179,6 @@ fn the_container_is_the_image() {
     let settings = assignments(&text("kubernetes/base/settings.env"));
     assert_settings("settings.env", settings.iter().map(|(name, _)| name.as_str()));
     assert!(settings.iter().all(|(name, _)| !name.contains("SECRET") && !name.ends_with("_KEY")));
-    assert_eq!(relay["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(relay["volumeMounts"][0]["mountPath"], "/var/lib/arc-relay");
 }
 

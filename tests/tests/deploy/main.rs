@@ -16,6 +16,7 @@ mod health;
 mod hosts;
 mod image;
 mod kubernetes;
+mod readme;
 mod scripts;
 mod supervisor;
 mod systemd;

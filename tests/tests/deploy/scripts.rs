@@ -9,7 +9,10 @@ use std::{
 
 use tests::{arc_relay, repository, skip};
 
-use crate::files::{has, output, path, said, text_of};
+use crate::{
+    files::{has, output, path, said, text_of},
+    upgrade::write_program,
+};
 
 fn install(root: &Path, arguments: &[&str]) -> Output {
     output(Command::new(path("install.sh")).arg("--root").arg(root).args(arguments))
@@ -83,6 +86,36 @@ fn the_installer_can_be_run_twice_upgrades_and_leaves_no_trace() {
     assert_eq!(installed(&root), ["etc/arc-relay/environment 600", "var/lib/arc-relay/names 644"]);
     run(&["--uninstall", "--purge", "--yes"]);
     assert_eq!(installed(&root), [""; 0]);
+}
+
+#[test]
+fn the_installer_shows_no_secret_among_a_commands_arguments() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (root, seen) = (folder.path().join("root"), folder.path().join("seen"));
+    let settings = root.join("etc/arc-relay");
+    fs::create_dir_all(&settings).expect("a test may");
+    let secret = tests::cluster::new_secret();
+    let text = format!("# mine\nCLUSTER_SECRET='{secret}'\n  NODE_NAME=relay-1\nnonsense\nA-B=\n");
+    fs::write(settings.join("environment"), text).expect("a test may");
+    // What the installer runs to give a program other variables, and the relay, both say what they are given.
+    let watched = format!("#!/bin/sh\necho \"$@\" >>'{}'\n", seen.display());
+    let programs = folder.path().join("programs");
+    fs::create_dir(&programs).expect("a test writes into its folder");
+    write_program(&programs.join("env"), (watched.clone() + "exec /usr/bin/env \"$@\"").as_bytes());
+    let relay = folder.path().join("arc-relay");
+    let says = "[ $1 != --check-config ] || echo \"asked about $CLUSTER_SECRET and $NODE_NAME\" >&2\nexec ";
+    write_program(&relay, format!("{watched}{says}{} \"$@\"\n", arc_relay().display()).as_bytes());
+    let before = std::env::var("PATH").unwrap_or_default();
+    let mut installer = Command::new(path("install.sh"));
+    installer.env("PATH", format!("{}:{before}", programs.display()));
+    let output = output(installer.arg("--root").arg(&root).arg("--binary").arg(&relay));
+    let said = text_of(&output.stderr);
+    assert!(
+        output.status.success() && said.contains(&format!("asked about {secret} and relay-1")),
+        "{said}"
+    );
+    let seen = fs::read_to_string(&seen).expect("it was watched");
+    assert!(seen.contains("--check-config") && !seen.contains("arcs_"), "{seen}");
 }
 
 #[test]

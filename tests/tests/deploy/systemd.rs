@@ -1,6 +1,11 @@
 //! The systemd unit and the environment file beside it.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tests::{arc_relay, repository, skip, skip_for_want_of};
@@ -36,7 +41,7 @@ fn unit() -> Option<(TempDir, PathBuf)> {
 #[test]
 fn systemd_finds_nothing_to_complain_of() {
     let Some((_folder, path)) = unit() else { return };
-    let output = output(Command::new("systemd-analyze").arg("verify").arg(path));
+    let output = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path));
     let said = text_of(&output.stdout) + &text_of(&output.stderr);
     // Of other units it may say what it likes.
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("arc-relay")).collect();
@@ -113,10 +118,15 @@ fn the_relay_takes_each_way_in_the_environment_file() {
 #[test]
 fn an_operator_installs_upgrades_and_removes_it_under_a_real_systemd() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let here = folder.path();
+    fs::copy(arc_relay(), folder.path().join("arc-relay")).expect("a test writes into its folder");
+    walk("walk", folder.path());
+}
+
+/// Boots a machine that does that walk of `tests/systemd` with what is in the folder; skipped, and said so, where that
+/// cannot be.
+pub(crate) fn walk(name: &str, here: &Path) {
     let scripts = repository().join("tests/systemd");
-    fs::copy(scripts.join("walk"), here.join("walk")).expect("a test writes into its folder");
-    fs::copy(arc_relay(), here.join("arc-relay")).expect("a test writes into its folder");
+    fs::copy(scripts.join(name), here.join("walk")).expect("a test writes into its folder");
     let mut boot = Command::new("timeout");
     let booted = output(boot.arg("180").arg(scripts.join("boot")).arg(here));
     // A machine may forbid namespaces, mounts or cgroups to its own root, and CI can change nothing about it.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::json;
-use tests::{arc_relay, eventually, http};
+use tests::{cluster::loopback_address, eventually, http, skip, skip_for_want_of};
 use tokio::process::Command;
 
 use crate::{files, talk::Talk};
@@ -31,12 +31,8 @@ impl Releases {
     /// in the folder: the bad one does all that it does, but serve.
     pub(crate) fn within(folder: &Path, old_there: Option<&Path>) -> Self {
         let [old, new, bad] = ["old", "new", "bad"].map(|name| folder.join(name));
-        // As it is installed; of what is stripped away three machines would keep nine copies in memory.
-        let stripped =
-            files::output(std::process::Command::new("strip").arg("-o").arg(&old).arg(arc_relay()));
-        if !stripped.status.success() {
-            fs::copy(arc_relay(), &old).expect("a test writes into its folder");
-        }
+        // Of what is stripped away three machines would keep nine copies in memory.
+        files::strip(&old);
         let mut longer = fs::read(&old).expect("it was just written");
         longer.push(b'\n');
         write_program(&new, &longer);
@@ -72,6 +68,23 @@ impl Run {
             assert!(self.said.contains(part), "{part}: {}", self.said);
         }
     }
+}
+
+#[tokio::test]
+async fn a_machine_that_hangs_ends_the_upgrade_with_a_line() {
+    if !files::has("ssh") {
+        return skip_for_want_of("ssh");
+    }
+    let address = loopback_address();
+    // Connections are taken by the kernel, and nobody ever says a word on them.
+    let Ok(_silent) = std::net::TcpListener::bind((address, 22)) else {
+        return skip("only root can be where ssh looks for a machine");
+    };
+    let nothing = tempfile::tempdir().expect("a temporary folder can be made");
+    let host = address.to_string();
+    let run = upgrade(nothing.path(), &["systemd", "--binary", "/bin/true", &host]).await;
+    let why = format!("nothing is changed. {host}: Connection to {host} port 22 timed out");
+    run.expect_failure(&[&why, "Mend that first"]);
 }
 
 /// Runs `deploy/upgrade.sh` with programs of that folder before all others.

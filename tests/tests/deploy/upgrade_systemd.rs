@@ -22,22 +22,22 @@ const HOSTS: [&str; 3] = ["relay-1", "relay-2", "relay-3"];
 
 /// What stands where `ssh` does: a shell on one of the machines. The line is lost before the step that `lost` names.
 const SSH: &str = r#"#!/bin/sh
-[ "$1 $2" = '-o BatchMode=yes' ] || exit 255
-machine=$(dirname "$0")/../$3
+while [ "$1" = -o ]; do shift 2; done
+machine=$(dirname "$0")/../$1
 pid=$(cat "$machine/pid") || exit 255
 there() {
     env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin nsenter --target $pid --all sh -c "$1"
 }
-case $4 in
+case $2 in
 *'sh -s')
     script=$(cat)
     if [ "$(printf '%s' "$script" | tail -n 1)" = "$(cat "$machine/lost" 2>/dev/null)" ]; then
         rm "$machine/lost"
         exit 255
     fi
-    printf '%s\n' "$script" | there "$4"
+    printf '%s\n' "$script" | there "$2"
     ;;
-*) there "$4" ;;
+*) there "$2" ;;
 esac
 "#;
 
@@ -114,7 +114,7 @@ impl Machines {
     /// What a command prints there, which must go well.
     fn run(&self, host: &str, command: &str) -> String {
         let mut ssh = Command::new(self.programs().join("ssh"));
-        said(ssh.args(["-o", "BatchMode=yes", host, command])).trim().to_owned()
+        said(ssh.args([host, command])).trim().to_owned()
     }
 
     /// Puts a program in the relay's place there, and restarts nothing.
@@ -233,7 +233,7 @@ fn machines_are_upgraded_one_after_the_other_and_nobody_misses_a_message() {
         run.expect_failure(&["nothing is changed. relay-1: the cluster is not whole: relay-3"]);
         for host in HOSTS {
             let journal = Command::new(machines.programs().join("ssh"))
-                .args(["-o", "BatchMode=yes", host, "journalctl --no-pager --unit arc-relay"])
+                .args([host, "journalctl --no-pager --unit arc-relay"])
                 .output();
             let journal = text_of(&journal.expect("a script can be run").stdout);
             assert!(!journal.contains("panicked"), "{journal}");

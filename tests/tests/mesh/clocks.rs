@@ -73,8 +73,14 @@ async fn a_node_whose_clock_is_wrong_is_kept_out_and_both_sides_say_so() {
     // Sessions of all three are ordered in time: newer is newer, whichever clock tells.
     let token = near.register("hopper-1").await;
     let mut first = tests::Client::connect(&near, &token).await;
+    first.send(json!({"to": ["hopper-1"], "payload": "here"})).await;
+    let before = first.next().await;
     let mut second = tests::Client::connect(&cluster.nodes[0], &token).await;
     first.expect_close(4009).await;
     second.send(json!({"to": ["hopper-1"], "payload": "still here"})).await;
-    assert_eq!(second.next().await["payload"], "still here");
+    let after = second.next().await;
+    assert_eq!(after["payload"], "still here");
+    // And so are its messages.
+    assert!(after["ts"].as_u64() >= before["ts"].as_u64(), "{before} {after}");
+    assert!(after["id"].as_str() > before["id"].as_str(), "{before} {after}");
 }

@@ -51,3 +51,22 @@ async fn a_majority_of_voters_is_not_sent_away_by_mistake() {
     assert_eq!(begun, "node-1 drains, with 0 agents\n");
     assert_eq!(cluster.nodes[1].wait_exit().code(), Some(0));
 }
+
+#[tokio::test]
+async fn of_two_voters_that_are_sent_away_at_once_one_stays() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.is_kept_by(3).await;
+    let drain = |node: usize| process::run(cluster.nodes[node].operator(&["drain", "--no-wait"]));
+    let (one, other) = tokio::join!(drain(1), drain(2));
+    let (gone, stayed) = if one.code == Some(0) { (1, other) } else { (2, one) };
+    let refused = stayed.expect_code(2).stderr;
+    assert!(refused.contains("1 of 3 voters are left"), "{refused}");
+    assert_eq!(cluster.nodes[gone].wait_exit().code(), Some(0));
+    let left = 3 - gone;
+    http::get(cluster.nodes[left].ops, "/ready").await.expect_status(200);
+    cluster.nodes[gone].start_again();
+    cluster.is_whole().await;
+    let words = ["drain", "--no-wait"];
+    process::run(cluster.nodes[left].operator(&words)).await.expect_code(0);
+    assert_eq!(cluster.nodes[left].wait_exit().code(), Some(0));
+}

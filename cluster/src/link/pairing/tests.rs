@@ -64,6 +64,23 @@ fn a_withdrawn_offer_takes_no_later_one_with_it() {
 }
 
 #[test]
+fn no_more_are_remembered_than_there_is_room_and_the_latest_of_them() {
+    let pairing = Pairing::new(NodeId(1));
+    let kept = pairing.accept(&peer(2, 1)).ok().unwrap();
+    let offered = offer(&pairing, 3);
+    for n in 0..PAIRS_MAX as u64 {
+        drop(pairing.accept(&peer(10 + n, 5 + n)).ok().unwrap());
+    }
+    assert_eq!(pairing.pairs.lock().len(), PAIRS_MAX);
+    assert!(matches!(pairing.wish(NodeId(2)), Wish::Linked(_)), "what lives stays");
+    assert!(matches!(pairing.wish(NodeId(3)), Wish::Open), "and what is offered");
+    let last = 9 + PAIRS_MAX as u64;
+    assert_eq!(reason(pairing.accept(&peer(last, 4))), Some(Reason::Generation));
+    assert_eq!(reason(pairing.accept(&peer(10, 4))), None, "the first is forgotten");
+    drop((kept, offered));
+}
+
+#[test]
 fn a_later_life_waits_for_the_end_of_the_former() {
     let pairing = Pairing::new(NodeId(1));
     let first = pairing.accept(&peer(2, 1)).ok().unwrap();

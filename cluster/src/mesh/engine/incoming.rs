@@ -82,7 +82,7 @@ impl Mesh {
         let mut core = self.core.lock();
         let mut actions = core.directory.tick(now);
         actions.extend(core.presence.tick(now));
-        core.parking.tick(now);
+        actions.extend(core.parking.tick(now));
         self.perform(&mut core, actions, now);
         drop(core);
         let needs = self.routes.tick(&self.out(), now);
@@ -126,7 +126,8 @@ impl Mesh {
     ) {
         let origin = relayed.origin;
         if !self.may_relay(from, origin.node) {
-            return self.deliver.lost(Lost::Stray, 1);
+            self.deliver.lost(Lost::Stray, 1);
+            return self.deliver.missed(Lost::Stray, &relayed.broadcast.body);
         }
         let receptions = self.receptions_of(origin);
         let Some(reception) = receptions.get(usize::from(relayed.lane)) else { return };
@@ -237,6 +238,7 @@ impl Mesh {
                 Pushed::NoLink => Lost::LinkLost,
             };
             self.deliver.lost(lost, missing.len() as u64);
+            self.deliver.missed(lost, &direct.body);
         }
     }
 

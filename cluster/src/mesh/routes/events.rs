@@ -28,6 +28,7 @@ impl Routes {
         let cx = Cx { out, now };
         let Ok(sender) = direct.from.parse::<AgentId>() else {
             out.lost(Lost::Stale, direct.targets.iter().count() as u64);
+            out.missed(Lost::Stale, &direct.body);
             return Needs::new();
         };
         // Kept as it came, it would keep alive all that was read along with it, which nobody counts.
@@ -39,6 +40,7 @@ impl Routes {
             let mut shard = self.lock(target);
             let Some(agent) = shard.agent(target) else {
                 out.lost(Lost::Stale, 1);
+                out.missed(Lost::Stale, &direct.body);
                 continue;
             };
             let known = shard.known.get(target);

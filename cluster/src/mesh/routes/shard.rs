@@ -221,9 +221,7 @@ impl Routes {
         let is_empty = route.is_empty();
         let since = route.led_since(place.session).unwrap_or_else(|| self.era());
         let (messages, stale) = route.settle(home, self.heard_since(home));
-        if stale > 0 {
-            cx.out.lost(Lost::Stale, stale as u64);
-        }
+        cx.lose(Lost::Stale, &stale);
         for Waiting { message, lane, pushed, .. } in messages {
             let Message { from, followed, body } = message;
             let body = Body::Shared(body);

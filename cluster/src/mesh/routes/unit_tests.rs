@@ -1,6 +1,6 @@
 //! What the routes push and count, seen from outside.
 
-use std::{cell::RefCell, sync::mpsc, thread};
+use std::{cell::RefCell, collections::BTreeSet, sync::mpsc, thread};
 
 use super::*;
 use crate::{
@@ -14,10 +14,14 @@ struct Record {
     done: RefCell<Vec<String>>,
     full: bool,
     local: RefCell<bool>,
+    lost: RefCell<BTreeSet<&'static str>>,
+    missed: RefCell<BTreeSet<&'static str>>,
 }
 
 impl Record {
+    /// What was done. Whatever was counted as lost was also told of, for those who trace.
     fn take(&self) -> Vec<String> {
+        assert_eq!(self.lost.take(), self.missed.take(), "reasons counted, and told of");
         self.done.take()
     }
 
@@ -54,6 +58,11 @@ impl RouteOut for Record {
 
     fn lost(&self, why: Lost, messages: u64) {
         self.note(format!("lost {messages}: {why:?}"));
+        self.lost.borrow_mut().insert(why.label());
+    }
+
+    fn missed(&self, why: Lost, _: &Body<'_>) {
+        self.missed.borrow_mut().insert(why.label());
     }
 }
 
@@ -143,6 +152,18 @@ fn an_owner_that_has_not_heard_of_a_session_is_not_believed() {
         let needs = say(&routes, &out, b"a", &["agent-a"]);
         answer(&routes, &out, &needs[0], Located::Nobody);
         assert_eq!(routes.open.load(Ordering::Relaxed), left, "{ended} {seconds}");
+    }
+}
+
+#[test]
+fn what_comes_back_with_names_that_nobody_has_is_lost() {
+    let (routes, out) = known(&[("agent-a", 2)]);
+    for (from, target) in [("no name", "agent-a"), ("sender", "no name")] {
+        let (targets, body) = (&[target], Body::Borrowed(b"hi"));
+        let (targets, era) = (Names::List(targets), routes.era());
+        let direct = Direct { followed: false, resent: false, era, from, targets, body };
+        routes.bounced(NodeId(2), 0, &direct, &out, NOW);
+        assert_eq!(out.take(), ["lost 1: Stale"], "{from} {target}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! what was seen.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -53,7 +54,7 @@ pub(super) struct Bench<'a> {
     /// Where nodes tell what they cost.
     pub(super) ops: &'a [Connector],
     /// Names of the agents, and what they show to the relay.
-    pub(super) agents: &'a [(String, HeaderValue)],
+    pub(super) agents: Vec<(String, HeaderValue)>,
     /// How long the relay may take to answer.
     pub(super) limit: Duration,
     /// The clock that all times are read from.
@@ -169,10 +170,19 @@ impl Drive<'_> {
             let Some(dialer) = self.bench.dialer(place, authorization) else { continue };
             self.members.spawn(take_part(Arc::clone(&self.board), index, dialer, role));
         }
-        while self.board.connected.load(Ordering::Acquire) < self.plan.agents {
-            self.tick().await?;
+        // All that are refused are found at once, so that others can take their places.
+        let mut refused: Option<(BTreeSet<usize>, Box<Failure>)> = None;
+        let count =
+            |refused: &Option<(BTreeSet<usize>, _)>| refused.as_ref().map_or(0, |it| it.0.len());
+        while self.board.connected.load(Ordering::Acquire) + count(&refused) < self.plan.agents {
+            match self.tick().await {
+                Err(Failure::Bench(Flaw::Refused { agents, why })) => {
+                    refused.get_or_insert((BTreeSet::new(), why)).0.extend(agents);
+                }
+                ended => ended?,
+            }
         }
-        Ok(())
+        refused.map_or(Ok(()), |(agents, why)| Err(Flaw::Refused { agents, why }.into()))
     }
 
     /// Lets the connections stand.

@@ -1,8 +1,9 @@
 //! Why a measurement has no result, or one that shows a relay that does not keep its promise.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 use super::checker::Faults;
+use crate::agent::failure::Failure;
 
 /// What went wrong, beside what any client can meet.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,9 @@ pub(crate) enum Flaw {
     /// The agents' tokens cannot be read or kept.
     #[error("cannot use {}: {source}", path.display())]
     AgentsFile { path: PathBuf, source: io::Error },
+    /// The relay refuses the tokens of these agents, by their places in the run.
+    #[error("{why}")]
+    Refused { agents: BTreeSet<usize>, why: Box<Failure> },
     /// The relay did what it was told: it held agents back. What was measured is the limit.
     #[error("the relay's limit was reached, not its capacity: {told}; {setting}")]
     Limited { told: String, setting: &'static str },
@@ -58,6 +62,7 @@ impl Flaw {
             | Self::AgentsFile { .. } => 2,
             Self::Limited { .. } => 3,
             Self::Faulty(_) => 6,
+            Self::Refused { why, .. } => why.exit_code(),
             Self::NoCost(_) | Self::Interrupted | Self::Died(_) => 1,
         }
     }

@@ -11,11 +11,13 @@ use std::{
 
 use bytes::BytesMut;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use hyper::StatusCode;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::{
     board::{Board, Round},
     checker::{Faults, Stream},
+    flaw::Flaw,
     schedule::Pacing,
     stamp::{self, Letter, Reading},
 };
@@ -88,7 +90,8 @@ pub(super) async fn take_part(
     role: Role,
 ) -> Result<Seen, Failure> {
     // Boxed, so that what only the handshake needs is given back after it.
-    let mut session = Box::pin(connect(&board, index, &dialer)).await?;
+    let session = Box::pin(connect(&board, index, &dialer)).await;
+    let mut session = session.map_err(|failure| named(index, failure))?;
     drop(dialer);
     let own = role.sends.as_ref().map(|(flow, _)| *flow);
     let speaker = role.sends.map(|(flow, to)| Speaker {
@@ -112,6 +115,16 @@ async fn connect(board: &Board, index: usize, dialer: &Dialer) -> Result<Session
     board.handshakes.record(index, &[board.now_ns().saturating_sub(start)]);
     board.connected.fetch_add(1, Ordering::AcqRel);
     Ok(session)
+}
+
+/// Whom the relay refuses is told by its number: others may take its place.
+fn named(index: usize, failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused { status: StatusCode::UNAUTHORIZED, .. } => {
+            Flaw::Refused { agents: [index].into(), why: Box::new(failure) }.into()
+        }
+        failure => failure,
+    }
 }
 
 impl Member {

@@ -23,7 +23,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, io::Write as _, path::Path};
+use std::{collections::BTreeSet, fs::File, io::Write as _, path::Path};
 
 use hyper::{StatusCode, header::HeaderValue};
 
@@ -31,7 +31,7 @@ pub use self::args::BenchArgs;
 pub(super) use self::flaw::Flaw;
 use self::{
     args::{Place, Plan},
-    drive::Bench,
+    drive::{Bench, Measured},
     names::Names,
     registering::Registrar,
     report::{Environment, NotMeasured, Relay, Report},
@@ -97,11 +97,12 @@ async fn measure(args: &BenchArgs, output: &mut Output, clock: &Clock) -> Result
     let registrar = Registrar { place: first, key, limit: args.timeout };
     let welcomes = acquaint(&registrar, &places, &mut names, output).await?;
     let agents = enlist(&registrar, args.agents(), &mut names, output).await?;
-    let bench = Bench { places: &places, ops: &ops, agents: &agents, limit: args.timeout, clock };
+    let bench = Bench { places: &places, ops: &ops, agents, limit: args.timeout, clock };
+    let mut crew = Crew { bench, registrar: &registrar, names: &mut names };
 
     let mut report = Report::new(environment(&places, &welcomes, clock));
     let quiet = args.json.is_some() && json.is_none();
-    let held_back = carry_out(&bench, &plans, &welcomes, &mut report, quiet, output).await?;
+    let held_back = carry_out(&mut crew, &plans, &welcomes, &mut report, quiet, output).await?;
     match (&mut file, quiet) {
         (Some((path, file)), _) => {
             let written = writeln!(file, "{}", report.json());
@@ -117,9 +118,46 @@ async fn measure(args: &BenchArgs, output: &mut Output, clock: &Clock) -> Result
     }
 }
 
+/// The agents that measure, and where others come from.
+struct Crew<'a> {
+    bench: Bench<'a>,
+    registrar: &'a Registrar<'a>,
+    names: &'a mut Names,
+}
+
+impl Crew<'_> {
+    /// Carries out the plan; once more, with others in their places, if the relay refuses agents of the runs
+    /// before.
+    async fn carry_out(&mut self, plan: &Plan, output: &mut Output) -> Result<Measured, Failure> {
+        match self.bench.carry_out(plan, output).await {
+            Err(Failure::Bench(Flaw::Refused { agents, .. })) => {
+                self.replace(agents, output).await?;
+                self.bench.carry_out(plan, output).await
+            }
+            measured => measured,
+        }
+    }
+
+    async fn replace(
+        &mut self,
+        refused: BTreeSet<usize>,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let relay = self.registrar.place.relay.to_string();
+        for (name, _) in refused.iter().filter_map(|agent| self.bench.agents.get(*agent)) {
+            self.names.set_one_aside(&relay, name);
+        }
+        self.names.save()?;
+        output.note(&without(&relay, refused.len())).await;
+        let count = self.bench.agents.len();
+        self.bench.agents = enlist(self.registrar, count, self.names, output).await?;
+        Ok(())
+    }
+}
+
 /// Runs one plan after the other; the last that met a limit is given back, if others remain.
 async fn carry_out(
-    bench: &Bench<'_>,
+    crew: &mut Crew<'_>,
     plans: &[Plan],
     welcomes: &[Welcome],
     report: &mut Report,
@@ -130,7 +168,7 @@ async fn carry_out(
     for plan in plans {
         let foreseen = welcomes.iter().try_for_each(|welcome| limits::foreseen(plan, welcome));
         let measured = match foreseen {
-            Ok(()) => bench.carry_out(plan, output).await.map_err(limits::named),
+            Ok(()) => crew.carry_out(plan, output).await.map_err(limits::named),
             Err(flaw) => Err(flaw.into()),
         };
         match measured {
@@ -190,11 +228,15 @@ async fn recognised(
         names.save()?;
         let told = match visited {
             None => format!("{relay} does not know its agents of before: new ones"),
-            Some(_) => format!("{relay} refuses {refused} of its agents of before: without those"),
+            Some(_) => without(&relay, refused),
         };
         output.note(&told).await;
     }
     visited.transpose()
+}
+
+fn without(relay: &str, refused: usize) -> String {
+    format!("{relay} refuses {refused} of its agents of before: without those")
 }
 
 async fn visit(

@@ -88,6 +88,14 @@ impl Names {
         self.kept.relays.entry(aside(relay)).or_default().extend(refused);
     }
 
+    /// The same of one.
+    pub(super) fn set_one_aside(&mut self, relay: &str, name: &str) {
+        let names = self.kept.relays.get_mut(relay);
+        if let Some((name, token)) = names.and_then(|names| names.remove_entry(name)) {
+            self.kept.relays.entry(aside(relay)).or_default().insert(name, token);
+        }
+    }
+
     /// Puts the file's new state in the old one's place.
     pub(super) fn save(&self) -> Result<(), Flaw> {
         let replace = || {
@@ -181,6 +189,8 @@ mod tests {
         };
         names.set_aside("ws://a/arc", 1);
         assert_eq!(left(&names), ["bench-2", "bench-3", "bench-4"]);
+        names.set_one_aside("ws://a/arc", "bench-3");
+        assert_eq!(left(&names), ["bench-2", "bench-4"]);
         names.set_aside("ws://a/arc", usize::MAX);
         names.set_aside("ws://b/arc", 1);
         assert!(left(&names).is_empty());

@@ -347,6 +347,25 @@ async fn an_agent_that_is_revoked_does_not_cost_the_others() {
 }
 
 #[tokio::test]
+async fn agents_that_are_revoked_are_replaced_wherever_they_stand() {
+    let relay = FaultyRelay::start(Fault::None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["direct", "--agents", "8", "--rate", "200", "--duration", "50ms"];
+    assert!(bench(&relay, &folder, &words).await.outcome.is_ok());
+    let names = relay.house.names.lock().clone();
+    for revoked in names.iter().skip(3).step_by(2) {
+        relay.house.names.lock().remove(revoked);
+    }
+    let ran = bench(&relay, &folder, &words).await;
+    assert!(ran.outcome.is_ok() && ran.notes.contains("refuses 3 of"), "{}", ran.notes);
+    assert!(ran.notes.contains("registered 3 more"), "{}", ran.notes);
+    assert_eq!(ran.json["scenarios"].as_array().map(Vec::len), Some(1), "{}", ran.json);
+    assert_eq!(relay.house.names.lock().intersection(&names).count(), 5);
+    let again = bench(&relay, &folder, &words).await;
+    assert!(again.outcome.is_ok() && again.notes.is_empty(), "{}", again.notes);
+}
+
+#[tokio::test]
 async fn a_relay_that_is_founded_anew_is_not_asked_for_every_name() {
     let relay = FaultyRelay::start(Fault::None).await;
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 mod machine;
 mod network;
 
+use std::path::Path;
+
 pub(super) use self::{
     machine::{buffers, certificate, disk, file_limit, memory, port, secrets, shown},
     network::{clocks, name, node, peers, seeds, served},
@@ -29,6 +31,15 @@ pub(super) fn notices(notices: &[Notice]) -> Vec<Finding> {
     let findings: Vec<_> =
         warnings.map(|it| Finding::warning("config", it.to_string(), remedy)).collect();
     if findings.is_empty() { vec![Finding::ok("config", "no problem")] } else { findings }
+}
+
+/// Settings of this machine's service that are not those that were read: what was looked at is another node.
+pub(super) fn unread(service: &Path) -> Finding {
+    Finding::warning(
+        "config",
+        format!("the service of this machine has its settings in {}, not read", service.display()),
+        "`arc-relay doctor --help` has the command that examines the service",
+    )
 }
 
 /// All of it.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, path::Path, time::Duration};
 
 use cluster::{NodeId, UnixMillis, link::quic::SOCKET_BUFFER_BYTES};
 
@@ -17,8 +17,7 @@ use super::{
 use crate::{
     admin::{RegistryReport, Voter, Waiting},
     agent::tls::Finding as TlsFinding,
-    relay::VERSION,
-    report::{ClusterReport, LinkReport, NodeReport},
+    report::{ClusterReport, LinkReport, NodeReport, testing},
     tls_report::{ClusterTls, NodeSays, NodeTls},
 };
 
@@ -41,17 +40,7 @@ fn level(finding: &Finding) -> Level {
 }
 
 fn node(name: &str, state: &str) -> NodeReport {
-    NodeReport {
-        id: format!("id-{name}"),
-        name: name.into(),
-        region: "eu".into(),
-        state: state.into(),
-        version: VERSION.into(),
-        address: None,
-        agents: 0,
-        messages_per_minute: 0,
-        ring_share: 0.0,
-    }
+    NodeReport { id: format!("id-{name}"), ..testing::node(name, state) }
 }
 
 /// The link to b, silent for so long.
@@ -417,4 +406,11 @@ fn clocks_agree() {
     assert_eq!(authority(Ok(Some(NOW + 60_000))), [Level::Error]);
     assert_eq!(authority(Ok(None)), []);
     assert_eq!(authority(Err("no route".into())), [Level::Error]);
+}
+
+#[test]
+fn another_node_than_the_service_is_no_error_and_not_passed_over() {
+    let finding = judging::unread(Path::new("/etc/settings"));
+    assert_eq!(level(&finding), Level::Warning);
+    assert!(finding.found.contains("/etc/settings"), "{finding:?}");
 }

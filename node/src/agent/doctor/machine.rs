@@ -32,6 +32,16 @@ const OTHERS: u32 = 0o077;
 /// Those of who is not of the group either, which an operator may have made for the purpose.
 const EVERYBODY: u32 = 0o007;
 
+/// The settings of a service that is installed as `deploy/` does it.
+const SERVICE_SETTINGS: &str = "/etc/arc-relay/environment";
+
+/// The settings of this machine's service, where there is one and `chosen` are not its own: it says where its data is.
+pub(super) fn unread(chosen: &[Chosen]) -> Option<&'static Path> {
+    let says_where = chosen.iter().any(|it| it.variable == "DATA_DIR");
+    let service = Path::new(SERVICE_SETTINGS);
+    (!says_where && service.exists()).then_some(service)
+}
+
 /// The ports that the node wants, each tried.
 pub(super) fn ports(config: &Config) -> Vec<Port> {
     let tcp = |variable, host, address| tried(variable, host, address, false);

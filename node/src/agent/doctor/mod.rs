@@ -27,12 +27,21 @@ use crate::{
     config::{self, Loaded, Sources},
 };
 
-/// The exit codes of `arc-relay doctor`, as `--help` shows them.
+/// The exit codes of `arc-relay doctor`, and how a service is examined, as `--help` shows them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  nothing keeps the node from doing its work; there may be warnings
   1  something does: each error says what to do
-  2  bad options";
+  2  bad options
+
+It examines the node that the settings here make. The one that systemd runs, as it runs it:
+  sudo systemd-run --quiet --pipe --wait --uid=arc-relay \\
+    --working-directory=/etc/arc-relay \\
+    --setenv=DATA_DIR=/var/lib/arc-relay \\
+    --setenv=NODE_ENV=production --setenv=HOST=127.0.0.1 \\
+    --property=EnvironmentFile=/etc/arc-relay/environment \\
+    --property=AmbientCapabilities=CAP_NET_BIND_SERVICE \\
+    --property=LimitNOFILE=65536 arc-relay doctor";
 
 /// Options of `arc-relay doctor`.
 #[derive(clap::Args, Clone, Debug)]
@@ -64,7 +73,9 @@ pub(super) async fn run(
     let findings = match config::load(sources) {
         Ok(loaded) => {
             let facts = look(&loaded, args.timeout, clock).await;
-            [judging::notices(&loaded.notices), judging::all(&facts)].concat()
+            let unread = machine::unread(&loaded.chosen).map(judging::unread);
+            let unread: Vec<_> = unread.into_iter().collect();
+            [judging::notices(&loaded.notices), unread, judging::all(&facts)].concat()
         }
         // What is not understood cannot be looked at.
         Err(problems) => judging::problems(&problems),

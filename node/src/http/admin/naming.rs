@@ -81,19 +81,11 @@ fn is_called(node: &NodeReport, text: &str) -> bool {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
+    use crate::report::testing;
 
     fn node(id: u8, name: &str, state: &str) -> NodeReport {
-        NodeReport {
-            id: format!("{id:016x}"),
-            name: name.into(),
-            region: "default".into(),
-            state: state.into(),
-            version: "0.1.0".into(),
-            address: Some(([10, 0, 0, id], 7_946).into()),
-            agents: 0,
-            messages_per_minute: 0,
-            ring_share: 0.0,
-        }
+        let address = Some(([10, 0, 0, id], 7_946).into());
+        NodeReport { id: format!("{id:016x}"), address, ..testing::node(name, state) }
     }
 
     fn voter(id: u8, seed: &str) -> Voter {

@@ -10,6 +10,7 @@ use super::{Answer, Desk, agents::InPath, audit::Attempt, naming};
 use crate::{
     admin::{DrainQuery, Draining, ErrorBody},
     http::ApiError,
+    leaving::{self, Verdict, Wish},
     report::{self, NodeReport},
     standing::{self, Needed, Standing},
 };
@@ -24,6 +25,7 @@ type AskedQuery = Result<Query<DrainQuery>, QueryRejection>;
         (status = 400, body = ErrorBody, description = "`invalid_query`"),
         (status = 401, body = ErrorBody, description = "`unauthorized`"),
         (status = 409, body = ErrorBody, description = "`last_ready_node`, `majority_lost`: `anyway=true` if it is meant"),
+        (status = 503, body = ErrorBody, description = "`registry_unavailable`"),
     ),
 )]
 pub(in crate::http) async fn drain(
@@ -48,7 +50,7 @@ pub(in crate::http) async fn drain(
         (status = 401, body = ErrorBody, description = "`unauthorized`"),
         (status = 404, body = ErrorBody, description = "`unknown_node`"),
         (status = 409, body = ErrorBody, description = "`not_there`, `ambiguous_node`; `last_ready_node`, `majority_lost`: `anyway=true` if it is meant"),
-        (status = 503, body = ErrorBody, description = "`node_unreachable`"),
+        (status = 503, body = ErrorBody, description = "`node_unreachable`, `registry_unavailable`"),
     ),
 )]
 pub(in crate::http) async fn drain_another(
@@ -77,14 +79,24 @@ async fn send_away(desk: &Desk, node: &NodeReport, query: AskedQuery) -> Answer<
         return Err(ApiError::new(StatusCode::CONFLICT, "not_there", message));
     }
     // Who leaves already is not kept from it.
-    if !anyway
-        && node.state != "leaving"
-        && let Some(why) = standing::needed(&desk.relay, &node.id).await
-    {
-        return Err(why.into());
+    if node.state != "leaving" {
+        may_leave(desk, node, anyway).await?;
     }
     let Standing { agents, .. } = ask(desk, node).await?;
     Ok(Json(Draining { node: node.id.clone(), name: node.name.clone(), agents }))
+}
+
+/// Has it decided whether the node may leave, which all who are asked next will know.
+async fn may_leave(desk: &Desk, node: &NodeReport, anyway: bool) -> Result<(), ApiError> {
+    let id = standing::id(node).ok_or_else(|| unknown(&node.id))?;
+    match leaving::decided(&desk.relay, Wish { node: id.0, anyway }).await {
+        Ok(Verdict::MayLeave) => Ok(()),
+        Ok(Verdict::Stays(why)) => Err(why.into()),
+        Err(undecided) => {
+            let (status, text) = (StatusCode::SERVICE_UNAVAILABLE, undecided.to_string());
+            Err(ApiError::new(status, "registry_unavailable", text))
+        }
+    }
 }
 
 /// Tells the node to leave; how it stands at that moment.

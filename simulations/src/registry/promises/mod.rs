@@ -11,6 +11,7 @@ mod nothing_lost;
 mod one_owner;
 mod order;
 mod released;
+mod replaced;
 mod revoked;
 mod undisturbed;
 
@@ -24,12 +25,13 @@ use super::history::History;
 type Promise = (&'static str, fn(&History) -> Vec<Breach>);
 
 /// All promises, in the order in which they are judged: what explains others comes first.
-pub const PROMISES: [Promise; 9] = [
+pub const PROMISES: [Promise; 10] = [
     (one_owner::NAME, one_owner::breaches),
     (nothing_lost::NAME, nothing_lost::breaches),
     (linearizable::NAME, linearizable::breaches),
     (revoked::NAME, revoked::breaches),
     (undisturbed::NAME, undisturbed::breaches),
+    (replaced::NAME, replaced::breaches),
     (released::NAME, released::breaches),
     (equal_books::NAME, equal_books::breaches),
     (in_time::NAME, in_time::breaches),
