@@ -129,7 +129,7 @@ pub struct RegistryReport {
     pub term: u64,
     /// The last entry of the log that this node follows.
     pub applied: u64,
-    /// Who keeps the book, learners last.
+    /// Who keeps the names, learners last.
     pub voters: Vec<Voter>,
     /// Why this node's own disk is of no use to the registry; null: it is.
     pub failure: Option<String>,
@@ -144,14 +144,14 @@ pub struct Waiting {
     pub seeds: Vec<String>,
 }
 
-/// A node that keeps the book, or is about to.
+/// A node that keeps the names, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Voter {
     /// The node, 16 hexadecimal digits.
     pub node: String,
     /// Its seed, as its own list has it.
     pub seed: String,
-    /// Whether it decides with the others; else it is being given the book.
+    /// Whether it decides with the others; else it is being given the names.
     pub votes: bool,
     /// How many entries it is behind; null unless the leader was asked.
     pub lag: Option<u64>,
@@ -161,7 +161,7 @@ pub struct Voter {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 pub enum VoterChange {
-    /// These seeds and no others are to keep the book.
+    /// These seeds and no others are to keep the names.
     Set {
         /// 1, 3 or 5 nodes, each by its seed as written in `SEEDS`, its id, its name, or the address
         /// that it advertises.

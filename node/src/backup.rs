@@ -9,9 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cluster::registry::{self, OfflineBackup, OfflineError, RestoreError, Restored};
+use cluster::registry::{self, OfflineBackup, OfflineError, OpenError, RestoreError, Restored};
+use serde_json::json;
 
 use crate::{agent::progress::Progress, clock::Clock, config::MeshConfig, relay::VERSION};
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// For people.
+    pub told: String,
+    /// For programs: one object, on one line.
+    pub json: String,
+}
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]
@@ -50,20 +60,34 @@ pub enum BackupFileError {
 }
 
 impl BackupFileError {
+    /// The code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoSecret => "no_secret",
+            Self::Exists(_) => "file_exists",
+            Self::Read { .. } => "unreadable",
+            Self::Write { .. } => "unwritable",
+            Self::Offline(OfflineError::Open(OpenError::InUse(_))) => "in_use",
+            Self::Offline(_) => "no_backup",
+            Self::Restore(RestoreError::NotEmpty(_)) => "not_empty",
+            Self::Restore(_) => "not_restored",
+        }
+    }
+
     /// Whether the command was wrong, rather than what it met.
     pub fn is_misuse(&self) -> bool {
         matches!(self, Self::NoSecret | Self::Exists(_) | Self::Restore(RestoreError::NotEmpty(_)))
     }
 }
 
-/// Writes a backup of the registry in `data_dir`, whose node does not run. What to tell the user.
+/// Writes a backup of the registry in `data_dir`, whose node does not run.
 pub async fn back_up_offline(
     data_dir: &Path,
     file: &Path,
     force: bool,
     mesh: &MeshConfig,
     clock: &Clock,
-) -> Result<String, BackupFileError> {
+) -> Result<Done, BackupFileError> {
     let secret = mesh.secret.as_ref().ok_or(BackupFileError::NoSecret)?;
     if file.exists() && !force {
         return Err(BackupFileError::Exists(file.to_owned()));
@@ -88,16 +112,19 @@ pub async fn back_up_offline(
             "\n{undecided} entries of its log, which the other voters may not have agreed to, are in it"
         );
     }
-    Ok(told)
+    let registry = header.registry.to_string();
+    let json =
+        json!({"file": file.display().to_string(), "registry": registry, "undecided": undecided});
+    Ok(Done { told, json: json.to_string() })
 }
 
-/// Founds a new registry in `data_dir` from a backup. What to tell the user.
+/// Founds a new registry in `data_dir` from a backup.
 pub async fn restore(
     file: &Path,
     data_dir: &Path,
     mesh: &MeshConfig,
     clock: &Clock,
-) -> Result<String, BackupFileError> {
+) -> Result<Done, BackupFileError> {
     let secret = mesh.secret.as_ref().ok_or(BackupFileError::NoSecret)?;
     let backup = File::open(file)
         .map_err(|source| BackupFileError::Read { file: file.to_owned(), source })?;
@@ -108,14 +135,25 @@ pub async fn restore(
     drop(progress);
     let Restored { backup, registry, agents } = restored;
     let created = humantime::format_rfc3339_seconds(backup.created.into());
-    Ok(format!(
+    let told = format!(
         "restored {agents} names of registry {} as of {created} (release {})\n\
          {} holds the new registry {registry}: start its node first, then the others of a \
          cluster, with empty data directories",
         backup.registry,
         backup.release,
         data_dir.display()
-    ))
+    );
+    let json = json!({
+        "agents": agents,
+        "registry": registry.to_string(),
+        "data_dir": data_dir.display().to_string(),
+        "backup": {
+            "registry": backup.registry.to_string(),
+            "created": backup.created.0,
+            "release": backup.release,
+        },
+    });
+    Ok(Done { told, json: json.to_string() })
 }
 
 /// A file of mode 0600 that appears under its name when all its bytes are on the disk; gone if that

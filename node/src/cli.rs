@@ -3,7 +3,7 @@
 //! Flags for settings are not written here: they come from the table in [`config`](crate::config), and
 //! their values stay raw text, so that a bad one is reported with all other problems.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -104,6 +104,22 @@ pub struct RestoreArgs {
     /// The data directory to make, or to fill if it is empty
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+
+    /// Print JSON: one object that says what was restored
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whether JSON was asked for, wherever a command has `--json`. `bench` writes it into a file: then only if
+/// that is standard output.
+pub fn wants_json(matches: &ArgMatches) -> bool {
+    let here = if let Ok(json) = matches.try_get_one::<bool>("json") {
+        json.is_some_and(|json| *json)
+    } else {
+        let file = matches.try_get_one::<PathBuf>("json").ok().flatten();
+        file.is_some_and(|file| file == Path::new("-"))
+    };
+    here || matches.subcommand().is_some_and(|(_, matches)| wants_json(matches))
 }
 
 const ABOUT: &str = "A relay for AI agents: they register a name, connect over WebSocket, and send \
@@ -132,8 +148,8 @@ As a service of systemd:
   systemctl status arc-relay                  how it is
   journalctl -u arc-relay -f                  what it logs
 
-Exit codes: 0 all went well, 1 the relay could not run, 2 bad options or configuration, or a data
-directory that runs twice.";
+Exit codes: 0 all went well, 1 the relay could not run, 2 what starting it again does not mend: bad
+options or configuration, or a copy of its data directory that runs elsewhere.";
 
 /// The settings that were given as flags: variable and raw text.
 #[derive(Clone, Default)]
@@ -194,6 +210,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_wanted_by_whoever_says_so() {
+        let wants = |line: &str| {
+            let words = std::iter::once("arc-relay").chain(line.split(' '));
+            wants_json(&Cli::command().try_get_matches_from(words).unwrap())
+        };
+        for line in [
+            "agents --json",
+            "agents show ann-1 --json",
+            "agent listen --json",
+            "backup f --json",
+            "bench --json -",
+            "cluster voters follow --json",
+            "doctor --json",
+            "health --whole --json",
+            "restore f --data-dir d --json",
+            "tls check --json",
+        ] {
+            assert!(wants(line), "{line}");
+        }
+        for line in ["status", "agent send --json {}", "bench --json file", "secret"] {
+            assert!(!wants(line), "{line}");
+        }
     }
 
     #[test]

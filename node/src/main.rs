@@ -12,11 +12,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use node::{
-    agent::{self, BackupArgs, DoctorArgs, HealthArgs},
-    backup::{self, BackupFileError},
-    cli::{Cli, Command, RestoreArgs, SettingFlags},
+    agent::{self, BackupArgs, DoctorArgs, FailureReport, HealthArgs, Output},
+    backup::{self, BackupFileError, Done},
+    cli::{self, Cli, Command, RestoreArgs, SettingFlags},
     clock::Clock,
     config::{self, Loaded, Problems, Sources},
     files,
@@ -27,56 +27,91 @@ use node::{
 use tls::mesh::Secret;
 use tracing::{info, warn};
 
+/// Exit code for what may go well the next time.
+const FAILED: u8 = 1;
+
 /// Exit code for what an operator must mend, so that starting again is no use: a configuration that may
-/// not be used, or a data directory that runs twice. clap uses it for bad flags too.
+/// not be used, or a copy of the data directory that runs elsewhere. clap uses it for bad flags too. A data
+/// directory that another process has open is not of these: that process may be about to end.
 const BAD_CONFIGURATION: u8 = 2;
 
 /// How long threads that block may hold up the end of the process: what they have to save, they have.
 const LAST_THREADS: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Some(Command::Agent(command)) => act(agent::run(command)),
-        Some(Command::Agents(args)) => act(agent::run_agents(args)),
-        Some(Command::Cluster(command)) => act(agent::run_cluster(command)),
+    let read = Cli::command().try_get_matches().and_then(|matches| {
+        let json = cli::wants_json(&matches);
+        Cli::from_arg_matches(&matches).map(|cli| (cli, json))
+    });
+    match read {
+        Ok((cli, json)) => carry_out(cli, json).unwrap_or_else(|error| fail(&error, json)),
+        Err(error) => misread(&error),
+    }
+}
+
+fn carry_out(cli: Cli, json: bool) -> anyhow::Result<ExitCode> {
+    let output = || Output::of_process(json);
+    match cli.command {
+        Some(Command::Agent(command)) => act(agent::run(command, output())),
+        Some(Command::Agents(args)) => act(agent::run_agents(args, output())),
+        Some(Command::Cluster(command)) => act(agent::run_cluster(command, output())),
         Some(Command::Backup(BackupArgs { offline: Some(data_dir), file, force, .. })) => {
-            back_up_offline(cli.settings, cli.config.as_deref(), &data_dir, &file, force)
+            let (from, to) = (&data_dir, &file);
+            back_up_offline(cli.settings, cli.config.as_deref(), from, to, force, json)
         }
-        Some(Command::Backup(args)) => act(agent::run_backup(args)),
-        Some(Command::Bench(args)) => act_on_all_cores(agent::run_bench(args)),
+        Some(Command::Backup(args)) => act(agent::run_backup(args, output())),
+        Some(Command::Bench(args)) => act_on_all_cores(agent::run_bench(args, output())),
         Some(Command::Restore(args)) => restore(cli.settings, cli.config.as_deref(), &args),
-        Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args),
-        Some(Command::Doctor(args)) => doctor(cli.settings, cli.config.as_deref(), args),
+        Some(Command::Health(args)) => health(cli.settings, cli.config.as_deref(), args, output()),
+        Some(Command::Doctor(args)) => doctor(cli.settings, cli.config.as_deref(), args, output()),
         Some(Command::Secret) => new_secret().map(|()| ExitCode::SUCCESS),
-        Some(Command::Status(args)) => act(agent::run_status(args)),
-        Some(Command::Nodes(args)) => act(agent::run_nodes(args)),
-        Some(Command::Events(args)) => act(agent::run_events(args)),
-        Some(Command::Drain(args)) => act(agent::run_drain(args)),
-        Some(Command::Tls(command)) => act(agent::run_tls(command)),
+        Some(Command::Status(args)) => act(agent::run_status(args, output())),
+        Some(Command::Nodes(args)) => act(agent::run_nodes(args, output())),
+        Some(Command::Events(args)) => act(agent::run_events(args, output())),
+        Some(Command::Drain(args)) => act(agent::run_drain(args, output())),
+        Some(Command::Tls(command)) => act(agent::run_tls(command, output())),
         Some(Command::Completions { shell }) => {
             print_bytes(&manual::completions(shell)).map(|()| ExitCode::SUCCESS)
         }
         Some(Command::Man { folder }) => man(folder.as_deref()).map(|()| ExitCode::SUCCESS),
         None => start(cli).map(|()| ExitCode::SUCCESS),
-    };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            // Nothing can be done if stderr is closed, too.
-            let _ = writeln!(io::stderr(), "arc-relay: {error:#}");
-            let displaced =
-                |error: &RunError| matches!(error, RunError::Life(LifeError::Displaced));
-            if error.is::<Problems>()
-                || error.downcast_ref().is_some_and(displaced)
-                || error.downcast_ref().is_some_and(BackupFileError::is_misuse)
-            {
-                ExitCode::from(BAD_CONFIGURATION)
-            } else {
-                ExitCode::FAILURE
-            }
-        }
     }
+}
+
+/// Tells why it did not go well; the exit code for it.
+fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
+    let displaced = |error: &RunError| matches!(error, RunError::Life(LifeError::Displaced));
+    let (code, exit_code) = if error.is::<Problems>() {
+        ("invalid_configuration", BAD_CONFIGURATION)
+    } else if error.downcast_ref().is_some_and(displaced) {
+        ("displaced", BAD_CONFIGURATION)
+    } else if let Some(error) = error.downcast_ref::<BackupFileError>() {
+        (error.code(), if error.is_misuse() { BAD_CONFIGURATION } else { FAILED })
+    } else {
+        ("failed", FAILED)
+    };
+    let text = format!("{error:#}");
+    let report = FailureReport::new(code, text.clone(), exit_code);
+    say(&if json { report.json() } else { format!("arc-relay: {text}") });
+    ExitCode::from(exit_code)
+}
+
+/// Tells that the command line is not understood, or what it asks to be told of it.
+fn misread(error: &clap::Error) -> ExitCode {
+    let json = error.use_stderr() && env::args_os().any(|argument| argument == "--json");
+    if !json {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or_default();
+    let told = told.strip_prefix("error: ").unwrap_or(told).trim().to_owned();
+    say(&FailureReport::new("usage", told, BAD_CONFIGURATION).json());
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn say(line: &str) {
+    // Nothing can be done if stderr is closed, too.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
@@ -101,11 +136,12 @@ fn back_up_offline(
     data_dir: &Path,
     file: &Path,
     force: bool,
+    json: bool,
 ) -> anyhow::Result<ExitCode> {
     let mesh = config::load(&sources(settings, config)?)?.config.mesh;
     let clock = Clock::system();
-    let told = act(backup::back_up_offline(data_dir, file, force, &mesh, &clock))??;
-    print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
+    let done = act(backup::back_up_offline(data_dir, file, force, &mesh, &clock))??;
+    print_done(done, json)
 }
 
 fn restore(
@@ -115,7 +151,12 @@ fn restore(
 ) -> anyhow::Result<ExitCode> {
     let mesh = config::load(&sources(settings, config)?)?.config.mesh;
     let clock = Clock::system();
-    let told = act(backup::restore(&args.file, &args.data_dir, &mesh, &clock))??;
+    let done = act(backup::restore(&args.file, &args.data_dir, &mesh, &clock))??;
+    print_done(done, args.json)
+}
+
+fn print_done(Done { told, json }: Done, as_json: bool) -> anyhow::Result<ExitCode> {
+    let told = if as_json { json } else { told };
     print(&format!("{told}\n")).map(|()| ExitCode::SUCCESS)
 }
 
@@ -123,18 +164,20 @@ fn health(
     settings: SettingFlags,
     config: Option<&Path>,
     args: HealthArgs,
+    output: Output,
 ) -> anyhow::Result<ExitCode> {
     let config = config::load(&sources(settings, config)?)?.config;
-    act(agent::run_health(args, (config.stats_host, config.stats_port).into()))
+    act(agent::run_health(args, (config.stats_host, config.stats_port).into(), output))
 }
 
 fn doctor(
     settings: SettingFlags,
     config: Option<&Path>,
     args: DoctorArgs,
+    output: Output,
 ) -> anyhow::Result<ExitCode> {
     let sources = sources(settings, config)?;
-    act(agent::run_doctor(args, &sources))
+    act(agent::run_doctor(args, &sources, output))
 }
 
 fn run(Loaded { mut config, notices, .. }: Loaded) -> anyhow::Result<()> {

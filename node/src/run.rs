@@ -56,9 +56,20 @@ type Keeper = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Why a relay did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The data directory could not be used.
+    #[error(
+        "cannot use the data directory {}, which DATA_DIR sets: {why}; {}",
+        dir.display(), disk_advice(why)
+    )]
+    DataDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
     /// The registry could not be opened.
     #[error("cannot open the registry")]
-    Registry(#[from] OpenError),
+    Registry(#[source] OpenError),
     /// The admin token could not be read or made.
     #[error("cannot read or make the admin token in {dir}")]
     AdminToken {
@@ -97,15 +108,34 @@ pub enum RunError {
     Life(#[from] LifeError),
 }
 
+impl From<OpenError> for RunError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { dir, source: why } => Self::DataDir { dir, why },
+            other => Self::Registry(other),
+        }
+    }
+}
+
+/// What to do about a data directory that cannot be used.
+fn disk_advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "let it belong to the user that runs the relay, which has the id {0} (`chown -R {0}`)",
+            rustix::process::geteuid().as_raw()
+        ),
+        io::ErrorKind::StorageFull => "make room on its disk".to_owned(),
+        _ => "set it to a folder that the relay can make and write".to_owned(),
+    }
+}
+
 /// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
-/// stops it at once. SIGHUP has it look for new certificates. A service manager that wants to know is
+/// stops it at once. SIGHUP has it look for new certificates, and does nothing else. A service manager that wants to know is
 /// [told](Supervisor) how it is.
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let clock = Clock::system();
     let supervisor = Supervisor::from_environment().map_err(RunError::Supervisor)?;
-    // Who is told to reload must not end for having nothing to look at.
-    let can_reload = config.tls.source().is_some() || supervisor.is_some();
-    let mut signals = Signals::new(can_reload).map_err(RunError::Signals)?;
+    let mut signals = Signals::new(config.tls.source().is_some()).map_err(RunError::Signals)?;
     let reload = Arc::new(Notify::new());
     let registry = open_registry(&config, &clock)?;
     let certificates = Certificates::open(&config, &clock, Arc::clone(&registry) as _)?;
@@ -268,13 +298,14 @@ fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, Ru
     listen().map_err(|source| RunError::Listen { address, variable, source })
 }
 
-/// The signals that end the process.
+/// The signals that the process obeys.
 #[derive(Debug)]
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// None if there is nothing to be looked at anew: then it ends the process, as ever.
-    hangup: Option<Signal>,
+    hangup: Signal,
+    /// Whether there is anything to be looked at anew.
+    can_reload: bool,
 }
 
 impl Signals {
@@ -282,7 +313,8 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: can_reload.then(|| signal(SignalKind::hangup())).transpose()?,
+            hangup: signal(SignalKind::hangup())?,
+            can_reload,
         })
     }
 
@@ -303,21 +335,20 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                () = hung_up(&mut self.hangup) => {
-                    tracing::info!("SIGHUP: looking for new certificates");
-                    reload.notify_one();
-                }
+                _ = self.hangup.recv() => self.reload(reload),
             }
         }
     }
-}
 
-/// Returns at SIGHUP, if it is heard of.
-async fn hung_up(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => {
-            hangup.recv().await;
+    /// Who is told to reload must not end for having nothing to look at.
+    fn reload(&self, reload: &Notify) {
+        if self.can_reload {
+            tracing::info!("SIGHUP: looking for new certificates");
+            reload.notify_one();
+        } else {
+            tracing::info!(
+                "SIGHUP: nothing to reload: there is no certificate, and settings are read at the start"
+            );
         }
-        None => pending().await,
     }
 }

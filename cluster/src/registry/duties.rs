@@ -265,7 +265,7 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Next {
         Step::Rest => return Next::Rest,
         Step::Wait(why) => return wait(why),
         Step::Teach { node, slot } => {
-            let what = format!("gives the book to {slot}");
+            let what = format!("gives the names to {slot}");
             let address = VoterAddress { seed: slot };
             (what, timeout(STEP_PATIENCE, consensus.add_learner(node, address)).await)
         }
@@ -275,12 +275,12 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Next {
             (what, timeout(STEP_PATIENCE, consensus.rename(node, address)).await)
         }
         Step::Forget(node) => {
-            let what = format!("no longer gives the book to {node}");
+            let what = format!("no longer gives the names to {node}");
             (what, timeout(STEP_PATIENCE, consensus.remove_learner(node)).await)
         }
         Step::Change(voters) => {
             let names: Vec<_> = voters.iter().map(ToString::to_string).collect();
-            let what = format!("lets these nodes keep the book: {}", names.join(", "));
+            let what = format!("lets these nodes keep the names: {}", names.join(", "));
             (what, timeout(STEP_PATIENCE, consensus.change_voters(voters)).await)
         }
     };

@@ -66,7 +66,7 @@ pub(super) fn next(now: &Situation) -> Step {
     };
     if let Some(node) = goal.iter().find(is_behind) {
         let slot = now.candidates.get(node).map_or("a new voter", String::as_str);
-        return Step::Wait(format!("{slot} is being given the book"));
+        return Step::Wait(format!("{slot} is being given the names"));
     }
     harm(now, &goal).map_or(Step::Change(goal), Step::Wait)
 }
@@ -153,7 +153,7 @@ fn incomplete(now: &Situation) -> Option<String> {
     let empty: Vec<_> = now.wanted.iter().filter(missing).map(String::as_str).collect();
     (!empty.is_empty()).then(|| {
         format!(
-            "no node in reach says that it is {}, which should keep the book, too: start it with \
+            "no node in reach says that it is {}, which should keep the names, too: start it with \
              itself in SEEDS as it is there, and as its ADVERTISE",
             empty.join(", ")
         )

@@ -56,7 +56,7 @@ fn one_voter_becomes_three_and_five_at_once_when_all_have_caught_up() {
     now.learners.insert(NodeId(2), Learner { slot: "b".into(), lag: Some(0) });
     assert_eq!(next(&now), Step::Teach { node: NodeId(3), slot: "c".into() });
     now.learners.insert(NodeId(3), Learner { slot: "c".into(), lag: Some(CAUGHT_UP) });
-    assert_eq!(next(&now), Step::Wait("c is being given the book".into()));
+    assert_eq!(next(&now), Step::Wait("c is being given the names".into()));
     now = caught_up(now);
     assert_eq!(changes_to(&now), [1, 2, 3]);
     let five = ["a", "b", "c", "d", "e"];

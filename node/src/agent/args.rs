@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     connect::Connector,
-    failure::Failure,
+    failure::{Failure, NO_OPS},
     http::{self, Call},
     output::Output,
     secret::Secret,
@@ -40,7 +40,7 @@ pub(super) struct RelayArgs {
     ca: Option<PathBuf>,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 
     /// Say more
@@ -61,7 +61,7 @@ pub(super) struct OpsArgs {
     pub(super) ca: Option<PathBuf>,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 
     /// Print JSON: the relay's answer as it is, if it has one
@@ -115,7 +115,8 @@ impl OpsArgs {
 
     /// Makes a call to the ops port.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
-        http::call(&self.connector()?, self.timeout, call).await
+        let answer = http::call(&self.connector()?, self.timeout, call).await;
+        answer.map_err(|failure| self.of_ops(failure))
     }
 
     /// Makes a call to the ops port whose answer may be long.
@@ -124,7 +125,18 @@ impl OpsArgs {
         call: Call<'_>,
         take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        http::download(&self.connector()?, self.timeout, call, take).await
+        let answer = http::download(&self.connector()?, self.timeout, call, take).await;
+        answer.map_err(|failure| self.of_ops(failure))
+    }
+
+    /// What a failure means at an ops port: there every path that is asked for exists.
+    fn of_ops(&self, failure: Failure) -> Failure {
+        match (failure, self.endpoint()) {
+            (Failure::Refused { code, .. }, Ok(endpoint)) if code == "not_found" => {
+                Failure::NotOps(endpoint.to_string())
+            }
+            (failure, _) => failure.advising(NO_OPS),
+        }
     }
 
     /// Prints an answer: as it is, or what `told` makes of it.
@@ -165,12 +177,14 @@ impl TokenArgs {
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok();
     let read = match seconds {
-        Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string()),
-        None => humantime::parse_duration(text).map_err(|e| e.to_string()),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        None => humantime::parse_duration(text).ok(),
     };
     match read {
-        Ok(Duration::ZERO) => Err("must be more than nothing".to_owned()),
-        read => read,
+        Some(Duration::ZERO) => Err("must be more than nothing".to_owned()),
+        Some(time) => Ok(time),
+        None if text.starts_with('-') => Err("a time cannot be negative".to_owned()),
+        None => Err("not a time: write 10s, 500ms, 2m, 30d, or seconds".to_owned()),
     }
 }
 
@@ -183,8 +197,17 @@ mod tests {
         for (text, ms) in [("10", 10_000), ("0.5", 500), ("500ms", 500), ("2m", 120_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "0", "0s", "-1", "soon", "nan", "1e300"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        for bad in ["", "soon", "nan", "1e300", "5 parsecs"] {
+            let told = duration(bad).expect_err(bad);
+            assert!(told.starts_with("not a time: write 10s"), "{bad}: {told}");
+        }
+        for (bad, told) in [
+            ("0", "must be more than nothing"),
+            ("0s", "must be more than nothing"),
+            ("-1", "a time cannot be negative"),
+            ("-5d", "a time cannot be negative"),
+        ] {
+            assert_eq!(duration(bad), Err(told.to_owned()), "{bad}");
         }
     }
 }

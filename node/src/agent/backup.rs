@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::{admin::AdminArgs, failure::Failure, output::Output, progress::Progress};
 use crate::backup::WholeFile;
 
@@ -43,5 +45,10 @@ pub(super) async fn run(args: &BackupArgs, output: &mut Output) -> Result<(), Fa
         .await?;
     file.finish().map_err(failed)?;
     drop(progress);
-    output.result(&format!("wrote {} ({bytes} bytes)", path.display())).await
+    let told = if args.admin.ops.json {
+        json!({"file": path.display().to_string(), "bytes": bytes}).to_string()
+    } else {
+        format!("wrote {} ({bytes} bytes)", path.display())
+    };
+    output.result(&told).await
 }

@@ -94,7 +94,7 @@ enum KeysChange {
     /// Let a new key sign from now on; agents whose tokens end with the old one need new tokens
     Rotate {
         /// How long what the present key signed is good: 30d, 12h
-        #[arg(long, value_name = "TIME", value_parser = duration)]
+        #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
         retire_after: Duration,
 
         #[command(flatten)]

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{failure::Failure, url::Endpoint};
+use super::{
+    failure::{Failure, NO_RELAY},
+    url::Endpoint,
+};
 
 /// A connection to a relay, whatever it runs over.
 pub(crate) type Stream = Box<dyn ReadWrite>;
@@ -74,7 +77,10 @@ impl Connector {
             Ok(tcp)
         };
         let address = || self.endpoint.to_string();
-        let tcp = dialled.await.map_err(|source| Failure::Dial { address: address(), source })?;
+        let tcp = dialled.await.map_err(|source| {
+            let (address, advice) = (address(), NO_RELAY);
+            Failure::Dial { address, source, advice }
+        })?;
         let Some((connector, name)) = &self.tls else {
             return Ok(Box::new(tcp));
         };
@@ -130,6 +136,7 @@ fn server_name(endpoint: &Endpoint) -> Result<ServerName<'static>, Failure> {
     ServerName::try_from(endpoint.host.clone()).map_err(|e| Failure::Dial {
         address: endpoint.to_string(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
+        advice: NO_RELAY,
     })
 }
 

@@ -1,12 +1,12 @@
-//! What can go wrong for a client, told so that the user knows who must act, and the exit code that
-//! says it to a script.
+//! What can go wrong for a client, told so that the user knows who must act, and the exit code and the
+//! object that say it to a script.
 //!
 //! No text here ever holds a token; text that came from the network is made safe for a terminal.
 
 use std::{io, path::PathBuf, time::Duration};
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite;
 
 use super::{bench::Flaw, text::escaped, url::InvalidUrl};
@@ -20,6 +20,16 @@ Exit codes:
   3  refused by the relay: error message, rate limit, name taken, registration closed
   4  token refused: unknown, revoked or expired
   5  replaced by a newer session of the same agent";
+
+/// What to do if nobody is where the relay should be.
+pub(super) const NO_RELAY: &str = "does it run? --relay or ARC_RELAY says where";
+
+/// What to do if nobody is where the ops port should be.
+pub(super) const NO_OPS: &str = "does it run? --ops or ARC_OPS says where its ops port is";
+
+/// What to do if nobody is where the configuration has the ops port.
+pub(super) const NO_CONFIGURED_OPS: &str =
+    "does it run? STATS_HOST and STATS_PORT, as it has them, say where its ops port is";
 
 /// Why a client's command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +48,8 @@ pub(crate) enum Failure {
     /// A file named by the user cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// The data directory that was named, or is assumed, has no admin token that this user can read.
-    #[error(
-        "cannot read {}: {source}; run this as root or as the relay's user, and name the relay's data \
-         directory by --data-dir: that of an installed service is /var/lib/arc-relay",
-        path.display()
-    )]
+    /// The file with the relay's admin token cannot be read.
+    #[error("cannot read the admin token in {}: {source}; {}", path.display(), token_advice(source))]
     AdminToken { path: PathBuf, source: io::Error },
     /// Standard input cannot be read.
     #[error("cannot read standard input: {0}")]
@@ -85,8 +91,14 @@ pub(crate) enum Failure {
     Output(io::Error),
 
     /// No TCP connection.
-    #[error("cannot reach {address}: {source}")]
-    Dial { address: String, source: io::Error },
+    #[error("cannot reach {address}: {source}; {advice}")]
+    Dial { address: String, source: io::Error, advice: &'static str },
+    /// Somebody is there, but not the ops port.
+    #[error(
+        "{0} is not the ops port of a relay: there is nothing at this path; --ops or ARC_OPS says where it \
+         is (STATS_HOST and STATS_PORT of the relay, 127.0.0.1:8081 by default)"
+    )]
+    NotOps(String),
     /// No TLS session.
     #[error(
         "no TLS session with {address}: {source}; for a private authority give --ca, for a relay \
@@ -150,6 +162,61 @@ impl Failure {
         Self::Refused { status, code: escaped(&code), message: escaped(&message), retry_after }
     }
 
+    /// The same failure with something else to do about it, if nobody was there.
+    pub(super) fn advising(self, advice: &'static str) -> Self {
+        match self {
+            Self::Dial { address, source, .. } => Self::Dial { address, source, advice },
+            other => other,
+        }
+    }
+
+    /// All of it, for programs and for people.
+    pub(super) fn report(&self) -> FailureReport {
+        let mut report = FailureReport::new(self.code(), self.to_string(), self.exit_code());
+        match self {
+            Self::Refused { status, message, retry_after, .. } => {
+                report.message.clone_from(message);
+                report.status = Some(status.as_u16());
+                report.retry_after = retry_after.map(|wait| wait.as_secs());
+            }
+            Self::Declined { message, .. } => report.message.clone_from(message),
+            Self::Closed { code, .. } => report.close_code = Some(*code),
+            _ => {}
+        }
+        report
+    }
+
+    /// The code for programs: the relay's own, where it gave one.
+    fn code(&self) -> &str {
+        match self {
+            Self::Url { .. } => "invalid_address",
+            Self::NoToken => "no_token",
+            Self::UnusableSecret(_) => "unusable_secret",
+            Self::Read { .. } | Self::Stdin(_) => "unreadable",
+            Self::AdminToken { .. } => "no_admin_token",
+            Self::Save { .. } | Self::Write { .. } | Self::Output(_) => "unwritable",
+            Self::Exists(_) => "file_exists",
+            Self::Names { .. } => "invalid_names",
+            Self::Authority { .. } => "invalid_authority",
+            Self::Payload(_) => "invalid_payload",
+            Self::TooLarge { .. } => "message_too_large",
+            Self::Unconfirmed(_) => "unconfirmed",
+            Self::NotMeant => "not_meant",
+            Self::Died(_) => "node_lost",
+            Self::Dial { .. } => "unreachable",
+            Self::NotOps(_) => "not_the_ops_port",
+            Self::Tls { .. } => "no_tls_session",
+            Self::Timeout { .. } | Self::Silent(_) => "timeout",
+            Self::Http(_) | Self::Lost(_) => "connection_lost",
+            Self::NotRelay(_) => "not_a_relay",
+            Self::Unwell(_) => "not_up",
+            Self::NotWhole(_) => "not_whole",
+            Self::Bench(_) => "bench",
+            Self::Refused { code, .. } | Self::Declined { code, .. } => code,
+            Self::Closed { .. } => "closed",
+        }
+    }
+
     /// The exit code of [`EXIT_CODES`].
     pub(super) fn exit_code(&self) -> u8 {
         match self {
@@ -176,6 +243,7 @@ impl Failure {
             | Self::TooLarge { .. }
             | Self::Closed { code: 1007..=1009 | 4029, .. } => 3,
             Self::Dial { .. }
+            | Self::NotOps(_)
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::Http(_)
@@ -187,6 +255,62 @@ impl Failure {
             | Self::Silent(_)
             | Self::Output(_)
             | Self::Closed { .. } => 1,
+        }
+    }
+}
+
+/// How a command failed: what `--json` tells on standard error, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailureReport {
+    /// What went wrong, for programs; the relay's code, if it refused something.
+    error: String,
+    /// What went wrong, for people; the relay's text, if it refused something.
+    message: String,
+    /// The process's exit code.
+    pub(super) exit_code: u8,
+    /// The HTTP status of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// The close code of a connection that the relay closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    close_code: Option<u16>,
+    /// In how many seconds to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    /// All of it, for people.
+    #[serde(skip)]
+    pub(super) text: String,
+}
+
+impl FailureReport {
+    /// What went wrong, in a word for programs and in words for people, and the exit code.
+    pub fn new(error: &str, message: String, exit_code: u8) -> Self {
+        let (status, close_code, retry_after) = (None, None, None);
+        let (error, text) = (error.to_owned(), message.clone());
+        Self { error, message, exit_code, status, close_code, retry_after, text }
+    }
+
+    /// The same with another exit code.
+    #[must_use]
+    pub(super) fn exiting(self, exit_code: u8) -> Self {
+        Self { exit_code, ..self }
+    }
+
+    /// As one line of JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// How to come by the admin token.
+fn token_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "only the user that runs the relay may read it: run this as that user, or with sudo"
+        }
+        _ => {
+            "name the relay's data directory by --data-dir or DATA_DIR (/var/lib/arc-relay if it was \
+             installed as a service), or the file by --admin-token-file"
         }
     }
 }
@@ -239,5 +363,29 @@ mod tests {
     fn an_answer_of_a_stranger_is_told_by_its_status() {
         let text = Failure::refused(StatusCode::NOT_FOUND, None, b"<html>").to_string();
         assert_eq!(text, "refused: not found (not_a_relay_answer, HTTP 404 Not Found)");
+    }
+
+    #[test]
+    fn a_program_is_told_what_the_relay_said() {
+        let body = br#"{"error":"rate_limit","message":"too many"}"#;
+        let wait = Some(Duration::from_secs(7));
+        let refused = Failure::refused(StatusCode::TOO_MANY_REQUESTS, wait, body).report();
+        let expected = r#"{"error":"rate_limit","message":"too many","exit_code":3,"status":429,"retry_after":7}"#;
+        assert_eq!(refused.json(), expected);
+        let closed = Failure::Closed { code: 4009, reason: String::new() }.report().json();
+        assert!(closed.contains(r#""error":"closed""#) && closed.contains(r#""close_code":4009"#));
+    }
+
+    #[test]
+    fn whoever_may_not_read_the_admin_token_is_told_who_may() {
+        let told = |kind: io::ErrorKind| {
+            let path = "/var/lib/arc-relay/admin.token".into();
+            Failure::AdminToken { path, source: kind.into() }.to_string()
+        };
+        let missing = told(io::ErrorKind::NotFound);
+        for way in ["--data-dir", "DATA_DIR", "--admin-token-file"] {
+            assert!(missing.contains(way), "{missing}");
+        }
+        assert!(told(io::ErrorKind::PermissionDenied).contains("sudo"));
     }
 }

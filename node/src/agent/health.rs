@@ -8,14 +8,15 @@ use std::{
 
 use hyper::StatusCode;
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
 
 use super::{
     args::duration,
     connect::Connector,
-    failure::Failure,
+    failure::{Failure, NO_CONFIGURED_OPS},
     http::{self, Call},
     output::Output,
-    text::escaped,
+    text::{escaped, on_one_line},
     url::Endpoint,
     whole::whole,
 };
@@ -34,8 +35,12 @@ pub struct HealthArgs {
     whole: bool,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration, allow_hyphen_values = true)]
     timeout: Duration,
+
+    /// Print JSON: what the relay says of itself, as it says it; with --whole, whether it is whole
+    #[arg(long)]
+    json: bool,
 }
 
 /// As much of the answer as is of interest.
@@ -43,7 +48,30 @@ pub struct HealthArgs {
 struct Answer {
     status: String,
     #[serde(default)]
+    registry: Option<String>,
+    #[serde(default)]
     waiting: Option<String>,
+    #[serde(default)]
+    failure: Option<String>,
+}
+
+impl Answer {
+    /// How it is, in a line. A relay is up that can register nobody: agents that have a token do not notice.
+    fn told(&self) -> String {
+        let Self { status, waiting, failure, .. } = self;
+        let cannot_register =
+            status == "ok" && self.registry.as_ref().is_some_and(|it| it == "unavailable");
+        let ails = match (cannot_register, failure) {
+            (true, Some(failure)) => {
+                format!(", but names cannot be registered: this node's disk fails: {failure}")
+            }
+            (true, None) => ", but names cannot be registered".to_owned(),
+            (false, Some(failure)) => format!(", but this node's disk fails: {failure}"),
+            (false, None) => String::new(),
+        };
+        let waiting = waiting.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        escaped(&format!("{status}{ails}{waiting}"))
+    }
 }
 
 /// Asks the relay whose ops listener is bound to `ops`; prints what it says of itself.
@@ -61,20 +89,28 @@ pub(super) async fn run(
         Endpoint { tls: false, host: reached_at(ops.ip()).to_string(), port: ops.port() };
     let connector = Connector::new(&endpoint, None)?;
     let call = Call { path, ..Call::default() };
-    let (status, body) = http::answer(&connector, args.timeout, call).await?;
+    let answer = http::answer(&connector, args.timeout, call).await;
+    let (status, body) = answer.map_err(|failure| failure.advising(NO_CONFIGURED_OPS))?;
     if args.whole {
         let report: ClusterReport = read(&body)?;
         return match whole(&report) {
+            Ok(told) if args.json => {
+                output.result(&json!({"whole": true, "told": told}).to_string()).await
+            }
             Ok(told) => output.result(&told).await,
-            Err(lacks) => Err(Failure::NotWhole(lacks.join("; "))),
+            Err(lacks) => {
+                let lacks: Vec<_> = lacks.iter().map(|lack| escaped(&lack.to_string())).collect();
+                Err(Failure::NotWhole(lacks.join("; ")))
+            }
         };
     }
     let answer: Answer = read(&body)?;
-    let waiting = answer.waiting.map_or_else(String::new, |reason| format!(": {reason}"));
-    let told = escaped(&format!("{}{waiting}", answer.status));
     match status {
-        StatusCode::OK => output.result(&told).await,
-        _ => Err(Failure::Unwell(told)),
+        StatusCode::OK if args.json => {
+            output.result(&on_one_line(&String::from_utf8_lossy(&body))).await
+        }
+        StatusCode::OK => output.result(&answer.told()).await,
+        _ => Err(Failure::Unwell(answer.told())),
     }
 }
 
@@ -100,7 +136,8 @@ mod tests {
     /// What the command says of a relay that answers so: (result, how it failed).
     async fn asked(head: &'static str, body: &'static str) -> (String, Option<Failure>) {
         let relay = TestRelay::start(vec![Turn::Http(head, body)]).await;
-        let args = HealthArgs { ready: false, whole: false, timeout: Duration::from_secs(10) };
+        let (ready, whole, json) = (false, false, false);
+        let args = HealthArgs { ready, whole, timeout: Duration::from_secs(10), json };
         let ops = relay.address().parse().expect("a test's relay has an address");
         let (mut output, results, _) = captured();
         let outcome = run(&args, ops, &mut output).await;
@@ -111,6 +148,28 @@ mod tests {
     async fn a_relay_that_is_up_is_well() {
         let (told, failure) = asked("200 OK", r#"{"status":"ok","uptime":3}"#).await;
         assert!(told == "ok\n" && failure.is_none(), "{told} {failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_is_up_says_what_ails_it() {
+        for (body, expected) in [
+            (
+                r#"{"status":"ok","registry":"unavailable","failure":"no space left"}"#,
+                "ok, but names cannot be registered: this node's disk fails: no space left\n",
+            ),
+            (
+                r#"{"status":"ok","registry":"unavailable","waiting":"start b"}"#,
+                "ok, but names cannot be registered: start b\n",
+            ),
+            (
+                r#"{"status":"ok","registry":"available","failure":"broken"}"#,
+                "ok, but this node's disk fails: broken\n",
+            ),
+            (r#"{"status":"ok","registry":"available","waiting":"for c"}"#, "ok: for c\n"),
+        ] {
+            let (told, failure) = asked("200 OK", body).await;
+            assert!(told == expected && failure.is_none(), "{told} {failure:?}");
+        }
     }
 
     #[tokio::test]

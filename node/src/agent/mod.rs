@@ -48,6 +48,7 @@ mod test_relay;
 
 use std::{net::SocketAddr, process::ExitCode};
 
+use self::failure::Failure;
 pub(crate) use self::paint::Paint;
 pub use self::{
     agents::AgentsArgs,
@@ -58,12 +59,13 @@ pub use self::{
     doctor::{DoctorArgs, EXIT_CODES as DOCTOR_EXIT_CODES},
     drain::DrainArgs,
     events::EventsArgs,
+    failure::FailureReport,
     health::HealthArgs,
     nodes::NodesArgs,
+    output::Output,
     status::StatusArgs,
     tls::TlsCommand,
 };
-use self::{failure::Failure, output::Output};
 use crate::{clock::Clock, config::Sources};
 
 /// The table of exit codes, as `--help` shows it.
@@ -95,88 +97,78 @@ pub enum Command {
     Subscribe(subscribe::Args),
 }
 
-/// Runs a command of `arc-relay agent` and tells how it ended, on standard error and by exit code.
+/// Runs a command of `arc-relay agent` and tells `output` how it ended, and the system by exit code.
 ///
 /// A write to a pipe that nobody reads may still be waiting when this returns: end the runtime with
 /// `shutdown_background`, or the process stays until somebody reads.
-pub async fn run(command: Command) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run(command: Command, mut output: Output) -> ExitCode {
     let outcome = carry_out(command, &mut output, &Clock::system(), listen::interrupted()).await;
     output.conclude(outcome).await
 }
 
 /// Runs a command of `arc-relay agents`, like [`run`].
-pub async fn run_agents(args: AgentsArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_agents(args: AgentsArgs, mut output: Output) -> ExitCode {
     let outcome = agents::run(args, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs a command of `arc-relay cluster`, like [`run`].
-pub async fn run_cluster(command: ClusterCommand) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_cluster(command: ClusterCommand, mut output: Output) -> ExitCode {
     let outcome = cluster::run(command, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay backup` of a running relay, like [`run`].
-pub async fn run_backup(args: BackupArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_backup(args: BackupArgs, mut output: Output) -> ExitCode {
     let outcome = backup::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay bench`, like [`run`], on a runtime of several threads.
-pub async fn run_bench(args: BenchArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_bench(args: BenchArgs, mut output: Output) -> ExitCode {
     let stop = listen::interrupted();
     let outcome = bench::run(&args, &mut output, &Clock::system(), stop).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay status`, like [`run`].
-pub async fn run_status(args: StatusArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_status(args: StatusArgs, mut output: Output) -> ExitCode {
     let outcome = status::run(&args, &mut output, listen::interrupted()).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay nodes`, like [`run`].
-pub async fn run_nodes(args: NodesArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_nodes(args: NodesArgs, mut output: Output) -> ExitCode {
     let outcome = nodes::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay events`, like [`run`].
-pub async fn run_events(args: EventsArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_events(args: EventsArgs, mut output: Output) -> ExitCode {
     let outcome = events::run(&args, &mut output, listen::interrupted()).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay doctor` for the node that `sources` configure, like [`run`], with exit codes of its own.
-pub async fn run_doctor(args: DoctorArgs, sources: &Sources) -> ExitCode {
-    doctor::run(&args, sources, &Clock::system(), &mut Output::of_process()).await
+pub async fn run_doctor(args: DoctorArgs, sources: &Sources, mut output: Output) -> ExitCode {
+    doctor::run(&args, sources, &Clock::system(), &mut output).await
 }
 
 /// Runs `arc-relay drain`, like [`run`].
-pub async fn run_drain(args: DrainArgs) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_drain(args: DrainArgs, mut output: Output) -> ExitCode {
     let outcome = drain::run(&args, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay health` of the relay whose ops listener is bound to `ops`, like [`run`].
-pub async fn run_health(args: HealthArgs, ops: SocketAddr) -> ExitCode {
-    let mut output = Output::of_process();
+pub async fn run_health(args: HealthArgs, ops: SocketAddr, mut output: Output) -> ExitCode {
     let outcome = health::run(&args, ops, &mut output).await;
     output.conclude(outcome).await
 }
 
 /// Runs `arc-relay tls`, like [`run`], with exit codes of its own.
-pub async fn run_tls(command: TlsCommand) -> ExitCode {
-    tls::run(command, Output::of_process(), &Clock::system()).await
+pub async fn run_tls(command: TlsCommand, output: Output) -> ExitCode {
+    tls::run(command, output, &Clock::system()).await
 }
 
 /// `stop` ends what would go on for ever.

@@ -10,14 +10,16 @@ use std::{
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{
-    failure::Failure,
+    failure::{Failure, FailureReport},
     paint::Paint,
     screen::{Screen, Size},
 };
 
 /// Where a command's lines go. A reader that went away is an error of the kind `BrokenPipe`,
 /// never a panic.
-pub(super) struct Output {
+pub struct Output {
+    /// Whether a failure is told as JSON.
+    json: bool,
     results: Box<dyn AsyncWrite + Send + Unpin>,
     notes: Box<dyn AsyncWrite + Send + Unpin>,
     /// Whether a line of notes can be written over.
@@ -33,13 +35,14 @@ pub(super) struct Output {
 const OVERWRITE: &str = "\r\u{1b}[2K";
 
 impl Output {
-    /// The process's own standard output and standard error.
-    pub(super) fn of_process() -> Self {
+    /// The process's own standard output and standard error; failures are told for programs if `json`.
+    pub fn of_process(json: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
         let paint = Paint::of(is_terminal, |name| env::var_os(name));
         // A terminal that has no colours has no cursor to be moved either, as far as we know.
         let is_dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         Self {
+            json,
             results: Box::new(tokio::io::stdout()),
             notes: Box::new(tokio::io::stderr()),
             live: io::stderr().is_terminal(),
@@ -112,11 +115,15 @@ impl Output {
             Ok(()) => ExitCode::SUCCESS,
             // `… | head -1` has had all that it wanted.
             Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(failure) => {
-                self.note(&format!("error: {failure}")).await;
-                ExitCode::from(failure.exit_code())
-            }
+            Err(failure) => self.fail(&failure.report()).await,
         }
+    }
+
+    /// Tells the user, or the program that asked for JSON, what went wrong; the exit code of it.
+    pub async fn fail(&mut self, report: &FailureReport) -> ExitCode {
+        let line = if self.json { report.json() } else { format!("error: {}", report.text) };
+        self.note(&line).await;
+        ExitCode::from(report.exit_code)
     }
 }
 
@@ -184,6 +191,7 @@ pub(super) mod tests {
     pub(crate) fn captured() -> (Output, Written, Written) {
         let (results, notes) = (Written::default(), Written::default());
         let output = Output {
+            json: false,
             results: Box::new(results.clone()),
             notes: Box::new(notes.clone()),
             live: false,
@@ -234,5 +242,16 @@ pub(super) mod tests {
         let code = output.conclude(Err(Failure::NoToken)).await;
         assert_eq!(code, ExitCode::from(2));
         assert!(notes.text().starts_with("error: no token: "));
+    }
+
+    #[tokio::test]
+    async fn a_program_is_told_of_a_failure_in_one_object() {
+        let (output, results, notes) = captured();
+        let output = Output { json: true, ..output };
+        output.conclude(Err(Failure::NoToken)).await;
+        let told: serde_json::Value = serde_json::from_str(&notes.text()).unwrap();
+        assert_eq!((&told["error"], &told["exit_code"]), (&"no_token".into(), &2.into()));
+        assert!(told["message"].as_str().unwrap().starts_with("no token: "), "{told}");
+        assert_eq!(results.text(), "", "results only");
     }
 }

@@ -22,7 +22,7 @@ pub struct Args {
     count: u64,
 
     /// Pause between two pings
-    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
     interval: Duration,
 
     /// Print one JSON object per ping: {"seq","round_trip_ms"}

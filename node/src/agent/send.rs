@@ -29,7 +29,8 @@ pub struct Args {
     payload: Option<String>,
 
     /// MESSAGE is JSON, as with --payload
-    #[arg(long)]
+    // Not the id by which others say that they want JSON.
+    #[arg(id = "json-message", long = "json")]
     json: bool,
 
     /// Recipients, separated by commas or in several options; '*' is everybody

@@ -13,6 +13,7 @@ use super::{
     recovery::{Recovery, recovery},
     table::{Column, table},
     text::{counted, escaped, on_one_line, or_dash, size},
+    whole::Keepers,
 };
 use crate::{
     admin::{RegistryReport, Voter},
@@ -28,7 +29,7 @@ pub struct StatusArgs {
     watch: bool,
 
     /// With --watch: how often
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
     every: Duration,
 
     #[command(flatten)]
@@ -139,6 +140,11 @@ fn registry_told(registry: &RegistryReport, nodes: &[NodeReport], paint: Paint) 
         escaped(&registry.role),
         registry.applied,
     );
+    let keepers = Keepers::of(registry, nodes);
+    if !keepers.is_complete() {
+        let hue = if registry.available { Hue::Doubtful } else { Hue::Bad };
+        let _ = writeln!(text, "{}", paint.on(Some(hue), &keepers.to_string()));
+    }
     if let Some(failure) = &registry.failure {
         let failure = format!("this node's registry has failed: {}", escaped(failure));
         let _ = writeln!(text, "{}", bad(&failure));
@@ -385,6 +391,11 @@ a                a:7946  yes           0
 gone             -       not yet       -
 ";
         assert_eq!(told, expected);
+        registry.voters = ["id-a", "id-b", "id-c"].map(|id| voter(id, "", true, None)).into();
+        let told = registry_told(&registry, &[node("a", 1), node("b", 1)], Paint::Plain);
+        let one_gone =
+            "1 of 3 nodes that keep the names is gone: no further loss can be borne\n\nKEEPS";
+        assert!(told.contains(one_gone), "{told}");
         registry.available = false;
         registry.leader = None;
         registry.failure = Some("disk".into());

@@ -41,6 +41,10 @@ impl fmt::Debug for UrlText {
 pub(crate) enum InvalidUrl {
     #[error("not an address; write ws://host:port/arc, wss://host/arc or host[:port]")]
     Malformed,
+    #[error(
+        "not the address of an ops port; write http://host:port, https://host or host[:port], no path"
+    )]
+    MalformedOps,
     #[error("unknown scheme; write ws://, wss://, http:// or https://")]
     Scheme,
     #[error("the port must be a number from 1 to 65535")]
@@ -85,8 +89,11 @@ impl UrlText {
 
     /// The address of an ops listener; a path has no meaning there.
     pub(super) fn ops(&self) -> Result<Endpoint, InvalidUrl> {
-        let (endpoint, path) = parse(&self.0, OPS_PORT)?;
-        if path == "/" { Ok(endpoint) } else { Err(InvalidUrl::Malformed) }
+        match parse(&self.0, OPS_PORT) {
+            Ok((endpoint, path)) if path == "/" => Ok(endpoint),
+            Ok(_) | Err(InvalidUrl::Malformed) => Err(InvalidUrl::MalformedOps),
+            Err(other) => Err(other),
+        }
     }
 }
 
@@ -265,7 +272,8 @@ mod tests {
         let ops = |text: &str| text.parse::<UrlText>().unwrap().ops();
         assert_eq!(ops("localhost").unwrap().to_string(), "localhost:8081");
         assert_eq!(ops("http://127.0.0.1:8081/").unwrap().to_string(), "127.0.0.1:8081");
-        assert_eq!(ops("http://127.0.0.1:8081/stats"), Err(InvalidUrl::Malformed));
+        assert_eq!(ops("http://127.0.0.1:8081/stats"), Err(InvalidUrl::MalformedOps));
+        assert_eq!(ops("http://"), Err(InvalidUrl::MalformedOps));
     }
 
     proptest! {

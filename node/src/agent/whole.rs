@@ -1,29 +1,104 @@
 //! Whether a cluster is whole, so that any one of its nodes may be taken away: what
-//! `arc-relay health --whole` goes by, and so the scripts that upgrade one node after the other.
+//! `arc-relay health --whole` and `arc-relay doctor` go by, and so the scripts that upgrade one node after
+//! the other.
 //!
 //! Pure: it reads what one node says of the cluster. What only other nodes see, they have to be asked.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use cluster::membership::SUSPECT_AFTER;
 
-use super::text::{counted, escaped};
+use super::text::counted;
 use crate::{
     admin::{RegistryReport, Voter},
-    report::{ClusterReport, NodeReport},
+    report::{ClusterReport, NodeReport, is_there},
 };
 
 /// Entries that a voter may be behind: a busy registry is never quite told.
 const LAG_MAX: u64 = 100;
 
-/// How large a cluster is that is whole; or what it lacks, each in a few words.
-pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<String>> {
+/// What a cluster lacks; its text, a few words, holds what others said and is not escaped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Lack {
+    /// A node is not there as it should be.
+    #[error("{name} is {state}")]
+    State { id: String, name: String, state: String },
+    /// A node is there, and this one has no link to it.
+    #[error("there is no link to {0}")]
+    NoLink(String),
+    /// The link to a node answers no pings.
+    #[error("{0} is silent")]
+    Silent(String),
+    /// The node that was asked is of a release that does not say how the registry is.
+    #[error("the node does not say how the registry is: upgrade it by itself")]
+    Untold,
+    /// The disk of the node that was asked is of no use.
+    #[error("this node's registry has failed: {0}")]
+    Failed(String),
+    /// The registry waits for something, in one sentence.
+    #[error("{0}")]
+    Waiting(String),
+    /// No names can be registered, and nothing says why.
+    #[error("names cannot be registered")]
+    Unavailable,
+    /// A node that keeps the names has left, or was never seen.
+    #[error("{0} keeps the names and is not there")]
+    Absent(String),
+    /// A node is to keep the names, and does not yet.
+    #[error("{0} is being given the names")]
+    Learns(String),
+    /// A node keeps the names, but not the latest.
+    #[error("{name} is {} behind with the names", counted(*.changes, "change"))]
+    Behind { name: String, changes: u64 },
+}
+
+/// How many keep the names, and how many of them are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keepers {
+    votes: usize,
+    gone: usize,
+}
+
+impl Keepers {
+    /// As one node sees them.
+    pub(super) fn of(registry: &RegistryReport, nodes: &[NodeReport]) -> Self {
+        let voting = || registry.voters.iter().filter(|voter| voter.votes);
+        let here = |voter: &&Voter| {
+            nodes.iter().any(|node| node.id == voter.node && is_there(&node.state))
+        };
+        let votes = voting().count();
+        Self { votes, gone: votes - voting().filter(here).count() }
+    }
+
+    /// Whether all of them are there.
+    pub(super) fn is_complete(self) -> bool {
+        self.gone == 0
+    }
+}
+
+impl fmt::Display for Keepers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { votes, gone } = *self;
+        let is = if gone == 1 { "is" } else { "are" };
+        write!(f, "{gone} of {} that keep the names {is} gone: ", counted(votes as u64, "node"))?;
+        match (votes.saturating_sub(1) / 2).checked_sub(gone) {
+            Some(0) => f.write_str("no further loss can be borne"),
+            Some(1) => f.write_str("1 further loss can be borne"),
+            Some(spare) => write!(f, "{spare} further losses can be borne"),
+            None => f.write_str("the others are no majority"),
+        }
+    }
+}
+
+/// How large a cluster is that is whole; or what it lacks.
+pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<Lack>> {
     let mut lacks = Vec::new();
     // Who said goodbye is missed by nobody, unless it keeps the names.
     let here: Vec<_> = report.nodes.iter().filter(|node| node.state != "left").collect();
     for node in &here {
         if node.state != "alive" {
-            lacks.push(format!("{} is {}", escaped(&node.name), escaped(&node.state)));
+            let NodeReport { id, name, state, .. } = (*node).clone();
+            lacks.push(Lack::State { id, name, state });
         } else if node.id != report.node
             && let Some(lack) = link_lacks(report, node)
         {
@@ -31,7 +106,7 @@ pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<String>> {
         }
     }
     let Some(registry) = &report.registry else {
-        lacks.push("the node does not say how the registry is: upgrade it by itself".to_owned());
+        lacks.push(Lack::Untold);
         return Err(lacks);
     };
     registry_lacks(registry, &report.nodes, &mut lacks);
@@ -46,43 +121,41 @@ pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<String>> {
     Ok(format!("whole: {}{keepers}", counted(here.len() as u64, "node")))
 }
 
-fn link_lacks(report: &ClusterReport, node: &NodeReport) -> Option<String> {
-    let name = escaped(&node.name);
+fn link_lacks(report: &ClusterReport, node: &NodeReport) -> Option<Lack> {
+    let name = node.name.clone();
     match report.links.iter().find(|link| link.id == node.id) {
-        None => Some(format!("there is no link to {name}")),
+        None => Some(Lack::NoLink(name)),
         Some(link) if Duration::from_millis(link.silent_ms) > SUSPECT_AFTER => {
-            Some(format!("{name} is silent"))
+            Some(Lack::Silent(name))
         }
         Some(_) => None,
     }
 }
 
-fn registry_lacks(registry: &RegistryReport, nodes: &[NodeReport], lacks: &mut Vec<String>) {
-    if let Some(failure) = &registry.failure {
-        lacks.push(format!("this node's registry has failed: {}", escaped(failure)));
-    }
+fn registry_lacks(registry: &RegistryReport, nodes: &[NodeReport], lacks: &mut Vec<Lack>) {
+    lacks.extend(registry.failure.clone().map(Lack::Failed));
     match &registry.waiting {
-        Some(waiting) => lacks.push(escaped(&waiting.reason)),
-        None if !registry.available => lacks.push("names cannot be registered".to_owned()),
+        Some(waiting) => lacks.push(Lack::Waiting(waiting.reason.clone())),
+        None if !registry.available => lacks.push(Lack::Unavailable),
         None => {}
     }
     lacks.extend(registry.voters.iter().filter_map(|voter| voter_lacks(voter, nodes)));
 }
 
-fn voter_lacks(voter: &Voter, nodes: &[NodeReport]) -> Option<String> {
+fn voter_lacks(voter: &Voter, nodes: &[NodeReport]) -> Option<Lack> {
     let node = nodes.iter().find(|node| node.id == voter.node);
     let name = match node {
-        Some(node) => escaped(&node.name),
-        None if voter.seed.is_empty() => escaped(&voter.node),
-        None => escaped(&voter.seed),
+        Some(node) => node.name.clone(),
+        None if voter.seed.is_empty() => voter.node.clone(),
+        None => voter.seed.clone(),
     };
     if node.is_none_or(|node| node.state == "left") {
-        Some(format!("{name} keeps the names and is not there"))
+        Some(Lack::Absent(name))
     } else if !voter.votes {
-        Some(format!("{name} is being given the names"))
+        Some(Lack::Learns(name))
     } else {
-        let lag = voter.lag.filter(|lag| *lag > LAG_MAX)?;
-        Some(format!("{name} is {} behind with the names", counted(lag, "change")))
+        let changes = voter.lag.filter(|lag| *lag > LAG_MAX)?;
+        Some(Lack::Behind { name, changes })
     }
 }
 
@@ -141,7 +214,7 @@ mod tests {
     fn lacks(harm: impl FnOnce(&mut ClusterReport)) -> Vec<String> {
         let mut report = three();
         harm(&mut report);
-        whole(&report).expect_err("it is not whole")
+        whole(&report).expect_err("it is not whole").iter().map(ToString::to_string).collect()
     }
 
     fn registry(report: &mut ClusterReport) -> &mut RegistryReport {
@@ -209,5 +282,38 @@ mod tests {
         ] {
             assert_eq!(found, [says]);
         }
+    }
+
+    #[test]
+    fn how_many_may_go_is_told_of_those_that_vote_and_are_there() {
+        let keepers = |voters: usize, states: &[&str]| {
+            let names = ["a", "b", "c", "d", "e"];
+            let mut report = three();
+            registry(&mut report).voters = names[..voters].iter().map(|name| voter(name)).collect();
+            let state =
+                |(name, state): (&&str, &&str)| NodeReport { state: (*state).into(), ..node(name) };
+            let nodes: Vec<_> = names.iter().zip(states).map(state).collect();
+            Keepers::of(registry(&mut report), &nodes)
+        };
+        for complete in [keepers(1, &["alive"]), keepers(3, &["alive", "leaving", "suspect"])] {
+            assert!(complete.is_complete(), "{complete}");
+        }
+        let told = |voters, states: &[&str]| keepers(voters, states).to_string();
+        assert_eq!(
+            told(3, &["alive", "left", "alive"]),
+            "1 of 3 nodes that keep the names is gone: no further loss can be borne"
+        );
+        assert_eq!(
+            told(5, &["alive", "alive", "alive", "dead"]),
+            "2 of 5 nodes that keep the names are gone: no further loss can be borne"
+        );
+        assert_eq!(
+            told(5, &["alive", "alive", "alive", "dead", "alive"]),
+            "1 of 5 nodes that keep the names is gone: 1 further loss can be borne"
+        );
+        assert_eq!(
+            told(3, &["alive", "dead"]),
+            "2 of 3 nodes that keep the names are gone: the others are no majority"
+        );
     }
 }

@@ -352,12 +352,12 @@ impl Check {
     }
 
     fn remarks(&self) -> Vec<Notice> {
-        let Config { production, behind_proxy, stats_host, .. } = self.config;
+        let Config { behind_proxy, stats_host, .. } = self.config;
         let mut notices = Vec::new();
         if behind_proxy && self.config.trusted_proxies.is_empty() {
             notices.push(Notice::NoTrustedProxy);
         }
-        if production && is_public(stats_host) {
+        if is_public(stats_host) {
             notices.push(Notice::OpsListenerPublic);
         }
         notices.extend(self.remarks_on_tls());

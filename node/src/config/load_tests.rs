@@ -295,10 +295,16 @@ fn the_proxy_protocol_needs_proxies_to_believe() {
 }
 
 #[test]
-fn a_public_ops_listener_is_remarked_in_production() {
-    let inside = [("NODE_ENV", "production"), ("HOST", "127.0.0.1"), ("STATS_HOST", "0.0.0.0")];
-    assert_eq!(loaded(&inside).notices, [Notice::OpsListenerPublic]);
-    assert!(loaded(&inside[1..]).notices.is_empty());
+fn a_public_ops_listener_is_remarked() {
+    let host = ("HOST", "127.0.0.1");
+    for open in ["0.0.0.0", "::", "203.0.113.7"] {
+        let notices = loaded(&[host, ("STATS_HOST", open)]).notices;
+        assert_eq!(notices, [Notice::OpsListenerPublic], "{open}");
+        assert!(notices[0].is_warning());
+    }
+    for private in ["127.0.0.1", "10.0.0.2", "::1", "fd00::1"] {
+        assert_eq!(loaded(&[host, ("STATS_HOST", private)]).notices, [], "{private}");
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub enum Notice {
     },
     /// `BEHIND_PROXY` without `TRUSTED_PROXIES`: all agents share the proxy's address.
     NoTrustedProxy,
-    /// The ops listener is on a public address in production.
+    /// The ops listener is on an address that is neither this machine's own nor of a private network.
     OpsListenerPublic,
     /// `PORT` is set, but with TLS agents connect to `TLS_PORT`.
     PortUnused,
@@ -162,8 +162,9 @@ impl fmt::Display for Notice {
                  address",
             ),
             Self::OpsListenerPublic => f.write_str(
-                "STATS_HOST is a public address: statistics and the admin API are served there in \
-                 plain HTTP; keep STATS_PORT behind a firewall, or set STATS_HOST=127.0.0.1",
+                "STATS_HOST lets whoever reaches this machine ask the ops port, for statistics and the admin \
+                 API in plain HTTP: set it to 127.0.0.1 or to an address of a private network; where it is \
+                 meant, as in a container, let a firewall, or what publishes STATS_PORT, keep others out",
             ),
             Self::PortUnused => f.write_str(
                 "PORT is set, but not used: with TLS agents connect to TLS_PORT, and nothing is served \

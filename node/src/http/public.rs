@@ -58,6 +58,9 @@ pub(super) struct Health {
     /// What for, if the node waits for others; on the ops listener only.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
+    /// Why this node's own disk is of no use to the registry, if so; on the ops listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
     /// Agents' TLS, if they connect by it; on the ops listener only.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsReport>,
@@ -97,6 +100,7 @@ fn told(relay: &Relay, in_full: bool) -> Response {
         uptime: relay.clock.elapsed().as_secs(),
         registry: if registry.available { "available" } else { "unavailable" },
         waiting: registry.waiting.filter(|_| in_full).map(|waiting| waiting.reason),
+        failure: registry.failure.filter(|_| in_full),
         tls: report::tls(relay).filter(|_| in_full),
     };
     (status, Json(health)).into_response()

@@ -11,6 +11,7 @@ mod history;
 mod losses;
 mod refusals;
 mod sights;
+mod standstill;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::standstill::Moment;
 pub use self::{
     changes::{Snapshot, changes},
     event::{EVENTS_MAX, Event, EventPage, Events, Happening, Kind, Level},
@@ -187,8 +189,15 @@ pub(crate) fn begin(relay: &Relay) -> DropGuard {
 pub(crate) async fn watch(relay: Arc<Relay>, stop: CancellationToken) {
     let mut tick = interval(ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Moment::now(&relay.clock);
     let mut before = Looked::now(&relay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = Moment::now(&relay.clock);
+        if let Some(text) = now.standstill(std::mem::replace(&mut last, now)) {
+            tracing::warn!("{text}");
+            let (level, kind, node) = (Level::Warn, Kind::Relay, relay.config.node_name.clone());
+            relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
+        }
         before = look(&relay, &before);
     }
 }

@@ -57,6 +57,23 @@ async fn a_node_that_runs_knows_its_peers_and_none_is_alarmed() {
 }
 
 #[tokio::test]
+async fn a_node_that_keeps_the_names_and_has_left_is_missed() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.is_kept_by(3).await;
+    cluster.nodes[2].terminate();
+    assert!(cluster.nodes[2].wait_exit().success());
+    let ops = cluster.nodes[0].ops.port().to_string();
+    let settings = [("STATS_PORT", ops.as_str()), ("NODE_NAME", "node-0")];
+    let (_, all) = findings(&cluster, &settings).await;
+    let missed = of(&all, "cluster", "warning");
+    assert!(has(&missed, "node-2 keeps the names and is not there"), "{all:#?}");
+    let told = "1 of 3 nodes that keep the names is gone: no further loss can be borne";
+    assert!(missed.contains(&told), "{all:#?}");
+    let shown = process::run(cluster.nodes[0].operator(&["status"])).await.expect_code(0).stdout;
+    assert!(shown.contains("names can be registered") && shown.contains(told), "{shown}");
+}
+
+#[tokio::test]
 async fn a_node_to_be_is_told_what_would_keep_it_out() {
     let cluster = Cluster::with(1, &[("HOST", "0.0.0.0")]).await;
     let host = loopback_address().to_string();

@@ -8,7 +8,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tests::{
-    Client, PATIENCE, Relay, cluster::loopback_address, eventually, http, process::Running,
+    Client, PATIENCE, Relay,
+    cluster::loopback_address,
+    eventually, http,
+    process::{self, Running},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -170,4 +173,27 @@ async fn a_relay_that_logs_nothing_runs_until_it_is_told_to_stop() {
     assert!(relay.try_wait().expect("it is this test's child").is_none(), "it runs on");
     kill_process(pid, Signal::TERM).expect("it runs");
     assert!(relay.wait().expect("it is this test's child").success());
+}
+
+#[tokio::test]
+async fn a_relay_that_has_nothing_to_reload_goes_on() {
+    let mut relay = Relay::start();
+    let mut agent = relay.agent("rawk-042").await;
+    relay.signal(Signal::HUP);
+    let told =
+        "SIGHUP: nothing to reload: there is no certificate, and settings are read at the start";
+    eventually("it says so", || async { relay.log.last(told).is_some() }).await;
+    agent.fence().await;
+    relay.terminate();
+    assert!(relay.wait_exit().success());
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_data_directory_may_be_started_again() {
+    let relay = Relay::start();
+    let mut command = Relay::command(relay.folder());
+    command.env("PORT", "0").env("STATS_PORT", "0");
+    // Code 2 is what no supervisor tries again, and the first may be about to end.
+    let second = process::run(command).await.expect_code(1);
+    assert!(second.stderr.contains("another arc-relay runs"), "{second:?}");
 }

@@ -16,6 +16,7 @@ mod doctor;
 mod drain;
 mod durability;
 mod handshake;
+mod json;
 mod limits;
 mod narrowing;
 mod ops;

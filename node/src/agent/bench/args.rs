@@ -56,7 +56,7 @@ pub struct BenchArgs {
     size: usize,
 
     /// How long to measure each scenario, after a warm-up of a fifth of it, at most 2 s [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     duration: Option<Duration>,
 
     /// Messages per second of all senders together, on a fixed schedule; without it `direct` and
@@ -98,7 +98,7 @@ pub struct BenchArgs {
     ca: Option<PathBuf>,
 
     /// How long the relay may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 }
 

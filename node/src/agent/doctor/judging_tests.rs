@@ -15,7 +15,7 @@ use super::{
     judging,
 };
 use crate::{
-    admin::{RegistryReport, Waiting},
+    admin::{RegistryReport, Voter, Waiting},
     agent::tls::Finding as TlsFinding,
     report::{ClusterReport, LinkReport, NodeReport, testing},
     tls_report::{ClusterTls, NodeSays, NodeTls},
@@ -43,6 +43,23 @@ fn node(name: &str, state: &str) -> NodeReport {
     NodeReport { id: format!("id-{name}"), ..testing::node(name, state) }
 }
 
+/// The link to b, silent for so long.
+fn link(silent_ms: u64) -> LinkReport {
+    LinkReport {
+        peer: "b".into(),
+        id: "id-b".into(),
+        rtt_ms: 1.0,
+        queue_bytes: 0,
+        sent_bytes: 0,
+        received_bytes: 0,
+        silent_ms,
+    }
+}
+
+fn voter(name: &str) -> Voter {
+    Voter { node: format!("id-{name}"), seed: format!("{name}:7946"), votes: true, lag: None }
+}
+
 /// Node a, which runs, and another.
 fn running(other: &str) -> Running {
     let registry = RegistryReport {
@@ -59,7 +76,7 @@ fn running(other: &str) -> Running {
     let cluster = ClusterReport {
         node: "id-a".into(),
         nodes: vec![node("a", "alive"), node("b", other)],
-        links: Vec::new(),
+        links: vec![link(40)],
         registry: Some(registry),
         tls: None,
     };
@@ -289,23 +306,59 @@ fn peers_are_alive_and_the_names_have_a_majority() {
     assert_eq!(judge(&running("left")), [Level::Ok], "it was told to");
     assert_eq!(judge(&running("suspect")), [Level::Warning]);
     assert_eq!(judge(&running("dead")), [Level::Warning]);
+    assert_eq!(judge(&running("leaving")), [Level::Warning]);
     let mut silent = running("alive");
-    silent.cluster.links.push(LinkReport {
-        peer: "b".into(),
-        id: "id-b".into(),
-        rtt_ms: 1.0,
-        queue_bytes: 0,
-        sent_bytes: 0,
-        received_bytes: 0,
-        silent_ms: 4_000,
-    });
+    silent.cluster.links = vec![link(4_000)];
     assert_eq!(judge(&silent), [Level::Warning]);
+    silent.cluster.links.clear();
+    assert_eq!(judge(&silent), [Level::Warning], "nor may there be none");
     let mut lost = running("dead");
     let registry = lost.cluster.registry.as_mut().unwrap();
     registry.available = false;
     registry.waiting = Some(Waiting { reason: "for b".into(), seeds: vec!["b".into()] });
     registry.failure = Some("disk".into());
     assert_eq!(judge(&lost), [Level::Warning, Level::Error, Level::Error]);
+    lost.cluster.nodes[0].state = "joining".into();
+    assert_eq!(judge(&lost).len(), 3, "of the node here it is told elsewhere");
+}
+
+#[test]
+fn a_node_that_keeps_the_names_is_missed_though_it_said_goodbye() {
+    let mut two_of_three = running("alive");
+    let registry = two_of_three.cluster.registry.as_mut().unwrap();
+    registry.voters = ["a", "b", "c"].map(voter).into();
+    let findings = judging::peers(&two_of_three);
+    assert_eq!(levels(&findings), [Level::Warning, Level::Warning]);
+    assert_eq!(findings[0].found, "c:7946 keeps the names and is not there");
+    let told = "1 of 3 nodes that keep the names is gone: no further loss can be borne";
+    assert_eq!(findings[1].found, told);
+    two_of_three.cluster.nodes.push(node("c", "left"));
+    let findings = judging::peers(&two_of_three);
+    assert_eq!(findings[0].found, "c keeps the names and is not there");
+}
+
+#[test]
+fn nobody_is_told_to_give_up_the_only_data_directory() {
+    let failed = |available, voters: &[&str]| {
+        let mut failed = running("alive");
+        let registry = failed.cluster.registry.as_mut().unwrap();
+        registry.failure = Some("no space left on device".into());
+        registry.available = available;
+        registry.voters = voters.iter().map(|name| voter(name)).collect();
+        let findings = judging::peers(&failed);
+        assert_eq!(findings[0].level, Level::Error, "{findings:?}");
+        (findings.len(), findings[0].found.clone(), findings[0].remedy.clone().unwrap())
+    };
+    for (available, voters) in
+        [(false, &["a"][..]), (false, &["a", "b"]), (true, &["a"]), (true, &[])]
+    {
+        let (findings, found, remedy) = failed(available, voters);
+        assert!(findings == 1 && found.ends_with(": no space left on device"), "{found}");
+        assert_eq!(found.contains("names cannot be registered"), !available, "{found}");
+        assert!(remedy.contains("keep what is in there") && !remedy.contains("empty"), "{remedy}");
+    }
+    let (_, _, remedy) = failed(true, &["a", "b"]);
+    assert!(remedy.contains("an empty DATA_DIR: the others have all names"), "{remedy}");
 }
 
 #[test]

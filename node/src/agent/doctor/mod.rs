@@ -51,7 +51,7 @@ pub struct DoctorArgs {
     json: bool,
 
     /// How long a node, a name server or an authority may take to answer: 10s, 500ms, or seconds
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration, allow_hyphen_values = true)]
     timeout: Duration,
 }
 
@@ -88,8 +88,7 @@ pub(super) async fn run(
     };
     match output.result(&text).await {
         Err(Failure::Output(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            output.note(&format!("error: cannot write the output: {error}")).await;
-            ExitCode::FAILURE
+            output.fail(&Failure::Output(error).report()).await
         }
         _ if ok => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,

@@ -67,10 +67,7 @@ pub(super) async fn run(command: TlsCommand, mut output: Output, clock: &Clock) 
     match check(&args, &mut output, clock).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        Err(failure) => {
-            output.note(&format!("error: {failure}")).await;
-            ExitCode::from(2)
-        }
+        Err(failure) => output.fail(&failure.report().exiting(2)).await,
     }
 }
 

@@ -41,11 +41,14 @@ function ofRegistry({ registry, nodes, node }) {
   if (!registry) return [];
   const alarms = [];
   if (!registry.available) {
-    const advice = `${sentence(registry.waiting?.reason ?? "Most of the nodes that keep the names must run and reach each other")} Agents that have a token are not touched.`;
+    const without = registry.failure ? "this node's disk is of no use to the registry" : "most of the nodes that keep the names must run and reach each other";
+    const advice = `${sentence(registry.waiting?.reason ?? without)} Agents that have a token are not touched.`;
     alarms.push({ key: "registry", level: "error", kind: "registry", text: "No names can be registered", advice });
   }
   if (registry.failure) {
-    const advice = `${sentence(registry.failure)} It is tried again every 5 s; the other nodes go on.`;
+    const others = registry.available && registry.voters.some((voter) => voter.votes && voter.node !== node);
+    const rest = others ? "The other nodes go on." : "Keep its data directory: no other node is known to have all names.";
+    const advice = `${sentence(registry.failure)} Make room, or mend it; it is tried again every 5 s. ${rest}`;
     alarms.push({ key: "disk", level: "error", kind: "registry", id: node, text: "This node's disk is of no use to the registry", advice });
   }
   const state = new Map(nodes.map((node) => [node.id, node]));

@@ -9,9 +9,14 @@ use super::super::{
     finding::Finding,
 };
 use crate::{
-    agent::{text::counted, tls::Finding as TlsFinding},
+    admin::Voter,
+    agent::{
+        text::counted,
+        tls::Finding as TlsFinding,
+        whole::{Keepers, Lack, whole},
+    },
     relay::VERSION,
-    report::NodeReport,
+    report::ClusterReport,
 };
 
 /// Clocks that differ more are not kept by NTP.
@@ -171,47 +176,90 @@ fn seed(seed: &Seed, running: Option<&Running>) -> Option<Finding> {
     })
 }
 
-/// What the node that runs says of the others.
+/// What the node that runs says of the others and of the registry: what `health --whole` goes by, too.
 pub(in crate::agent::doctor) fn peers(running: &Running) -> Vec<Finding> {
     let check = "cluster";
     let cluster = &running.cluster;
-    let mut all: Vec<_> = cluster.nodes.iter().filter_map(|node| peer(node, running)).collect();
-    if let Some(registry) = &cluster.registry {
-        if let Some(failure) = &registry.failure {
-            let remedy = "mend the disk, or empty the data directory and start it again: the others have all";
-            all.push(Finding::error(check, format!("its registry has failed: {failure}"), remedy));
-        }
-        if !registry.available {
-            let why = registry.waiting.as_ref().map(|waiting| waiting.reason.as_str());
-            let found =
-                format!("names cannot be registered: {}", why.unwrap_or("no majority of voters"));
-            let remedy = "start the voters that are missing (`arc-relay cluster voters`); if one is lost for \
-                          ever, replace it";
-            all.push(Finding::error(check, found, remedy));
-        }
-    }
-    if all.is_empty() {
+    let Err(lacks) = whole(cluster) else {
         let alive = cluster.nodes.iter().filter(|node| node.state == "alive").count() as u64;
-        all.push(Finding::ok(
-            check,
-            format!("{} alive, names can be registered", counted(alive, "node")),
-        ));
+        let found = format!("{} alive, names can be registered", counted(alive, "node"));
+        return vec![Finding::ok(check, found)];
+    };
+    let failed = lacks.iter().any(|lack| matches!(lack, Lack::Failed(_)));
+    let is_told = |lack: &&Lack| match lack {
+        // Of the node here it is told above that it is not there yet, or leaves.
+        Lack::State { id, .. } => *id != cluster.node,
+        Lack::Unavailable => !failed,
+        _ => true,
+    };
+    let mut all: Vec<_> = lacks.iter().filter(is_told).map(|it| missed(it, cluster)).collect();
+    if let Some(registry) = cluster.registry.as_ref().filter(|registry| registry.available) {
+        let keepers = Keepers::of(registry, &cluster.nodes);
+        if !keepers.is_complete() {
+            let remedy = "start what is gone; if it is lost for ever, let another node take its place \
+                          (`arc-relay cluster voters replace OLD NEW`)";
+            all.push(Finding::warning(check, keepers.to_string(), remedy));
+        }
     }
     all
 }
 
-fn peer(node: &NodeReport, running: &Running) -> Option<Finding> {
-    let mut links = running.cluster.links.iter();
-    let is_silent = links.any(|link| link.id == node.id && link.is_silent());
-    let found = match node.state.as_str() {
-        "dead" => format!("{} is dead", node.name),
-        "suspect" => format!("{} does not answer", node.name),
-        "alive" if is_silent => format!("the link to {} is silent", node.name),
-        _ => return None,
-    };
-    let remedy = "see on its machine whether it runs (`arc-relay doctor` there), and whether the network \
-                  between the two works";
-    Some(Finding::warning("cluster", found, remedy))
+/// What is missed, and what to do about it.
+fn missed(lack: &Lack, cluster: &ClusterReport) -> Finding {
+    let check = "cluster";
+    let available = cluster.registry.as_ref().is_none_or(|registry| registry.available);
+    match lack {
+        Lack::Failed(why) => {
+            let remedy = if others_have_all(cluster) {
+                "make room on the disk of DATA_DIR, or mend it; if it is lost, start this node with an empty \
+                 DATA_DIR: the others have all names"
+            } else {
+                "make room on the disk of DATA_DIR, or mend it, and keep what is in there: no other node is \
+                 known to have all names; if it is lost, `arc-relay restore` takes them from a backup"
+            };
+            let and = if available { "" } else { ", and names cannot be registered" };
+            Finding::error(check, format!("its registry has failed{and}: {why}"), remedy)
+        }
+        Lack::Waiting(_) | Lack::Unavailable if !available => {
+            let why = match lack {
+                Lack::Waiting(reason) => reason,
+                _ => "a majority of the nodes that keep them is out of reach",
+            };
+            let remedy = "start the nodes that keep the names and are missing (`arc-relay cluster voters`); if \
+                          one is lost for ever, let another take its place";
+            Finding::error(check, format!("names cannot be registered: {why}"), remedy)
+        }
+        Lack::State { state, .. } if state == "leaving" || state == "joining" => {
+            let remedy = "wait; if it lasts, `arc-relay health` there says what it waits for";
+            Finding::warning(check, lack.to_string(), remedy)
+        }
+        Lack::State { .. } | Lack::NoLink(_) | Lack::Silent(_) => {
+            let remedy = "see on its machine whether it runs (`arc-relay doctor` there), and whether the \
+                          network between the two works";
+            Finding::warning(check, lack.to_string(), remedy)
+        }
+        Lack::Absent(_) => {
+            let remedy = "start it, and see in its log why it does not join";
+            Finding::warning(check, lack.to_string(), remedy)
+        }
+        Lack::Learns(_) | Lack::Behind { .. } => {
+            let remedy = "wait; if it lasts, see to its disk and to the network between the nodes";
+            Finding::warning(check, lack.to_string(), remedy)
+        }
+        Lack::Untold | Lack::Waiting(_) | Lack::Unavailable => {
+            let remedy = "`arc-relay cluster voters` shows what it waits for";
+            Finding::warning(check, lack.to_string(), remedy)
+        }
+    }
+}
+
+/// Whether what is in the data directory here is all in those of others, too: a majority decides
+/// without this node.
+fn others_have_all(cluster: &ClusterReport) -> bool {
+    cluster.registry.as_ref().is_some_and(|registry| {
+        let is_another = |voter: &Voter| voter.votes && voter.node != cluster.node;
+        registry.available && registry.voters.iter().any(is_another)
+    })
 }
 
 /// This machine's clock against those of others: of all nodes, if the one here runs and was told, else of
