@@ -121,7 +121,7 @@ impl From<OpenError> for RunError {
 fn disk_advice(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => format!(
-            "let it belong to the user that runs the relay, which has the id {0} (`chown -R {0}`)",
+            "let it belong to the user that runs the relay, which has the id {0} (`chown -R {0}` it)",
             rustix::process::geteuid().as_raw()
         ),
         io::ErrorKind::StorageFull => "make room on its disk".to_owned(),
