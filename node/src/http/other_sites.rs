@@ -262,6 +262,7 @@ mod tests {
     #[tokio::test]
     async fn all_that_is_for_operators_is_kept_from_other_sites() {
         let (relay, _, names) = configured(Config::default());
+        relay.watch.open(64);
         let mut router = ops_router(Arc::clone(&relay), names, AdminToken::new("admin"));
         let open = ["/health", "/ready"];
         let kept = [
