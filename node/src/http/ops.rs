@@ -63,7 +63,7 @@ POST /nodes/{node}/drain      the same of another node
 ";
 
 /// The ops listener's paths; `token` guards those that change something or name agents. What the public
-/// listener says and does as well, and what probes ask, is not [kept](other_sites) from other sites.
+/// listener says and does as well, and what probes ask, is not kept from other sites.
 pub fn ops_router(
     relay: Arc<Relay>,
     administration: Arc<dyn Administration>,
