@@ -33,7 +33,7 @@ use crate::{
     subscriptions::Subscriptions,
     tasks::Spare,
     traces, upkeep,
-    watch::{self, Level},
+    watch::{self, Kind, Level},
 };
 
 /// What the node does for those who look at it.
@@ -309,7 +309,7 @@ impl Essential {
     ) {
         let (relay, stop) = (Arc::clone(relay), stop.clone());
         self.spawn(spare.name, async move {
-            let tell = |text| watch::note_own(&relay, Level::Error, text);
+            let tell = |text| watch::note(&relay, Level::Error, Kind::Relay, text);
             let begin = || begin(Arc::clone(&relay), stop.clone());
             spare.go_on(&relay.metrics.panics, &stop, tell, begin).await;
         });

@@ -130,8 +130,8 @@ fn disk_advice(error: &io::Error) -> String {
 }
 
 /// Runs a relay until it is told to stop by SIGTERM or SIGINT, and then drains it. A second signal
-/// stops it at once. SIGHUP has it look for new certificates, and does nothing else. A service manager that wants to know is
-/// [told](Supervisor) how it is.
+/// stops it at once. SIGHUP has it look for new certificates, and does nothing else. A service manager that
+/// wants to know is [told](Supervisor) how it is.
 pub async fn run(mut config: Config) -> Result<(), RunError> {
     let clock = Clock::system();
     let supervisor = Supervisor::from_environment().map_err(RunError::Supervisor)?;

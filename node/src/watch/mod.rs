@@ -181,7 +181,7 @@ pub(crate) fn sees(relay: &Relay) -> NodeSees {
 
 /// The node has started; when what this gives is dropped, whoever follows is told that nothing more comes.
 pub(crate) fn begin(relay: &Relay) -> DropGuard {
-    note_own(relay, Level::Info, format!("started, release {VERSION}"));
+    note(relay, Level::Info, Kind::Relay, format!("started, release {VERSION}"));
     relay.watch.over.clone().drop_guard()
 }
 
@@ -340,11 +340,6 @@ pub(crate) fn refused(relay: &Relay, attempt: String) {
 pub(crate) fn note(relay: &Relay, level: Level, kind: Kind, text: String) {
     let node = relay.config.node_name.clone();
     relay.watch.note(relay.clock.wall(), Happening { level, kind, node, text });
-}
-
-/// Something happened to this process.
-pub(crate) fn note_own(relay: &Relay, level: Level, text: String) {
-    note(relay, level, Kind::Relay, text);
 }
 
 #[cfg(test)]
