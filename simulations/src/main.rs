@@ -4,10 +4,12 @@ mod registries;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::Write,
     num::NonZero,
     ops::RangeInclusive,
     process::ExitCode,
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ use simulations::{
     verdict::{self, Verdict},
     whole,
 };
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 /// How many seconds things go wrong in, if nothing else is said.
 const FAULTY_FOR: u64 = 14;
@@ -70,6 +73,19 @@ struct Args {
     keep_going: bool,
 }
 
+/// What the clock of a run says, since its first line.
+struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    #[allow(clippy::disallowed_methods)] // who reads the log is no part of the run
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
+        static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
+        let now = tokio::time::Instant::now();
+        let since = now.duration_since(*FIRST.get_or_init(|| now));
+        write!(line, "{:8.3}", since.as_secs_f64())
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // What the nodes themselves log, for who looks into a run: RUST_LOG=node=debug,cluster=trace.
@@ -77,7 +93,7 @@ fn main() -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .without_time()
+            .with_timer(SimulatedTime)
             .with_writer(std::io::stderr)
             .init();
     }

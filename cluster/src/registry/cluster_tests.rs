@@ -447,6 +447,26 @@ async fn a_voter_out_of_its_leaders_reach_hears_of_revocations_from_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_hears_its_leader_but_not_the_log_hears_of_revocations_all_the_same() {
+    let cluster = Cluster::of(3, 0).await;
+    let (leader, starved) = (cluster.leader(), cluster.follower());
+    let token = cluster.node(leader).register(Some(id("abc")), Claim::random()).await.unwrap();
+    let grant = cluster.node(leader).verify(&token.token, NOW).unwrap();
+    cluster.agree().await;
+    cluster.starve(starved);
+    cluster.node(leader).revoke(Revocation::Agent(id("abc"))).await.unwrap();
+    let node = cluster.node(starved);
+    until("it asks for what the others know", || node.is_revoked(&grant)).await;
+    assert!(node.follows_log(), "it hears its leader");
+    let applied = node.situation().applied;
+    assert!(applied < node.standing().index(), "its log has brought nothing");
+    cluster.heal();
+    cluster.agree().await;
+    until("its log brings the rest", || node.situation().applied == node.standing().index()).await;
+    assert!(node.is_revoked(&grant));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_voter_whose_leader_says_that_it_decides_nothing_takes_news() {
     let cluster = Cluster::of(3, 0).await;
     let (leader, follower) = (cluster.leader(), cluster.follower());

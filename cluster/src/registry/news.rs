@@ -1,8 +1,11 @@
-//! How nodes that keep no book hear of it: voters tell what changed, and answer what all of it is.
+//! How nodes hear of the book otherwise than by its log: voters tell what changed, and answer what all of
+//! it is.
 //!
-//! News go to every linked node that keeps no book, and to voters that do not hear their leader, at once
-//! but for the count, which is told once a second. They say which entries they cover, so that whoever missed some notices, and asks for the whole
-//! view, which comes in pages of one index.
+//! News go to every linked node at once; those of the count alone once a second, and only to nodes that
+//! keep no book or do not hear their leader. They say which entries they cover, so that whoever missed
+//! some notices, and asks for the whole view, which comes in pages of one index. To a voter that hears
+//! its leader they say only how far the others are: it asks for the view if its log does not bring it
+//! there, as while it is given a long snapshot, or its disk stands still.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -41,6 +44,10 @@ const IDLE_MAX: u32 = 10;
 /// How long the news of a voter that was ahead may be on their way: until the count is told, and a bit.
 const NEWS_PATIENCE: Duration = Duration::from_millis(1_250);
 
+/// How long the log of a voter that hears its leader may take to bring what others have applied. What is
+/// revoked is to be refused within a second, and it may be waited for twice.
+const LOG_PATIENCE: Duration = Duration::from_millis(300);
+
 /// How long a page is waited for.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,9 +61,19 @@ pub(super) struct News {
     given: Mutex<VecDeque<Given>>,
     /// The voter that knows what this node has missed.
     ahead: Mutex<Option<NodeId>>,
-    /// A voter that was ahead of this node, and how far; the news of that may be on their way.
-    further: Mutex<Option<(NodeId, u64)>>,
+    further: Mutex<Option<Further>>,
     missed: Notify,
+}
+
+/// Others know more than this node; it may be on its way here.
+#[derive(Debug)]
+struct Further {
+    /// The last entry that one of them knows, and which of them.
+    known: u64,
+    voter: NodeId,
+    /// The entry that is waited for now, and for how long.
+    awaited: u64,
+    patience: Duration,
 }
 
 /// A view that somebody is given, page by page.
@@ -116,14 +133,16 @@ impl News {
         self.missed.notify_one();
     }
 
-    /// This voter knows the log up to `index`, of which this node may be told yet.
-    fn is_further(&self, voter: NodeId, index: u64) {
+    /// This voter knows the log up to `index`, of which this node will know, too, within `patience`,
+    /// or is to ask.
+    fn is_further(&self, voter: NodeId, index: u64, patience: Duration) {
         let mut further = self.further.lock();
         match &mut *further {
             // Whoever waits goes on, however often somebody is further.
-            Some((_, known)) => *known = index.max(*known),
+            Some(it) if index > it.known => (it.voter, it.known) = (voter, index),
+            Some(_) => {}
             none => {
-                *none = Some((voter, index));
+                *none = Some(Further { voter, awaited: index, known: index, patience });
                 self.missed.notify_one();
             }
         }
@@ -136,16 +155,22 @@ impl News {
             if let Some(voter) = self.ahead.lock().take() {
                 return voter;
             }
-            if self.further.lock().is_none() {
+            let patience = self.further.lock().as_ref().map(|it| it.patience);
+            let Some(patience) = patience else {
                 missed.await;
-            } else if timeout(NEWS_PATIENCE, missed).await.is_err() {
-                let further = self.further.lock().take();
-                if let Some((voter, index)) = further
-                    && standing.index() < index
-                {
-                    return voter;
-                }
+                continue;
+            };
+            if timeout(patience, missed).await.is_ok() {
+                continue;
             }
+            let mut further = self.further.lock();
+            let Some(it) = further.take() else { continue };
+            let index = standing.index();
+            if index < it.awaited {
+                return it.voter;
+            }
+            // What somebody knew later has had less time to come.
+            *further = (index < it.known).then_some(Further { awaited: it.known, ..it });
         }
     }
 }
@@ -165,6 +190,7 @@ impl SharedRegistry {
                 continue;
             };
             let Some(founded) = self.standing().founded() else { continue };
+            let count_only = untold.facts.is_count_only();
             let news = Telling::News {
                 registry: founded.registry,
                 from: untold.from,
@@ -172,18 +198,14 @@ impl SharedRegistry {
                 facts: untold.facts.for_observers(),
             };
             let news = message::to_bytes(&news);
-            for node in self.listeners(carry.linked()) {
-                carry.tell(node, news.clone());
+            let heard = self.heard().all();
+            let follows_log = |node: &NodeId| heard.get(node).is_some_and(Hello::follows_log);
+            for node in carry.linked() {
+                if !(count_only && follows_log(&node)) {
+                    carry.tell(node, news.clone());
+                }
             }
         }
-    }
-
-    /// Those of the linked nodes that do not hear of everything from their own log: they keep no book, or
-    /// do not hear their leader.
-    fn listeners(&self, linked: Vec<NodeId>) -> Vec<NodeId> {
-        let heard = self.heard().all();
-        let listens = |node: &NodeId| heard.get(node).is_none_or(|hello| !hello.follows_log());
-        linked.into_iter().filter(listens).collect()
     }
 
     /// A peer has said what its part is. Whether it is behind, listens, and is to hear this node's word.
@@ -192,9 +214,11 @@ impl SharedRegistry {
         if hello.voter && hello.registry != own {
             self.news().missed(from);
         } else if hello.voter && hello.applied > index {
-            // An observer that is told news would ask at every election else, and so would all others.
-            if !self.keeps_book() && self.heard().is_told_news() {
-                self.news().is_further(from, hello.applied);
+            // Who is told the same otherwise would ask at every election else, and so would all others.
+            if self.follows_log() {
+                self.news().is_further(from, hello.applied, LOG_PATIENCE);
+            } else if !self.keeps_book() && self.heard().is_told_news() {
+                self.news().is_further(from, hello.applied, NEWS_PATIENCE);
             } else {
                 self.news().missed(from);
             }
@@ -205,10 +229,13 @@ impl SharedRegistry {
         is_behind && listens
     }
 
-    /// Takes a voter's news, unless this node has its own log for that.
+    /// Takes a voter's news; a node that has its own log for that sees to it that it brings them.
     pub(super) fn learn(&self, from: NodeId, news: Telling) {
         let Telling::News { registry, from: first, to, facts } = news else { return };
         if self.follows_log() {
+            if self.lineage().0 == Some(registry) && to > self.standing().index() {
+                self.news().is_further(from, to, LOG_PATIENCE);
+            }
             return;
         }
         match self.standing().learn(registry, first, to, facts) {
@@ -226,16 +253,10 @@ impl SharedRegistry {
     pub(super) async fn catch_up(&self) {
         loop {
             let voter = self.news().voter_ahead(self.standing()).await;
-            if self.follows_log() {
-                continue;
-            }
             if let Some((index, facts)) = self.view_of(voter).await {
                 if self.has_kept_another(&facts) {
                     // The link to that node is cut, and the next try to make it says what to do.
                     continue;
-                }
-                if self.follows_log() {
-                    continue; // the leader has come meanwhile, and the log says more than a view
                 }
                 if self.standing().learn_all(index, facts) == Learned::Foreign {
                     tracing::warn!(%voter, "a voter told of another registry, which is not believed");
@@ -372,19 +393,29 @@ mod tests {
     async fn what_the_news_bring_is_not_asked_for() {
         let (news, standing) = (News::default(), standing());
         let mut waits = Box::pin(news.voter_ahead(&standing));
-        news.is_further(VOTER, 11);
+        news.is_further(VOTER, 11, NEWS_PATIENCE);
         assert!(waits.as_mut().now_or_never().is_none());
         standing.applied(10, 11, Facts::default());
         advance(NEWS_PATIENCE * 2).await;
         assert!(waits.as_mut().now_or_never().is_none());
-        news.is_further(VOTER, 12);
+        news.is_further(VOTER, 12, NEWS_PATIENCE);
         assert!(waits.as_mut().now_or_never().is_none());
         advance(NEWS_PATIENCE / 2).await;
-        news.is_further(VOTER, 13);
+        news.is_further(VOTER, 13, NEWS_PATIENCE);
         assert!(waits.as_mut().now_or_never().is_none());
         advance(NEWS_PATIENCE).await;
         assert_eq!(waits.await, VOTER, "however often somebody was further meanwhile");
-        news.is_further(VOTER, 13);
+        news.is_further(VOTER, 12, NEWS_PATIENCE);
+        let mut waits = Box::pin(news.voter_ahead(&standing));
+        assert!(waits.as_mut().now_or_never().is_none());
+        advance(NEWS_PATIENCE / 2).await;
+        news.is_further(NodeId(8), 13, NEWS_PATIENCE);
+        standing.applied(11, 12, Facts::default());
+        advance(NEWS_PATIENCE).await;
+        assert!(waits.as_mut().now_or_never().is_none(), "what was waited for has come");
+        advance(NEWS_PATIENCE).await;
+        assert_eq!(waits.await, NodeId(8), "who knew more");
+        news.is_further(VOTER, 13, NEWS_PATIENCE);
         news.missed(VOTER);
         assert_eq!(news.voter_ahead(&standing).now_or_never(), Some(VOTER));
     }

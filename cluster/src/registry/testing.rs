@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::*;
+use super::{message::Question, *};
 use crate::{NodeId, test_disk::TestDisk};
 
 pub(super) const NOW: UnixMillis = UnixMillis(1_795_341_600_000);
@@ -130,6 +130,8 @@ struct Network {
     deaf: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Pairs without a link, both ways.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Nodes that hear their leader, but are given none of the log.
+    starved: Mutex<BTreeSet<NodeId>>,
     /// Linked nodes that do not answer, as all others see it.
     silent: Mutex<BTreeSet<NodeId>>,
     answering: TaskTracker,
@@ -173,6 +175,14 @@ impl Network {
     }
 }
 
+/// The same as a leader says to whom it gives nothing, if it gives some of the log.
+fn without_entries(question: &[u8]) -> Option<Vec<u8>> {
+    let Some(Question::Append(mut request)) = message::from_bytes(question) else { return None };
+    let gives_some = !request.entries.is_empty();
+    request.entries.clear();
+    gives_some.then(|| message::to_bytes(&Question::Append(request)))
+}
+
 struct Line {
     me: NodeId,
     network: Weak<Network>,
@@ -186,8 +196,14 @@ impl Carry for Line {
             return None;
         }
         let me = self.me;
+        let starves = network.starved.lock().contains(&to);
+        let without_entries = starves.then(|| without_entries(&body)).flatten();
         let answer = async {
             let Some(node) = network.at(me, to) else { return pending().await };
+            if let Some(body) = without_entries {
+                network.answering.spawn(async move { node.asked(me, body).await });
+                return pending().await;
+            }
             let answer = network.answering.spawn(async move { node.asked(me, body).await }).await;
             if network.at(to, me).is_none() {
                 return pending().await;
@@ -342,6 +358,11 @@ impl Cluster {
         self.network.link_down(ids[0], ids[1]);
     }
 
+    /// A voter hears its leader from now on, but is given none of the log.
+    pub(super) fn starve(&self, voter: usize) {
+        self.network.starved.lock().extend(self.ids(&[voter]));
+    }
+
     /// Links two nodes that were cut off from each other.
     pub(super) fn relink(&self, one: usize, other: usize) {
         let ids = self.ids(&[one, other]);
@@ -366,6 +387,7 @@ impl Cluster {
     /// Mends everything.
     pub(super) fn heal(&self) {
         self.network.deaf.lock().clear();
+        self.network.starved.lock().clear();
         self.network.silent.lock().clear();
         let cut = std::mem::take(&mut *self.network.cut.lock());
         for (one, other) in cut.into_iter().filter(|(one, other)| one < other) {
