@@ -229,6 +229,15 @@ fn there_is_one_crypto_provider() {
 }
 
 #[test]
+fn every_mutation_fits_the_source() {
+    let list = output("git", &["ls-files", "--", "simulations/mutations/*.patch"]);
+    assert!(list.lines().count() > 10, "these are not the mutations: {list}");
+    for patch in list.lines() {
+        output("git", &["apply", "--check", patch]);
+    }
+}
+
+#[test]
 fn the_checks_can_fail() {
     let short = "fn short() {\n    1;\n}\n";
     let long = format!("    pub async fn long() {{\n{}    }}\n", "        1;\n".repeat(80));
