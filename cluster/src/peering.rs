@@ -63,7 +63,7 @@ pub trait Application: Send + Sync + 'static {
     /// A peer is not linked any more.
     fn unlinked(&self, _peer: Incarnation) {}
 
-    /// These nodes live, and no others: with a node all its sessions are gone.
+    /// From now on these nodes live, and no others: with a node all its sessions are gone.
     fn living(&self, nodes: &BTreeSet<Incarnation>);
 
     /// A peer told something; what it is to be told in return. Never blocks for long.
@@ -374,12 +374,17 @@ async fn keep_time(peering: &Peering) {
 
 async fn follow_members(peering: &Peering) {
     let mut members = peering.membership.members();
+    let mut told = None;
     loop {
         let list: Arc<[Member]> = members.borrow_and_update().clone();
         peering.mesh.members(&list, peering.now());
         let lives = |member: &&Member| member.state.lives();
         let living = list.iter().filter(lives).map(|member| member.incarnation).collect();
-        peering.application.living(&living);
+        // Members change whenever their loads do, every other second.
+        if told.as_ref() != Some(&living) {
+            peering.application.living(&living);
+            told = Some(living);
+        }
         if members.changed().await.is_err() {
             return;
         }

@@ -14,6 +14,7 @@ use cluster::{
     mesh::{Batch, Deliver, Lost, Pushed},
     wire::{Body, Names, Spent},
 };
+use smallvec::SmallVec;
 
 use crate::{
     relay::Relay,
@@ -136,6 +137,27 @@ impl Arriving {
         Self { relay, deliveries }
     }
 
+    /// Hands a message to an agent; `false` if it has no session here. `made` is its frame, once
+    /// somebody has needed it.
+    fn hand<'b>(
+        &mut self,
+        agent: &str,
+        body: &'b Body<'_>,
+        made: &mut Option<Frame<'b>>,
+        followed: bool,
+    ) -> bool {
+        let Some(session) = self.relay.sessions.get(agent) else { return false };
+        let frame = made.get_or_insert_with(|| frame(body));
+        self.traced(body, agent, |arriving| {
+            let delivered = arriving.deliveries.deliver(&session, frame);
+            let counts = &mut arriving.deliveries.counts;
+            let counter =
+                if followed { &mut counts.followed } else { &mut counts.delivered_direct };
+            *counter += u64::from(delivered);
+        });
+        true
+    }
+
     /// Delivers, and leaves a trace of it if the message is one of those.
     fn traced(&mut self, body: &Body<'_>, agent: &str, deliver: impl FnOnce(&mut Self)) {
         let Some(traced) = self.relay.traces.traced(body.as_slice()) else { return deliver(self) };
@@ -149,15 +171,17 @@ impl Arriving {
 
 impl Batch for Arriving {
     fn direct(&mut self, agent: &str, body: &Body<'_>, followed: bool) -> bool {
-        let Some(session) = self.relay.sessions.get(agent) else { return false };
-        self.traced(body, agent, |arriving| {
-            let delivered = arriving.deliveries.deliver(&session, &frame(body));
-            let counts = &mut arriving.deliveries.counts;
-            let counter =
-                if followed { &mut counts.followed } else { &mut counts.delivered_direct };
-            *counter += u64::from(delivered);
-        });
-        true
+        self.hand(agent, body, &mut None, followed)
+    }
+
+    fn directs<'n>(
+        &mut self,
+        agents: &Names<'n>,
+        body: &Body<'_>,
+        followed: bool,
+    ) -> SmallVec<[&'n str; 4]> {
+        let mut made = None;
+        agents.iter().filter(|agent| !self.hand(agent, body, &mut made, followed)).collect()
     }
 
     fn broadcast(&mut self, from: &str, except: Names<'_>, body: &Body<'_>) {
@@ -328,6 +352,19 @@ mod tests {
         assert_eq!(kept, received.slice(..SHARE_FROM));
         drop((small, large));
         assert!(received.is_unique(), "what came is free again");
+    }
+
+    #[test]
+    fn what_is_for_several_is_copied_once() {
+        let mut hall = Hall::new();
+        let (ann, bob) =
+            (hall.enter(testing::session("ann", 1)), hall.enter(testing::session("bob", 1)));
+        let body = Body::Shared(vec![b'x'; SHARE_FROM].into());
+        let names = Names::List(&["ann", "eve", "bob"]);
+        assert_eq!(hall.sink.batch().directs(&names, &body, false)[..], ["eve"]);
+        assert_eq!(ann.written.take().len(), SHARE_FROM);
+        assert_eq!(ann.written.last_at(), bob.written.last_at());
+        assert!(hall.count("arc_messages_delivered_total{kind=\"direct\"} 2"));
     }
 
     #[test]

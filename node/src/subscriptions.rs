@@ -6,7 +6,7 @@
 //! does neither itself. Pure: time is an argument, and is mesh time wherever there is a mesh.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     mem,
     time::Duration,
 };
@@ -20,11 +20,13 @@ use cluster::{
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod convergence_tests;
 mod record;
+mod records;
 mod replication;
 mod untold;
 
 use record::{Following, Verdict};
 pub use record::{Record, Stay};
+use records::Records;
 pub use replication::{
     Change, FollowerStay, NEWS_BYTES_MAX, NotUnderstood, Rest, SubscriptionNews, TOLD_BYTES_MAX,
     TURN_BYTES_MAX,
@@ -46,9 +48,8 @@ pub struct Subscriptions {
     me: Incarnation,
     followers: HashMap<AgentId, HashSet<AgentId>>,
     /// Beside the lists that are in force those that were emptied not long ago: at most one for
-    /// each agent that was connected within the time that they are kept. In the order of names, in
-    /// which other nodes are told of them a few at a time.
-    following: BTreeMap<AgentId, Following>,
+    /// each agent that was connected within the time that they are kept.
+    following: Records,
     total: usize,
     /// Whose lists have changed since they were taken to be saved.
     changed: HashSet<AgentId>,
@@ -164,20 +165,20 @@ impl Subscriptions {
     /// Nodes have died, or may have: the followers whose home is not `alive` count as having left
     /// at `now`. To be called whenever a node is lost, and before each [`sweep`](Self::sweep).
     pub fn homes_lost(&mut self, now: UnixMillis, alive: impl Fn(Incarnation) -> bool) {
-        for following in self.following.values_mut() {
-            let Stay::Home(home) = following.stay else { continue };
-            if home != self.me && (home.node == self.me.node || !alive(home)) {
-                // Every node sees so for itself, so it is no news; a home that lives denies it.
-                following.stay = Stay::Left(now);
-            }
-        }
+        let me = self.me;
+        let is_lost = |home: Incarnation| home != me && (home.node == me.node || !alive(home));
+        // Every node sees so for itself, so it is no news; a home that lives denies it.
+        self.following.change_all(
+            |following| matches!(following.stay, Stay::Home(home) if is_lost(home)),
+            |following| following.stay = Stay::Left(now),
+        );
     }
 
     /// Ends the subscriptions of agents that left `ttl` ago, and forgets lists that were empty for
     /// so long. Who is `connected` to this node in truth has not left, and the reverse.
     pub fn sweep(&mut self, now: UnixMillis, ttl: Duration, connected: impl Fn(&AgentId) -> bool) {
         let (mut here, mut gone, mut over) = (Vec::new(), Vec::new(), Vec::new());
-        for (follower, following) in &self.following {
+        for (follower, following) in self.following.iter() {
             let list = match following.stay {
                 Stay::Home(home) if home == self.me && !connected(follower) => &mut gone,
                 Stay::Left(_) if connected(follower) => &mut here,
@@ -218,7 +219,7 @@ impl Subscriptions {
         if (Following { agents: agents.clone(), ..nobody.clone() }).is_over(now, ttl) {
             return false;
         }
-        self.following.insert(follower.clone(), nobody);
+        self.following.insert(&follower, nobody);
         self.set_list(&follower, &agents, listed, now);
         true
     }
@@ -257,15 +258,15 @@ impl Subscriptions {
         stayed: Version,
         now: UnixMillis,
     ) -> bool {
-        let Some(following) = self.following.get_mut(follower) else { return false };
+        let Some(following) = self.following.get(follower) else { return false };
         match following.judge(stay, stayed, self.me) {
             Verdict::Keep => return false,
             Verdict::Take => {
-                (following.stay, following.stayed) = (stay, stayed);
+                self.following.change(follower, |it| (it.stay, it.stayed) = (stay, stayed));
                 self.untold.left(follower);
             }
             Verdict::Deny => {
-                following.stayed = stayed;
+                self.following.change(follower, |it| it.stayed = stayed);
                 self.note_presence(follower, now);
             }
         }
@@ -280,10 +281,13 @@ impl Subscriptions {
     }
 
     fn change_stay(&mut self, follower: &AgentId, stay: Stay, now: UnixMillis) {
-        let Some(following) = self.following.get_mut(follower) else { return };
-        following.stay = stay;
-        following.stayed = following.stayed.next(self.me.node, now);
-        self.untold.stay_changed(follower);
+        let me = self.me.node;
+        let changed = self
+            .following
+            .change(follower, |it| (it.stay, it.stayed) = (stay, it.stayed.next(me, now)));
+        if changed.is_some() {
+            self.untold.stay_changed(follower);
+        }
     }
 
     fn change_list(&mut self, follower: &AgentId, agents: &BTreeSet<AgentId>, now: UnixMillis) {
@@ -301,20 +305,19 @@ impl Subscriptions {
         listed: Version,
         now: UnixMillis,
     ) -> BTreeSet<AgentId> {
-        let unknown = || Following {
-            agents: BTreeSet::new(),
-            listed,
-            stay: Stay::Left(now),
-            stayed: Version::default(),
+        if !self.following.contains_key(follower) {
+            let (agents, stay, stayed) = (BTreeSet::new(), Stay::Left(now), Version::default());
+            self.following.insert(follower, Following { agents, listed, stay, stayed });
+        }
+        let replace = |following: &mut Following| {
+            following.listed = listed;
+            mem::replace(&mut following.agents, agents.clone())
         };
-        let following = self.following.entry(follower.clone()).or_insert_with(unknown);
-        following.listed = listed;
-        for agent in agents.difference(&following.agents) {
+        let before = self.following.change(follower, replace).unwrap_or_default();
+        for agent in agents.difference(&before) {
             self.followers.entry(agent.clone()).or_default().insert(follower.clone());
         }
-        self.total += agents.len();
-        let before = mem::replace(&mut following.agents, agents.clone());
-        self.total -= before.len();
+        self.total = self.total + agents.len() - before.len();
         before.difference(agents).for_each(|agent| self.unlink(follower, agent));
         self.changed.insert(follower.clone());
         before

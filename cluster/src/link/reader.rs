@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, task::yield_now};
 
 use super::{
     Links,
@@ -15,6 +15,10 @@ use crate::wire::{self, Control, Lane, WireError};
 
 /// Bytes asked for at once: what waits is handed on together, and an idle lane holds no more.
 const READ_BYTES: usize = 32 << 10;
+
+/// After this many reads other tasks get their turn. A stream of QUIC never says that it was read for long
+/// enough, and may hold 8 MiB, or be filled as fast as it is read.
+const READS_PER_TURN: usize = 4;
 
 /// A buffer with more room than this is not kept: the longest frame would leave its size behind on
 /// every lane.
@@ -46,6 +50,7 @@ pub(super) async fn read(
     let lane = link::lane(number).filter(|lane| link.opens(*lane));
     let lane = lane.ok_or(ReadFault::Lane(number))?;
     let mut bytes = BytesMut::new();
+    let mut reads = 0;
     loop {
         bytes.reserve(READ_BYTES);
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -60,6 +65,10 @@ pub(super) async fn read(
             link.received(end as u64);
             hand_on(&link, &links, lane, bytes.split_to(end).freeze())?;
             trim(&mut bytes);
+        }
+        reads = (reads + 1) % READS_PER_TURN;
+        if reads == 0 {
+            yield_now().await;
         }
     }
 }

@@ -25,6 +25,7 @@ mod routes;
 pub use engine::Mesh;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     AgentId, Incarnation, NodeId, SessionId,
@@ -91,6 +92,16 @@ pub trait Deliver: Send + Sync + 'static {
 pub trait Batch {
     /// Puts the message into the agent's outbox; `false` if the agent has no session here.
     fn direct(&mut self, agent: &str, body: &Body<'_>, followed: bool) -> bool;
+
+    /// The same for several agents; returns those that have no session here.
+    fn directs<'n>(
+        &mut self,
+        agents: &Names<'n>,
+        body: &Body<'_>,
+        followed: bool,
+    ) -> SmallVec<[&'n str; 4]> {
+        agents.iter().filter(|agent| !self.direct(agent, body, followed)).collect()
+    }
 
     /// Puts the message into the outboxes of all but its sender and those in `except`, and but
     /// sessions that are not admitted yet.

@@ -12,6 +12,31 @@ use crate::{link::memory::MemoryNetwork, mesh::engine_tests::Sessions};
 
 struct Nothing;
 
+/// Counts how often it is told who lives.
+#[derive(Default)]
+struct Counting {
+    living: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Application for Counting {
+    fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn living(&self, nodes: &BTreeSet<Incarnation>) {
+        self.living.lock().push(nodes.len());
+    }
+
+    fn told(&self, _: Incarnation, _: &[u8]) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    async fn asked(&self, _: Incarnation, body: Vec<u8>) -> Vec<u8> {
+        body
+    }
+}
+
 #[async_trait]
 impl Application for Nothing {
     fn linked(&self, _: &Introduction) -> Vec<Vec<u8>> {
@@ -58,6 +83,13 @@ fn clock() -> Monotonic {
 }
 
 fn peering(network: &MemoryNetwork) -> (Arc<Peering>, Tasks<Nothing>) {
+    peering_of(network, Arc::new(Nothing))
+}
+
+fn peering_of(
+    network: &MemoryNetwork,
+    application: Arc<dyn Application>,
+) -> (Arc<Peering>, Tasks<Nothing>) {
     let introduction = introduction(1);
     Peering::new(Parts {
         transport: host(network, &introduction),
@@ -66,7 +98,7 @@ fn peering(network: &MemoryNetwork) -> (Arc<Peering>, Tasks<Nothing>) {
         seeds: Vec::new(),
         resolver: Arc::new(Nothing),
         deliver: Arc::new(Sessions::default()),
-        application: Arc::new(Nothing),
+        application,
         clock: clock(),
         wall: Arc::new(|| UnixMillis(0)),
     })
@@ -160,6 +192,28 @@ async fn a_link_that_carries_only_one_way_is_silent() {
     let ((), ended, ()) =
         tokio::join!(links.clone().run(stop.clone()), tasks.run(stop.clone()), scenario);
     ended.expect("gossip goes on to the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_that_change_are_no_news_of_who_lives() {
+    let application = Arc::new(Counting::default());
+    let (peering, tasks) = peering_of(&MemoryNetwork::new(), application.clone());
+    let stop = CancellationToken::new();
+    let scenario = async {
+        let mut members = peering.membership().members();
+        for sessions in 1..5 {
+            peering.set_load(Load { sessions, messages_per_minute: 0 });
+            members
+                .wait_for(|members| members[0].load.sessions == sessions)
+                .await
+                .expect("it runs");
+            sleep(Duration::from_secs(3)).await;
+        }
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(tasks.run(stop.clone()), scenario);
+    ended.expect("gossip goes on to the end");
+    assert_eq!(*application.living.lock(), [1]);
 }
 
 #[tokio::test(start_paused = true)]

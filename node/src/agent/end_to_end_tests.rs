@@ -243,6 +243,19 @@ async fn a_listener_that_is_stopped_says_goodbye() {
     assert_eq!(relay.heard()[1..], ["close 1000"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_listener_waits_ever_longer_for_a_relay_that_does_not_answer() {
+    let relay = TestRelay::start((0..20).map(|_| Turn::Nothing).collect()).await;
+    let (mut output, _, notes) = captured();
+    let address = relay.address();
+    let line = ["arc-relay", "agent", "listen", "--relay", &address, "--token", TOKEN];
+    let Line::Agent(command) = Line::try_parse_from(line).unwrap() else { unreachable!() };
+    let stop = tokio::time::sleep(Duration::from_mins(5));
+    carry_out(command, &mut output, &Clock::system(), stop).await.unwrap();
+    let tries = notes.text().lines().count();
+    assert!((8..=14).contains(&tries), "{tries} tries of 10 s each\n{}", notes.text());
+}
+
 #[tokio::test]
 async fn subscriptions_are_told_in_words_or_as_json() {
     let answer = r#"{"from":"relay","type":"subscribed","payload":{"agents":["abc"],"count":1}}"#;

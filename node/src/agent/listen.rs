@@ -57,8 +57,16 @@ pub(super) async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let dialer = args.relay.dialer(&args.token)?;
-    let mut listener =
-        Listener { args, dialer, output, clock, session: None, printed: 0, failures: 0 };
+    let mut listener = Listener {
+        args,
+        dialer,
+        output,
+        clock,
+        session: None,
+        opened: None,
+        printed: 0,
+        failures: 0,
+    };
     let outcome = tokio::select! {
         outcome = listener.listen() => outcome,
         () = stop => Ok(()),
@@ -90,6 +98,8 @@ struct Listener<'a> {
     output: &'a mut Output,
     clock: &'a Clock,
     session: Option<Session>,
+    /// When that was opened.
+    opened: Option<Duration>,
     printed: u64,
     /// In a row, since the last good session.
     failures: u32,
@@ -99,9 +109,9 @@ impl Listener<'_> {
     /// Ends well when all that was asked for is printed.
     async fn listen(&mut self) -> Result<(), Failure> {
         loop {
-            let start = self.clock.elapsed();
             let Err(failure) = self.one_session().await else { return Ok(()) };
-            if self.clock.elapsed().saturating_sub(start) >= GOOD_SESSION {
+            let lasted = |opened| self.clock.elapsed().saturating_sub(opened);
+            if self.opened.take().map(lasted) >= Some(GOOD_SESSION) {
                 self.failures = 0;
             }
             let wait = self.judge(failure).await?;
@@ -114,6 +124,7 @@ impl Listener<'_> {
     /// One session from its opening to its end, which is a failure unless enough is printed.
     async fn one_session(&mut self) -> Result<(), Failure> {
         let session = self.session.insert(self.dialer.open().await?);
+        self.opened = Some(self.clock.elapsed());
         let connected = format!("listening as {} on {}", session.agent, self.dialer.relay);
         self.output.note(&escaped(&connected)).await;
         while self.args.count.is_none_or(|count| self.printed < count) {

@@ -22,7 +22,8 @@ use super::{
     url::RelayUrl,
 };
 
-/// The relay pings every 30 s (PROTOCOL section 7); two pings and a half without one is a dead line.
+/// The relay pings every 30 s (PROTOCOL section 7), if it is not told otherwise; after half of this time
+/// without a word it is asked, and after all of it the line is dead.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// How long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -202,8 +203,7 @@ impl Session {
 
     /// The next frame of any kind; pings are answered when the socket is read again.
     async fn frame(&mut self) -> Result<Message, Failure> {
-        let read = tokio::time::timeout(self.silence, self.socket.next()).await;
-        match read.map_err(|_| Failure::Silent(self.silence))? {
+        match self.read().await? {
             Some(Ok(Message::Close(frame))) => {
                 // Reading on sends the answer to the close.
                 let _ = tokio::time::timeout(GOODBYE_MAX, self.socket.next()).await;
@@ -214,6 +214,19 @@ impl Session {
             // RFC 6455 section 7.1.5: an end without a close frame is 1006.
             None => Err(Failure::Closed { code: 1006, reason: String::new() }),
         }
+    }
+
+    /// What comes next; the relay is asked halfway whether it is there.
+    async fn read(&mut self) -> Result<Option<tungstenite::Result<Message>>, Failure> {
+        let (silence, patience) = (self.silence, self.silence / 2);
+        if let Ok(read) = tokio::time::timeout(patience, self.socket.next()).await {
+            return Ok(read);
+        }
+        let asked = async {
+            self.write(Message::Ping(Bytes::new())).await?;
+            Ok(self.socket.next().await)
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(Failure::Silent(silence)))
     }
 
     async fn write(&mut self, message: Message) -> Result<(), Failure> {
@@ -264,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_relay_is_given_up() {
-        let relay = TestRelay::start(vec![Turn::Session(vec![])]).await;
+        let relay = TestRelay::start(vec![Turn::Session(vec![Act::Hang])]).await;
         let mut session = open(&relay, Duration::from_millis(20)).await.unwrap();
         assert!(matches!(session.next().await, Err(Failure::Silent(_))));
     }
@@ -274,6 +287,14 @@ mod tests {
         let acts = vec![Act::Ping, Act::Say(r#"{"from":"rawk-042"}"#)];
         let relay = TestRelay::start(vec![Turn::Session(acts)]).await;
         let mut session = open(&relay, SILENCE_MAX).await.unwrap();
+        assert_eq!(session.next().await.unwrap().sender(), "rawk-042");
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_pings_seldom_is_asked_whether_it_is_there() {
+        let acts = vec![Act::Pinged, Act::Pinged, Act::Say(r#"{"from":"rawk-042"}"#)];
+        let relay = TestRelay::start(vec![Turn::Session(acts)]).await;
+        let mut session = open(&relay, Duration::from_millis(400)).await.unwrap();
         assert_eq!(session.next().await.unwrap().sender(), "rawk-042");
     }
 

@@ -42,8 +42,12 @@ pub(super) enum Act {
     Say(&'static str),
     /// The relay pings and waits for the pong.
     Ping,
+    /// The relay is pinged, and answers with what it does next.
+    Pinged,
     /// The relay waits for a message and keeps it.
     Hear,
+    /// The relay stands still.
+    Hang,
     /// The relay closes.
     Close(u16, &'static str),
 }
@@ -196,6 +200,8 @@ async fn session(stream: TcpStream, acts: Vec<Act>, record: &Mutex<Vec<String>>)
                 socket.send(Message::Ping("still there?".into())).await.unwrap();
                 assert!(socket.next().await.unwrap().unwrap().is_pong());
             }
+            Act::Pinged => assert!(socket.next().await.unwrap().unwrap().is_ping()),
+            Act::Hang => std::future::pending().await,
             Act::Hear => {
                 let text = socket.next().await.unwrap().unwrap().into_text().unwrap();
                 record.lock().push(text.to_string());

@@ -169,7 +169,10 @@ impl fmt::Debug for Connection {
 /// Connections for the tests of others.
 #[cfg(test)]
 pub(crate) mod testing {
-    use std::sync::Arc;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use parking_lot::Mutex;
 
@@ -177,19 +180,28 @@ pub(crate) mod testing {
 
     /// A writing half that keeps what was written, as it would have gone to an agent.
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Written(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Written {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        last_at: Arc<AtomicUsize>,
+    }
 
     impl Written {
         /// What was written since this was asked last, as text.
         pub(crate) fn take(&self) -> String {
-            String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock())).into_owned()
+            String::from_utf8_lossy(&std::mem::take(&mut *self.bytes.lock())).into_owned()
+        }
+
+        /// Where in memory that lay which was written last.
+        pub(crate) fn last_at(&self) -> usize {
+            self.last_at.load(Ordering::Relaxed)
         }
     }
 
     impl WriteHalf for Written {
         fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-            let mut written = self.0.lock();
+            let mut written = self.bytes.lock();
             for slice in slices {
+                self.last_at.store(slice.as_ptr().addr(), Ordering::Relaxed);
                 written.extend_from_slice(slice);
             }
             Ok(slices.iter().map(|slice| slice.len()).sum())

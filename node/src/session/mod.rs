@@ -329,6 +329,13 @@ impl Session {
         self.heard.store(seconds(now), Ordering::Relaxed);
     }
 
+    /// Its clocks stood still for so long: neither the agent's silence then counts, nor that it took
+    /// nothing.
+    pub fn forgive(&self, time: Duration) {
+        self.heard.fetch_add(seconds(time), Ordering::Relaxed);
+        self.outbox.lock().forgive(time);
+    }
+
     /// What the session's clocks ask for at `now`.
     pub fn due(&self, now: Duration, timing: &Timing) -> Due {
         let since = |at: &AtomicU32| {

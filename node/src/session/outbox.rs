@@ -267,6 +267,13 @@ impl Outbox {
         }
     }
 
+    /// The socket was not tried for so long: that is no time for which it takes nothing.
+    pub fn forgive(&mut self, time: Duration) {
+        if let Writing::Blocked { since } = &mut self.writing {
+            *since += time;
+        }
+    }
+
     /// Whether messages are still taken.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open

@@ -31,7 +31,7 @@ fn opened(agent: &str, time: u64, held: bool) -> (Arc<Session>, Written) {
         grant: signer.verifier().verify(&token, wall).unwrap(),
         from: [127, 0, 0, 1].into(),
         socket: Box::new(written.clone()),
-        limits: OutboxLimits { bytes: 1_000, messages: 10 },
+        limits: OutboxLimits { bytes: 10_000, messages: 10 },
         held,
     };
     (Arc::new(Session::new(opening, Duration::ZERO, wall)), written)

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use cluster::{AgentId, Generation, Incarnation, NodeId, UnixMillis};
 use proptest::prelude::*;
 
-use super::Subscriptions;
+use super::{Subscriptions, records::Records};
 
 const TTL: Duration = Duration::from_hours(1);
 const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -202,6 +202,11 @@ proptest! {
             cluster.step(step);
         }
         cluster.heal();
+        for subs in &cluster.nodes {
+            let mut anew = Records::default();
+            subs.following.iter().for_each(|(follower, it)| anew.insert(follower, it.clone()));
+            prop_assert_eq!(&anew, &subs.following, "the digest is kept with each change");
+        }
         let (first, others) = cluster.nodes.split_first().unwrap();
         for other in others {
             prop_assert_eq!(first.digest(), other.digest());

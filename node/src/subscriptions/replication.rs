@@ -14,11 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Record, Stay, Subscriptions,
     record::{bucket_of, hash_of_list},
+    records::BUCKETS,
     untold::{Changes, News},
 };
-
-/// The parts of a digest.
-const BUCKETS: usize = 256;
 
 /// The longest body that is told at once, so that nothing else on the lane waits for long.
 pub const TOLD_BYTES_MAX: usize = 256 << 10;
@@ -108,7 +106,7 @@ impl Subscriptions {
     /// What to tell a peer when the link to it comes up, and any peer now and then: a digest of all
     /// records.
     pub fn digest(&self) -> Vec<u8> {
-        encode(&SubscriptionNews::Digest(self.buckets().to_vec()))
+        encode(&SubscriptionNews::Digest(self.following.digest().to_vec()))
     }
 
     /// Whether there is anything to tell all peers.
@@ -205,25 +203,18 @@ impl Subscriptions {
         }
     }
 
-    fn buckets(&self) -> [u64; BUCKETS] {
-        let mut buckets = [0_u64; BUCKETS];
-        for (follower, following) in &self.following {
-            let (bucket, hash) = following.fingerprint(follower);
-            let sum = &mut buckets[usize::from(bucket)];
-            *sum = sum.wrapping_add(hash);
-        }
-        buckets
-    }
-
     /// The buckets in which a peer has something else.
     fn differing(&self, theirs: &[u64; BUCKETS]) -> Vec<u8> {
-        let mine = self.buckets();
+        let mine = self.following.digest();
         let differs = |bucket: &u8| mine[usize::from(*bucket)] != theirs[usize::from(*bucket)];
         (0..=u8::MAX).filter(differs).collect()
     }
 
     /// One turn's records of these buckets, from a follower on, and whether there are more.
     fn answer(&self, buckets: &[u8], from: Bound<AgentId>) -> Vec<Vec<u8>> {
+        if buckets.is_empty() {
+            return Vec::new();
+        }
         let mut asked = [false; BUCKETS];
         for bucket in buckets {
             asked[usize::from(*bucket)] = true;

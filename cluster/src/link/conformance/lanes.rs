@@ -25,6 +25,7 @@ both! {
     nothing_comes_before_the_start_of_a_lane
     the_longest_frames_pass
     a_full_lane_says_so_and_loses_nothing_that_it_took
+    a_busy_lane_leaves_others_their_turns
     what_waits_when_a_link_goes_down_is_counted
     too_many_control_frames_end_the_link
     a_malformed_frame_is_a_violation
@@ -113,6 +114,23 @@ async fn a_full_lane_says_so_and_loses_nothing_that_it_took(bed: Bed) {
     bed.heal(a.address, b.address);
     let all: Vec<_> = (1..=queued).collect();
     b.told.until("all", |it| (Told::seqs(it, 2) == all).then_some(())).await;
+}
+
+/// All tasks of the test take turns on one thread: between two of its own, each has had one.
+async fn a_busy_lane_leaves_others_their_turns(bed: Bed) {
+    const FRAMES: u64 = 900;
+    let (a, b) = pair(&bed).await;
+    a.start_lanes(&b);
+    for seq in 1..=FRAMES {
+        assert_eq!(a.broadcast(&b, 1, seq, &[0; 1 << 10]), Pushed::Queued);
+    }
+    let (mut came, mut most) = (0, 0);
+    while came < FRAMES as usize {
+        tokio::task::yield_now().await;
+        let now = b.told.until("whatever came", |it| Some(Told::seqs(it, 1).len())).await;
+        (came, most) = (now, most.max(now - came));
+    }
+    assert!(most < 500, "{most} of {FRAMES} came in one turn");
 }
 
 async fn what_waits_when_a_link_goes_down_is_counted(bed: Bed) {

@@ -2,7 +2,7 @@
 
 use super::{
     Arc, Batch, Broadcast, Control, Data, Direct, Duration, Frames, Incarnation, LANES, Lost, Mesh,
-    Mutex, Names, NodeId, Pushed, Reception, Receptions, Relayed, SmallVec, Verdict,
+    Mutex, Names, NodeId, Pushed, Reception, Receptions, Relayed, Verdict,
 };
 
 /// What comes from peers, and time.
@@ -224,12 +224,7 @@ impl Mesh {
         direct: &Direct<'_>,
         batch: &mut dyn Batch,
     ) {
-        let mut missing: SmallVec<[&str; 4]> = SmallVec::new();
-        for agent in direct.targets.iter() {
-            if !batch.direct(agent, &direct.body, direct.followed) {
-                missing.push(agent);
-            }
-        }
+        let missing = batch.directs(&direct.targets, &direct.body, direct.followed);
         if !missing.is_empty() {
             let back = Direct { targets: Names::List(&missing), ..direct.clone() };
             let lost = match self.outlet.data(from, lane, &Data::Bounced(back)) {

@@ -167,6 +167,12 @@ fn a_block_lasts_from_the_last_byte_taken() {
     assert_eq!(write(10, T0), Some(T0));
     assert_eq!(write(0, T0 * 2), Some(T0));
     assert_eq!(write(1, T0 * 3), Some(T0 * 3));
+    outbox.forgive(T0);
+    assert_eq!(
+        outbox.blocked_since(),
+        Some(T0 * 4),
+        "but for the time that this process stood still"
+    );
 }
 
 #[test]
