@@ -163,6 +163,16 @@ pub fn is_there(state: &str) -> bool {
     !["left", "dead"].contains(&state)
 }
 
+/// Whether another node, which is there, has the name or the address of this one: of two such only one is
+/// let in, so this one does not come back as it was.
+pub fn is_replaced(node: &NodeReport, nodes: &[NodeReport]) -> bool {
+    nodes.iter().any(|other| {
+        let has_place =
+            other.name == node.name || other.address.is_some() && other.address == node.address;
+        other.id != node.id && is_there(&other.state) && has_place
+    })
+}
+
 /// The name of the node that has the agent's session, as far as is found out within a second.
 pub async fn home_of(relay: &Relay, agent: &AgentId) -> Option<String> {
     if relay.sessions.get(agent.as_str()).is_some() {

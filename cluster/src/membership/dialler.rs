@@ -198,7 +198,10 @@ impl Dialler {
         for heard in view.known() {
             let peer = heard.incarnation;
             let state = view.member(peer.node).map(|member| member.state);
-            if view.is_linked(peer.node) || state == Some(MemberState::Left) {
+            // A dead node is not where another one answers: that has taken its place, and is linked.
+            let is_replaced =
+                state == Some(MemberState::Dead) && self.is_linked(heard.address, view);
+            if view.is_linked(peer.node) || state == Some(MemberState::Left) || is_replaced {
                 continue;
             }
             let target = targets.entry(heard.address).or_insert(Target {

@@ -286,3 +286,15 @@ fn what_is_no_target_any_more_is_forgotten() {
     assert_eq!(dialler.attempts.len(), 1);
     assert!(dialler.behind.is_empty());
 }
+
+#[test]
+fn a_dead_node_is_not_looked_for_where_another_has_taken_its_place() {
+    let former = Heard { address: at(1), ..heard(7, 1, false) };
+    let mut now = view(&[heard(1, 1, true), former.clone()], &[1]);
+    let never: [u64; 0] = [];
+    assert_eq!(moments(&mut dialler(), &now, &seeds(&[1]), at(1), 30_000), never);
+    now.apply(Event::LinkDown(life(1, 1), Down::Lost), ms(0));
+    assert_eq!(dialler().due(&now, &seeds(&[1]), ms(0)), [at(1)]);
+    let back = view(&[heard(1, 1, true), Heard { live: true, ..former }], &[1]);
+    assert_eq!(dialler().due(&back, &seeds(&[1]), ms(0)), [at(1)], "both say that they are there");
+}

@@ -354,6 +354,7 @@ async fn a_node_that_is_no_seed_keeps_the_book_if_an_operator_names_it() {
     .await;
     assert_eq!(cluster.node(3).status().role, Role::Follower);
     cluster.node(3).register(Some(id("wanted")), Claim::random()).await.unwrap();
+    assert_knows_that_it_keeps_no_book(cluster.node(goes), "wanted").await;
     let twice = VoterChange::Set(vec![ids[0].clone(), "node-0:7946".into(), ids[3].clone()]);
     let refused = cluster.node(asked).change_voters(twice).await;
     assert!(
@@ -368,6 +369,38 @@ async fn a_node_that_is_no_seed_keeps_the_book_if_an_operator_names_it() {
         seeds == ["node-0:7946", "node-1:7946", "node-2:7946"]
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_voted_out_while_it_was_away_learns_it_when_it_is_back() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let goes = cluster.follower();
+    let ids: Vec<_> = cluster.running().map(|node| node.identity().node.to_string()).collect();
+    cluster.kill(goes).await;
+    let leader = cluster.node(cluster.leader());
+    let change = VoterChange::Replace { old: ids[goes].clone(), new: ids[3].clone() };
+    leader.change_voters(change).await.unwrap();
+    until("another votes", || cluster.node(3).status().role == Role::Follower).await;
+    leader.register(Some(id("meanwhile")), Claim::random()).await.unwrap();
+    cluster.start(goes);
+    assert_knows_that_it_keeps_no_book(cluster.node(goes), "meanwhile").await;
+    until("the leader is done with it", || {
+        let leader = cluster.node(cluster.leader());
+        leader.status().voters.iter().all(|it| it.votes && it.node.to_string() != ids[goes])
+    })
+    .await;
+}
+
+/// That a former voter shows the others' book, with this name in it, and neither its own nor itself.
+async fn assert_knows_that_it_keeps_no_book(former: &SharedRegistry, name: &str) {
+    let me = former.identity().node;
+    until("its log is read", || !former.situation().members.is_empty()).await;
+    until("it knows that it was voted out", || !former.keeps_book()).await;
+    until("it waits for others", || former.status().role == Role::Candidate).await;
+    assert!(former.status().voters.iter().all(|voter| voter.node != me));
+    assert!(matches!(former.export().await.map(drop), Err(AdminError::Refused(_))));
+    let page = former.agents(None, 10).await.unwrap();
+    assert!(page.agents.iter().any(|(agent, _)| *agent == id(name)), "{page:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -336,6 +336,12 @@ impl Situation {
     pub(super) fn votes(&self, node: NodeId) -> bool {
         self.members.get(&node).is_some_and(|member| member.votes)
     }
+
+    /// Whether this node, `me`, is given the log. Who was a learner is not told that it is none any more,
+    /// but hears no leader.
+    pub(super) fn is_given_log(&self, me: NodeId) -> bool {
+        self.votes(me) || self.members.contains_key(&me) && self.leader.is_some()
+    }
 }
 
 impl From<ClientWriteError<u64, VoterAddress>> for ConsensusError {

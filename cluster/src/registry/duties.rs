@@ -269,6 +269,11 @@ async fn carry_out(consensus: &Consensus, step: Step) -> Next {
             let address = VoterAddress { seed: slot };
             (what, timeout(STEP_PATIENCE, consensus.add_learner(node, address)).await)
         }
+        Step::Correct { node, slot } => {
+            let what = format!("tells {slot} that it keeps the names no longer");
+            let address = VoterAddress { seed: slot };
+            (what, timeout(STEP_PATIENCE, consensus.add_learner(node, address)).await)
+        }
         Step::Rename { node, slot } => {
             let what = format!("knows voter {node} as {slot}");
             let address = VoterAddress { seed: slot };
@@ -310,6 +315,8 @@ fn shown(
         members.contains_key(node) || !hello.stored || hello.registry == own
     };
     let theirs = heard.iter().filter(|(node, hello)| may_vote(node, hello));
+    let claims = heard.iter().filter(|(_, hello)| hello.voter && hello.registry == own);
+    let claimants = claims.map(|(node, _)| *node).collect();
     let slot = |node: NodeId, part: &Part| {
         let slot = voters::slot(node, part.seed(), ordered.unwrap_or_default());
         slot.map(|slot| (node, slot))
@@ -332,6 +339,7 @@ fn shown(
         wanted,
         candidates: theirs.chain(mine).collect(),
         alive: heard.keys().copied().chain([me]).collect(),
+        claimants,
     }
 }
 

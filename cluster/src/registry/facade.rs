@@ -100,9 +100,9 @@ impl Registry for SharedRegistry {
         let role = match situation.members.get(&me) {
             Some(_) if situation.leads && situation.available => Role::Leader,
             Some(member) if member.votes => Role::Follower,
-            Some(_) => Role::Learner,
-            None if slot || place.is_alone() => Role::Candidate,
-            None => Role::Observer,
+            Some(_) if situation.is_given_log(me) => Role::Learner,
+            _ if slot || place.is_alone() => Role::Candidate,
+            _ => Role::Observer,
         };
         let leader = self.heard_leader();
         RegistryStatus {
@@ -134,7 +134,7 @@ impl SharedRegistry {
     /// Who keeps the book: as its members know, or as this node has heard of those that are linked.
     fn voters(&self) -> Vec<VoterStatus> {
         let situation = self.situation();
-        let mut voters: Vec<_> = if situation.members.contains_key(&self.identity().node) {
+        let mut voters: Vec<_> = if situation.is_given_log(self.identity().node) {
             let status = |(node, member): (&NodeId, &Member)| VoterStatus {
                 node: *node,
                 seed: member.address.seed.clone(),

@@ -24,6 +24,8 @@ pub(super) struct Situation {
     pub(super) candidates: BTreeMap<NodeId, String>,
     /// The nodes in reach, this one among them.
     pub(super) alive: BTreeSet<NodeId>,
+    /// The nodes in reach that take themselves for voters of this registry.
+    pub(super) claimants: BTreeSet<NodeId>,
 }
 
 /// A node that is being given the book.
@@ -43,6 +45,8 @@ pub(super) enum Step {
     Teach { node: NodeId, slot: String },
     /// A voter holds another slot than is known of it.
     Rename { node: NodeId, slot: String },
+    /// A node does not know that it is a voter no longer: it is given the log until it does.
+    Correct { node: NodeId, slot: String },
     /// A learner is not wanted any more.
     Forget(NodeId),
     /// From now on these are the voters, and no others.
@@ -114,10 +118,17 @@ fn prepare(now: &Situation) -> Option<Step> {
             _ => {}
         }
     }
+    // Who is voted out is often not there to hear it, or is told no more once it is decided.
+    let is_unknown =
+        |node: &&NodeId| !now.voters.contains_key(node) && !now.learners.contains_key(node);
+    if let Some(node) = now.claimants.iter().find(is_unknown) {
+        let slot = now.candidates.get(node).cloned().unwrap_or_else(|| node.to_string());
+        return Some(Step::Correct { node: *node, slot });
+    }
     let is_superfluous = |(node, learner): &(&NodeId, &Learner)| {
         let holder = holder(now, &learner.slot);
         let is_held = holder.is_some_and(|it| it != **node && now.alive.contains(&it));
-        is_held || !now.wanted.contains(&learner.slot)
+        (is_held || !now.wanted.contains(&learner.slot)) && !now.claimants.contains(node)
     };
     let superfluous = now.learners.iter().find(is_superfluous);
     superfluous.map(|(node, _)| Step::Forget(*node))

@@ -31,6 +31,7 @@ fn situation(voters: &[u64], alive: &[u64], wanted: &[&str]) -> Situation {
         wanted: slots(wanted),
         candidates: nodes(alive),
         alive: alive.iter().copied().map(NodeId).collect(),
+        claimants: BTreeSet::new(),
     }
 }
 
@@ -86,6 +87,20 @@ fn voters_that_are_not_wanted_go_when_all_that_are_have_come() {
     assert!(matches!(next(&lost), Step::Wait(why) if why.contains("taken away")));
     let waits = next(&situation(&[1, 2, 3], &[1, 2, 3], &["a", "b", "d"]));
     assert!(matches!(&waits, Step::Wait(why) if why.contains("says that it is d")), "{waits:?}");
+}
+
+#[test]
+fn who_does_not_know_that_it_was_voted_out_is_told() {
+    let mut now = situation(&[1, 2, 4], &[1, 2, 3, 4], &["a", "b", "d"]);
+    now.claimants = [1, 2, 3, 4].map(NodeId).into();
+    assert_eq!(next(&now), Step::Correct { node: NodeId(3), slot: "c".into() });
+    now.candidates.remove(&NodeId(3));
+    let by_id = NodeId(3).to_string();
+    assert_eq!(next(&now), Step::Correct { node: NodeId(3), slot: by_id.clone() });
+    now.learners.insert(NodeId(3), Learner { slot: by_id, lag: None });
+    assert_eq!(next(&now), Step::Rest, "it does not know yet");
+    now.claimants.remove(&NodeId(3));
+    assert_eq!(next(&now), Step::Forget(NodeId(3)));
 }
 
 #[test]
@@ -164,6 +179,10 @@ fn settle(mut now: Situation) -> Situation {
                 assert!(now.alive.contains(&node) && !now.voters.contains_key(&node), "{now:?}");
                 now.learners.insert(node, Learner { slot, lag: Some(0) });
             }
+            Step::Correct { node, slot } => {
+                assert!(now.claimants.remove(&node) && !now.voters.contains_key(&node), "{now:?}");
+                now.learners.insert(node, Learner { slot, lag: Some(0) });
+            }
             Step::Rename { node, slot } => *now.voters.get_mut(&node).unwrap() = slot,
             Step::Forget(node) => assert!(now.learners.remove(&node).is_some()),
             Step::Change(goal) => {
@@ -171,6 +190,8 @@ fn settle(mut now: Situation) -> Situation {
                 let known: BTreeMap<_, _> = now.voters.iter().chain(&now.candidates).collect();
                 let voters = goal.iter().map(|node| (*node, known[node].clone())).collect();
                 now.learners.retain(|node, _| !goal.contains(node));
+                now.claimants = now.voters.keys().copied().chain(goal).collect();
+                now.claimants.retain(|node| now.alive.contains(node));
                 now.voters = voters;
             }
             Step::Rest | Step::Wait(_) => return now,
@@ -196,6 +217,7 @@ fn from_every_small_situation_the_wanted_voters_are_reached_as_far_as_nodes_are_
                 let leads = majority_lives(&now.voters.keys().copied().collect(), &now);
                 let end = settle(now.clone());
                 assert!(leads || end.voters == now.voters, "without a majority nothing changes");
+                assert!(end.claimants.iter().all(|node| end.voters.contains_key(node)), "{end:?}");
                 let living: BTreeSet<_> = now.candidates.values().collect();
                 if leads && now.wanted.iter().all(|slot| living.contains(slot)) {
                     let slots: BTreeSet<_> = end.voters.values().collect();

@@ -11,7 +11,7 @@ use cluster::membership::SUSPECT_AFTER;
 use super::text::counted;
 use crate::{
     admin::{RegistryReport, Voter},
-    report::{ClusterReport, NodeReport, is_there},
+    report::{ClusterReport, NodeReport, is_replaced, is_there},
 };
 
 /// Entries that a voter may be behind: a busy registry is never quite told.
@@ -93,8 +93,7 @@ impl fmt::Display for Keepers {
 /// How large a cluster is that is whole; or what it lacks.
 pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<Lack>> {
     let mut lacks = Vec::new();
-    // Who said goodbye is missed by nobody, unless it keeps the names.
-    let here: Vec<_> = report.nodes.iter().filter(|node| node.state != "left").collect();
+    let here: Vec<_> = report.nodes.iter().filter(|it| is_missed(it, &report.nodes)).collect();
     for node in &here {
         if node.state != "alive" {
             let NodeReport { id, name, state, .. } = (*node).clone();
@@ -121,6 +120,16 @@ pub(super) fn whole(report: &ClusterReport) -> Result<String, Vec<Lack>> {
     Ok(format!("whole: {}{keepers}", counted(here.len() as u64, "node")))
 }
 
+/// Whether a node is to be there: it has not said goodbye, nor died and been replaced. If it keeps the
+/// names, it lacks all the same.
+fn is_missed(node: &NodeReport, nodes: &[NodeReport]) -> bool {
+    match node.state.as_str() {
+        "left" => false,
+        "dead" => !is_replaced(node, nodes),
+        _ => true,
+    }
+}
+
 fn link_lacks(report: &ClusterReport, node: &NodeReport) -> Option<Lack> {
     let name = node.name.clone();
     match report.links.iter().find(|link| link.id == node.id) {
@@ -144,12 +153,12 @@ fn registry_lacks(registry: &RegistryReport, nodes: &[NodeReport], lacks: &mut V
 
 fn voter_lacks(voter: &Voter, nodes: &[NodeReport]) -> Option<Lack> {
     let node = nodes.iter().find(|node| node.id == voter.node);
-    let name = match node {
+    let name = match node.filter(|node| !is_replaced(node, nodes)) {
         Some(node) => node.name.clone(),
         None if voter.seed.is_empty() => voter.node.clone(),
         None => voter.seed.clone(),
     };
-    if node.is_none_or(|node| node.state == "left") {
+    if node.is_none_or(|node| !is_missed(node, nodes)) {
         Some(Lack::Absent(name))
     } else if !voter.votes {
         Some(Lack::Learns(name))
@@ -252,6 +261,24 @@ mod tests {
         assert_eq!(found, ["b keeps the names and is not there"]);
         let found = lacks(|report| drop(report.nodes.remove(2)));
         assert_eq!(found, ["c:7946 keeps the names and is not there"], "forgotten, too");
+    }
+
+    #[test]
+    fn who_was_replaced_is_missed_only_where_it_keeps_the_names() {
+        let dead = |name: &str| {
+            let address = Some(([10, 0, 0, 3], 7_946).into());
+            NodeReport { id: "id-former".into(), address, ..testing::node(name, "dead") }
+        };
+        let mut report = three();
+        report.nodes.push(dead("c"));
+        let whole_again = Ok("whole: 3 nodes, 3 keep the names".into());
+        assert_eq!(whole(&report), whole_again, "by name");
+        report.nodes[3] = dead("former");
+        assert_eq!(lacks(|it| *it = report.clone()), ["former is dead"]);
+        report.nodes[2].address = report.nodes[3].address;
+        assert_eq!(whole(&report), whole_again, "by address");
+        registry(&mut report).voters[2].node = "id-former".into();
+        assert_eq!(lacks(|it| *it = report), ["c:7946 keeps the names and is not there"]);
     }
 
     #[test]

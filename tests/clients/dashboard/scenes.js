@@ -83,7 +83,9 @@ function alone() {
 }
 
 function healthy() {
-  const nodes = [node(0, 'eu-west'), node(1, 'eu-west'), node(2, 'us-east')];
+  // The last of them lost its disk: its former life is remembered for a while.
+  const former = node(9, 'us-east', { ...node(2, 'us-east'), id: id(9), state: 'dead', ring_share: 0, agents: 0 });
+  const nodes = [node(0, 'eu-west'), node(1, 'eu-west'), node(2, 'us-east'), former];
   const losses = [OFFLINE, { reason: 'rate_limit', total: 12, last_minute: 0, lasting_s: 0, why: 'the sender was over its rate', advice: null }];
   return view(nodes, { losses, certificates: Object.fromEntries(nodes.map((node) => [node.id, certificate()])) });
 }

@@ -1,6 +1,6 @@
 // What is wrong, since when, and what to do about it.
 
-import { counted, duration, html, isGone, keyed, moment, nameOf, say, set } from "./elements.js";
+import { counted, duration, html, isGone, isMissed, keyed, moment, nameOf, say, set } from "./elements.js";
 import { linksOf } from "./map.js";
 
 const ALARMS_MAX = 8;
@@ -31,7 +31,7 @@ const STATES = {
 };
 
 function ofNodes(view) {
-  return view.nodes.filter(({ state }) => state in STATES).map(({ id, name, state }) => {
+  return view.nodes.filter((node) => node.state in STATES && (node.state !== "dead" || isMissed(node, view.nodes))).map(({ id, name, state }) => {
     const [level, what, advice] = STATES[state];
     return { key: `${state} ${id}`, level, kind: "node", id, text: `${name} ${what}`, advice };
   });

@@ -128,5 +128,9 @@ export const MARKS = { alive: "●", joining: "◌", suspect: "▲", leaving: "�
 /** Whether a node is not there any more. */
 export const isGone = (node) => node.state === "dead" || node.state === "left";
 
+/** Whether a node died, and no other that is there has taken its name or its address. */
+export const isMissed = (node, nodes) => node.state === "dead" && !nodes.some((other) => other.id !== node.id && !isGone(other)
+  && (other.name === node.name || (other.address && other.address === node.address)));
+
 /** The name of the node with this id. */
 export const nameOf = (view, id) => view.nodes.find((node) => node.id === id)?.name ?? id;

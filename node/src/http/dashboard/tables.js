@@ -1,7 +1,7 @@
 // The numbers, tables and lists beside map and charts.
 
 import { lossesToMend } from "./alarms.js";
-import { MARKS, bytes, count, counted, duration, facts, html, isGone, keyed, milliseconds, moment, nameOf, rate, say, set, table } from "./elements.js";
+import { MARKS, bytes, count, counted, duration, facts, html, isGone, isMissed, keyed, milliseconds, moment, nameOf, rate, say, set, table } from "./elements.js";
 import { linksOf } from "./map.js";
 
 const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
@@ -9,11 +9,12 @@ const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1
 /** The large numbers: title, value, what is to be known of it, and whether it is as it should be. */
 export function drawFigures(list, view) {
   const there = view.nodes.filter((node) => !isGone(node)).length;
+  const missed = view.nodes.filter((node) => isMissed(node, view.nodes)).length;
   const regions = new Set(view.nodes.map((node) => node.region)).size;
   const toMend = lossesToMend(view).reduce((sum, loss) => sum + loss.last_minute, 0);
   const lost = view.losses.reduce((sum, loss) => sum + loss.last_minute, 0);
   const figures = [
-    ["nodes", there === view.nodes.length ? count(there) : `${there} of ${view.nodes.length}`, `in ${counted(regions, "region")}`, there < view.nodes.length ? "error" : null],
+    ["nodes", missed ? `${there} of ${there + missed}` : count(there), `in ${counted(regions, "region")}`, missed ? "error" : null],
     ["agents connected", count(view.sample.agents), `${counted(view.registered_agents, "name")} registered`],
     ["messages a second", rate(view.sample.messages_per_second), "mean of the last minute"],
     ["dropped, last minute", count(lost), lost === 0 ? "in the cluster" : toMend ? `${count(toMend)} not by agents' doing` : "all by agents' doing", toMend ? "warn" : null],
