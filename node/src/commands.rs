@@ -1,9 +1,9 @@
 //! What an agent can ask of the relay itself (PROTOCOL section 6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use cluster::AgentId;
-use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::message::Scanned;
 
@@ -49,12 +49,6 @@ impl CommandError {
 /// Characters said about a payload that is wrong.
 const WHY_CHARS_MAX: usize = 160;
 
-#[derive(Deserialize)]
-struct Agents {
-    #[serde(alias = "subscribe_to")]
-    agents: Vec<String>,
-}
-
 impl Command {
     /// Reads a message whose only target is the relay.
     pub fn read(message: &Scanned<'_>) -> Result<Self, CommandError> {
@@ -69,13 +63,17 @@ impl Command {
     }
 }
 
+/// The agents that a payload names. Of a field that it repeats the last one counts, as in all messages.
 fn read_agents(payload: &str) -> Result<BTreeSet<AgentId>, CommandError> {
-    let read: Agents =
-        serde_json::from_str(payload).map_err(|error| CommandError::payload(&error.to_string()))?;
+    let malformed = |error: serde_json::Error| CommandError::payload(&error.to_string());
+    let fields: HashMap<String, &RawValue> = serde_json::from_str(payload).map_err(malformed)?;
+    let named = fields.get("agents").or_else(|| fields.get("subscribe_to"));
+    let named = named.ok_or_else(|| CommandError::payload("there are none"))?;
+    let ids: Vec<String> = serde_json::from_str(named.get()).map_err(malformed)?;
     let parse = |id: &String| {
         id.parse().map_err(|error| CommandError::payload(&format!("{error}; not {id:?}")))
     };
-    read.agents.iter().map(parse).collect()
+    ids.iter().map(parse).collect()
 }
 
 #[cfg(test)]
@@ -109,9 +107,24 @@ mod tests {
 
     #[test]
     fn payloads_that_name_no_agents() {
-        for payload in ["null", "[]", r#"{"agents":"abc"}"#, r#"{"agents":["A B"]}"#, "{}"] {
+        for payload in [
+            "null",
+            "[]",
+            r#"[["abc"]]"#,
+            r#"{"agents":"abc"}"#,
+            r#"{"agents":["A B"]}"#,
+            r#"{"agents":["abc"],"agents":null}"#,
+            "{}",
+        ] {
             let error = read(r#""subscribe""#, payload).unwrap_err();
             assert_eq!(error.code(), "invalid_message", "{payload}");
         }
+    }
+
+    #[test]
+    fn of_a_repeated_field_the_last_counts() {
+        let abc = ["abc".parse().unwrap()].into();
+        let payload = r#"{"agents":7,"x":[[["deep"]]],"\u0061gents":["abc"],"y":"\ud800"}"#;
+        assert_eq!(read(r#""subscribe""#, payload), Ok(Command::Subscribe(abc)));
     }
 }

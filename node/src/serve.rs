@@ -339,6 +339,9 @@ impl Visit {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Who has nothing more to say may wait for the answer. Of operators' streams an end would
+            // be noticed late.
+            .half_close(*limited)
             .header_read_timeout(time_left)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)

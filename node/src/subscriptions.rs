@@ -19,11 +19,14 @@ use cluster::{
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod convergence_tests;
+mod lately;
 mod record;
 mod records;
 mod replication;
 mod untold;
 
+use lately::Lately;
+pub use lately::{Wish, Wishes};
 use record::{Following, Verdict};
 pub use record::{Record, Stay};
 use records::Records;
@@ -57,6 +60,8 @@ pub struct Subscriptions {
     taken: Vec<AgentId>,
     /// What the other nodes have not been told.
     untold: Untold,
+    /// What other nodes may not know that change the same lists.
+    lately: Lately,
 }
 
 /// Why a subscription was not made; none of those asked for was.
@@ -104,6 +109,7 @@ impl Subscriptions {
         if self.total + new > TOTAL_MAX {
             return Err(TooMany::OfRelay);
         }
+        self.lately.ask(follower, agents, Wish { follow: true, at: self.version(now) });
         if new == 0 {
             return Ok(known);
         }
@@ -120,6 +126,7 @@ impl Subscriptions {
         agents: &BTreeSet<AgentId>,
         now: UnixMillis,
     ) -> usize {
+        self.lately.ask(follower, agents, Wish { follow: false, at: self.version(now) });
         let Some(following) = self.following.get(follower) else { return 0 };
         let left: BTreeSet<_> = following.agents.difference(agents).cloned().collect();
         let count = left.len();
@@ -196,6 +203,7 @@ impl Subscriptions {
         for agent in over {
             self.forget(&agent);
         }
+        self.lately.sweep(now);
     }
 
     /// Another node has this record. Returns whether anything has changed here.
@@ -288,6 +296,31 @@ impl Subscriptions {
         if changed.is_some() {
             self.untold.stay_changed(follower);
         }
+    }
+
+    /// What the follower's list lacks of what was asked here lately, if another node's has taken its
+    /// place.
+    fn missed(&self, follower: &AgentId, now: UnixMillis) -> Option<Wishes> {
+        self.lately.missed(follower, &self.following.get(follower)?.agents, now)
+    }
+
+    /// Another node knows of wishes that the follower's list lacks.
+    fn hear(&mut self, wishes: Wishes, now: UnixMillis) {
+        let follower = wishes.follower.clone();
+        self.lately.hear(wishes);
+        let Some(missed) = self.missed(&follower, now) else { return };
+        let Some(following) = self.following.get(&follower) else { return };
+        let list = missed.fulfilled_in(&following.agents);
+        if list.len() <= PER_AGENT_MAX {
+            self.change_list(&follower, &list, now);
+            self.untold.left(&follower);
+            self.untold.all_is_news(&follower);
+        }
+    }
+
+    /// That of a change that is made here.
+    fn version(&self, now: UnixMillis) -> Version {
+        Version { time: now, node: self.me.node }
     }
 
     fn change_list(&mut self, follower: &AgentId, agents: &BTreeSet<AgentId>, now: UnixMillis) {

@@ -112,6 +112,12 @@ impl Client {
         let _ = within("room to write", self.socket.get_mut().write_all(bytes)).await;
     }
 
+    /// Closes the sending half of the connection, without a goodbye.
+    pub async fn end_writing(&mut self) {
+        let ended = within("the end of writing", self.socket.get_mut().shutdown()).await;
+        ended.expect("the socket is open");
+    }
+
     /// The next message as JSON.
     pub async fn next(&mut self) -> Value {
         let text = self.next_text().await;

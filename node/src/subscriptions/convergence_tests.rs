@@ -1,7 +1,10 @@
 //! Nodes that keep the same subscriptions while agents move, links are cut and time passes: in the end
 //! all agree, and nobody who is connected is forgotten.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use cluster::{AgentId, Generation, Incarnation, NodeId, UnixMillis};
 use proptest::prelude::*;
@@ -27,7 +30,9 @@ fn node(n: u64) -> Incarnation {
 fn tell(from: &mut Subscriptions, to: &mut Subscriptions, bodies: Vec<Vec<u8>>, now: UnixMillis) {
     for body in bodies {
         for answer in to.told(&body, now, TTL).unwrap() {
-            assert!(from.told(&answer, now, TTL).unwrap().is_empty());
+            for last in from.told(&answer, now, TTL).unwrap() {
+                assert!(to.told(&last, now, TTL).unwrap().is_empty());
+            }
         }
     }
 }
@@ -222,6 +227,121 @@ proptest! {
             if !cluster.loose {
                 prop_assert_eq!(&first.of(&id(who)).cloned().collect::<BTreeSet<_>>(), list);
             }
+        }
+    }
+}
+
+/// What happens to an agent that moves while news are under way.
+#[derive(Clone, Copy, Debug)]
+enum Moving {
+    Subscribe(usize),
+    Unsubscribe(usize),
+    Move(usize),
+    Tell(usize),
+    Arrive(usize, usize),
+}
+
+/// Nodes that hear of each other in order, and late.
+struct Late {
+    nodes: Vec<Subscriptions>,
+    wires: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
+    home: usize,
+    /// What the agent believes to follow.
+    list: BTreeSet<AgentId>,
+    now: UnixMillis,
+}
+
+impl Late {
+    fn new() -> Self {
+        let on = |n| Subscriptions::restored(node(n), Vec::new(), NOW);
+        let nodes = (0..NODES as u64).map(on).collect();
+        Self { nodes, wires: BTreeMap::new(), home: 0, list: BTreeSet::new(), now: NOW }
+    }
+
+    fn step(&mut self, step: Moving) {
+        let now = self.now;
+        let here = &mut self.nodes[self.home];
+        match step {
+            Moving::Subscribe(whom) => {
+                self.list.insert(id(whom));
+                here.subscribe(&id(0), &ids(whom..whom + 1), now).unwrap();
+            }
+            Moving::Unsubscribe(whom) => {
+                self.list.remove(&id(whom));
+                here.unsubscribe(&id(0), &ids(whom..whom + 1), now);
+            }
+            Moving::Move(to) => {
+                here.left(&id(0), now);
+                self.home = to;
+                self.nodes[to].arrived(&id(0), now);
+            }
+            Moving::Tell(from) => {
+                self.tell(from);
+            }
+            Moving::Arrive(from, to) => {
+                self.arrive(from, to);
+            }
+        }
+        self.now = now.plus(Duration::from_millis(1));
+    }
+
+    fn tell(&mut self, from: usize) -> bool {
+        let news = self.nodes[from].take_news(Duration::from_millis(self.now.0 - NOW.0));
+        for to in (0..NODES).filter(|to| *to != from) {
+            self.wires.entry((from, to)).or_default().extend(news.clone());
+        }
+        !news.is_empty()
+    }
+
+    fn arrive(&mut self, from: usize, to: usize) -> bool {
+        let body = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        let Some(body) = body else { return false };
+        let answers = self.nodes[to].told(&body, self.now, TTL).unwrap();
+        self.wires.entry((to, from)).or_default().extend(answers);
+        true
+    }
+
+    /// All is told, and all has arrived.
+    fn settle(&mut self) {
+        self.now = self.now.plus(Duration::from_secs(1));
+        loop {
+            let told = (0..NODES).filter(|n| self.tell(*n)).count();
+            let pairs = (0..NODES * NODES).map(|pair| (pair / NODES, pair % NODES));
+            let arrived = pairs.filter(|(from, to)| self.arrive(*from, *to)).count();
+            if told + arrived == 0 {
+                return;
+            }
+            self.now = self.now.plus(Duration::from_millis(1));
+        }
+    }
+}
+
+fn moves() -> impl Strategy<Value = Vec<Moving>> {
+    let step = prop_oneof![
+        3 => (1..5_usize).prop_map(Moving::Subscribe),
+        2 => (1..5_usize).prop_map(Moving::Unsubscribe),
+        3 => (0..NODES).prop_map(Moving::Move),
+        3 => (0..NODES).prop_map(Moving::Tell),
+        6 => (0..NODES, 0..NODES).prop_map(|(from, to)| Moving::Arrive(from, to)),
+    ];
+    proptest::collection::vec(step, 0..40)
+}
+
+proptest! {
+    #[test]
+    fn what_an_agent_asked_for_is_done_however_fast_it_moves(moves in moves()) {
+        let mut late = Late::new();
+        for step in moves {
+            late.step(step);
+        }
+        late.settle();
+        late.now = late.now.plus(Duration::from_mins(1));
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            let [a, b] = late.nodes.get_disjoint_mut([a, b]).unwrap();
+            exchange(a, b, late.now);
+        }
+        for node in &late.nodes {
+            prop_assert_eq!(&node.of(&id(0)).cloned().collect::<BTreeSet<_>>(), &late.list);
         }
     }
 }

@@ -12,7 +12,7 @@ use cluster::{AgentId, UnixMillis, subscription_store::Version};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Record, Stay, Subscriptions,
+    Record, Stay, Subscriptions, Wishes,
     record::{bucket_of, hash_of_list},
     records::BUCKETS,
     untold::{Changes, News},
@@ -32,6 +32,8 @@ pub const NEWS_BYTES_MAX: usize = 64 << 10;
 /// What a record takes in a body beside its names, at most, and each name beside its bytes.
 const RECORD_BYTES: usize = 128;
 const NAME_BYTES: usize = 2;
+/// What a wish takes beside its name.
+const WISH_BYTES: usize = 24;
 
 /// What nodes tell each other of subscriptions. The names of the variants are the wire's, and frozen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ pub enum SubscriptionNews {
     /// These lists have changed so since I told them.
     #[serde(rename = "subscriptions_changed")]
     Changes(Vec<Change>),
+    /// Your list lacks this that was asked of me.
+    #[serde(rename = "subscriptions_asked")]
+    Asked(Vec<Wishes>),
     /// These followers arrived, or left.
     #[serde(rename = "followers")]
     Stays(Vec<FollowerStay>),
@@ -167,13 +172,20 @@ impl Subscriptions {
                 return Ok(self.answer(&buckets, Bound::Excluded(after)));
             }
             SubscriptionNews::Records(records) => {
-                for record in records {
+                let take = |record: Record| {
+                    let follower = record.follower.clone();
                     self.apply(record, now, ttl);
-                }
+                    self.missed(&follower, now)
+                };
+                return Ok(asked(records.into_iter().filter_map(take)));
             }
             SubscriptionNews::Changes(changes) => {
-                for change in changes {
-                    self.apply_change(change, now, ttl);
+                let take = |change| self.apply_change(change, now, ttl);
+                return Ok(asked(changes.into_iter().filter_map(take)));
+            }
+            SubscriptionNews::Asked(lists) => {
+                for wishes in lists {
+                    self.hear(wishes, now);
                 }
             }
             SubscriptionNews::Stays(stays) => {
@@ -185,22 +197,25 @@ impl Subscriptions {
         Ok(Vec::new())
     }
 
-    /// A list that another node has told has changed there.
-    fn apply_change(&mut self, change: Change, now: UnixMillis, ttl: Duration) {
+    /// A list that another node has told has changed there. Returns what it may lack of what was asked
+    /// here.
+    fn apply_change(&mut self, change: Change, now: UnixMillis, ttl: Duration) -> Option<Wishes> {
         let Change { follower, added, removed, listed, hash, stay, stayed } = change;
-        let list = self.following.get(&follower).map(|following| {
-            let kept = following.agents.difference(&removed);
-            kept.chain(&added).cloned().collect::<BTreeSet<_>>()
-        });
-        match list.filter(|list| hash_of_list(list) == hash) {
-            Some(agents) => {
-                self.apply(Record { follower, agents, listed, stay, stayed }, now, ttl);
-            }
-            // It is not the list that was told before: the next digest says so.
-            None => {
-                self.apply_stay(&follower, stay, stayed, now);
-            }
+        let known = self.following.get(&follower)?;
+        let kept = known.agents.difference(&removed);
+        let agents: BTreeSet<_> = kept.chain(&added).cloned().collect();
+        if hash_of_list(&agents) == hash {
+            self.apply(
+                Record { follower: follower.clone(), agents, listed, stay, stayed },
+                now,
+                ttl,
+            );
+            return self.missed(&follower, now);
         }
+        // It is not the list that was told before: the next digest says so.
+        let is_older = known.listed < listed;
+        self.apply_stay(&follower, stay, stayed, now);
+        self.lately.of(&follower, now).filter(|_| is_older)
     }
 
     /// The buckets in which a peer has something else.
@@ -254,6 +269,13 @@ fn change_bytes(change: &Change) -> usize {
     name_bytes(&change.follower) + names_bytes(change.added.iter().chain(&change.removed))
 }
 
+fn asked(wishes: impl IntoIterator<Item = Wishes>) -> Vec<Vec<u8>> {
+    let bytes_of = |wishes: &Wishes| {
+        name_bytes(&wishes.follower) + wishes.of.len() * WISH_BYTES + names_bytes(wishes.of.keys())
+    };
+    batches(wishes, bytes_of, SubscriptionNews::Asked)
+}
+
 /// The items in as few bodies as [`TOLD_BYTES_MAX`] allows.
 fn batches<T>(
     items: impl IntoIterator<Item = T>,
@@ -289,7 +311,7 @@ mod tests {
     use cluster::{Generation, Incarnation, NodeId, subscription_store::Version};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::Wish, *};
 
     const TTL: Duration = Duration::from_hours(1);
     const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -373,6 +395,13 @@ mod tests {
                 }]),
                 b"\x81\xb5subscriptions_changed\x91\x97\xa7agent-1\x91\xa7agent-2\x91\xa7agent-3\
                   \x92\x07\x06\xcd\x01\x2c\x81\xa4home\x92\x05\x01\x92\xcd\x01\x2c\x05",
+            ),
+            (
+                SubscriptionNews::Asked(vec![Wishes {
+                    follower: id(1),
+                    of: [(id(2), Wish { follow: true, at: listed })].into(),
+                }]),
+                b"\x81\xb3subscriptions_asked\x91\x92\xa7agent-1\x81\xa7agent-2\x92\xc3\x92\x07\x06",
             ),
             (
                 SubscriptionNews::Digest(vec![1, 300]),

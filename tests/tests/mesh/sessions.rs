@@ -134,3 +134,32 @@ async fn subscriptions_follow_their_agent_and_outlive_the_crash_of_a_node() {
     agent.send(json!({"to": ["relay"], "type": "list_subscriptions"})).await;
     assert_eq!(agent.next().await["payload"], json!({"agents": ["some-agent"]}));
 }
+
+/// Connects to that node for one command only, and takes its answer's payload.
+async fn ask(cluster: &Cluster, node: usize, token: &str, kind: &str, agents: &[&str]) -> Value {
+    let mut agent = Client::connect(&cluster.nodes[node], token).await;
+    let payload = json!({ "agents": agents });
+    agent.send(json!({"to": ["relay"], "type": kind, "payload": payload})).await;
+    let answer = agent.next().await;
+    agent.leave().await;
+    assert_ne!(answer["type"], "error", "{answer}");
+    answer["payload"].clone()
+}
+
+#[tokio::test]
+async fn what_an_agent_follows_is_what_it_asked_for_however_fast_it_hops() {
+    let cluster = Cluster::start(3).await;
+    let token = cluster.nodes[0].register("follower").await;
+    // Each command is on another node than the last, and before the news of that.
+    ask(&cluster, 0, &token, "subscribe", &["ann-1", "bob-1"]).await;
+    ask(&cluster, 1, &token, "subscribe", &["cid-1"]).await;
+    ask(&cluster, 2, &token, "unsubscribe", &["bob-1"]).await;
+    ask(&cluster, 0, &token, "subscribe", &["dan-1"]).await;
+    for node in 0..3 {
+        eventually("the node knows all that was asked for", || async {
+            let list = ask(&cluster, node, &token, "list_subscriptions", &[]).await;
+            list == json!({"agents": ["ann-1", "cid-1", "dan-1"]})
+        })
+        .await;
+    }
+}

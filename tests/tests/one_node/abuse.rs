@@ -288,6 +288,27 @@ async fn a_request_may_be_followed_by_another_and_by_none() {
 }
 
 #[tokio::test]
+async fn who_has_said_all_and_closed_that_half_is_answered() {
+    let relay = Relay::start();
+    let mut bob = relay.agent("bob-1").await;
+    let request = b"POST /register HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\n\r\n{\"agent_id\":\"half-1\"}\n";
+    for status in [" 200 ", " 409 "] {
+        let mut stream = dial(&relay).await;
+        stream.write_all(request).await.expect("room to write");
+        stream.shutdown().await.expect("the socket is open");
+        let answer = wait_for_hang_up(&mut stream).await;
+        assert!(String::from_utf8_lossy(&answer).contains(status), "{answer:?}");
+    }
+    // As a session it ends; what it said before counts.
+    let mut ann = relay.agent("ann-1").await;
+    let message = frame::masked(frame::TEXT, br#"{"to":["bob-1"],"payload":"bye"}"#);
+    ann.write_raw(&message).await;
+    ann.end_writing().await;
+    assert_eq!(bob.next().await["payload"], "bye");
+    relay.wait_for_connections(1).await;
+}
+
+#[tokio::test]
 async fn bytes_right_behind_the_handshake_are_the_first_frames() {
     let relay = Relay::start();
     let token = relay.register("eager-1").await;

@@ -82,7 +82,9 @@ async fn a_subscription_without_a_list_of_ids_is_invalid() {
     let relay = Relay::start();
     let mut agent = relay.agent("rawk-042").await;
     for kind in ["subscribe", "unsubscribe"] {
-        for payload in ["null", "{}", r#"{"agents":"bob-1"}"#, r#"{"agents":[1]}"#, "[]", "1"] {
+        let positional = r#"[["bob-1"]]"#;
+        let unlisted = [r#"{"agents":"bob-1"}"#, r#"{"agents":[1]}"#, r#"{"agents":["*"]}"#];
+        for payload in ["null", "{}", "[]", "1", positional].into_iter().chain(unlisted) {
             let text = format!(r#"{{"to":["relay"],"type":"{kind}","payload":{payload}}}"#);
             agent.send_text(&text).await;
             agent.expect_error("invalid_message").await;
