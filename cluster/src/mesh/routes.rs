@@ -56,6 +56,11 @@ const SHARDS: usize = 64;
 /// How many targets one frame has room for.
 const TARGETS_MAX: usize = 256;
 
+/// How many questions go to others than owners from one tick to the next, one to all nodes counted for each:
+/// 26 MB a second. Where many who are nowhere are written to while no owner can say so, as while a node
+/// is silent, each node would else ask all others for each of them five times a second.
+pub(super) const ASKED_OF_OTHERS_MAX: usize = 16_384;
+
 /// What the routes do to the rest of the node. Called with locks held: never blocks, never calls the
 /// routes.
 pub(super) trait RouteOut {
@@ -102,6 +107,8 @@ pub(super) struct Routes {
     open: AtomicUsize,
     asks: AtomicU64,
     epochs: AtomicU64,
+    /// How many questions went to others than owners since the last tick.
+    asked_of_others: AtomicUsize,
     /// Grows when a node is heard of (again), and when messages may come back that nobody waits for any
     /// more. A direct message carries the era in which it was pushed, and comes back with it; so it can
     /// be told whether it belongs to the route as that is now.
@@ -131,6 +138,7 @@ impl Routes {
             open: AtomicUsize::new(0),
             asks: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
+            asked_of_others: AtomicUsize::new(0),
             era: AtomicU32::new(0),
             heard: ArcSwap::from_pointee(Heard::new(hasher)),
             room: Arc::default(),
@@ -308,6 +316,13 @@ impl Routes {
 
     fn next_epoch(&self) -> u64 {
         self.epochs.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether there is room for one more question to all nodes.
+    fn may_ask_others(&self) -> bool {
+        let nodes = self.heard.load().count().clamp(1, ASKED_OF_OTHERS_MAX);
+        let more = |asked: usize| Some(asked + nodes).filter(|sum| *sum <= ASKED_OF_OTHERS_MAX);
+        self.asked_of_others.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn era(&self) -> u32 {
