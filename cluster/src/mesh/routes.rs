@@ -38,7 +38,7 @@ use smallvec::SmallVec;
 
 use self::{
     heard::Heard,
-    room::{Charge, Room},
+    room::{Charge, Room, Taken},
     shard::{Keyed, Shard},
 };
 use super::{
@@ -405,19 +405,23 @@ fn is_there(pushed: Pushed) -> bool {
     pushed != Pushed::NoLink
 }
 
-/// A message that may have to be kept, copied once at the most.
+/// A message that may have to be kept, copied once at the most, and charged for once.
 struct Kept<'a> {
     message: &'a Outgoing<'a>,
-    shared: Option<Bytes>,
+    shared: Option<(Bytes, Arc<Taken>)>,
 }
 
 impl Kept<'_> {
-    fn keep(&mut self) -> Message {
-        let body = self.shared.get_or_insert_with(|| self.message.body.to_shared());
-        Message {
-            from: self.message.from.clone(),
-            followed: self.message.followed,
-            body: body.clone(),
+    /// The message for one more recipient, and what it takes of the room; none if there is none.
+    fn keep(&mut self, room: &Arc<Room>) -> Option<(Message, Charge)> {
+        if self.shared.is_none() {
+            let body = &self.message.body;
+            let taken = room.take_for_body(body.as_slice().len())?;
+            self.shared = Some((body.to_shared(), taken));
         }
+        let (body, taken) = self.shared.clone()?;
+        let charge = room.take_for_recipient(taken)?;
+        let Outgoing { from, followed, .. } = *self.message;
+        Some((Message { from: from.clone(), followed, body }, charge))
     }
 }

@@ -277,9 +277,10 @@ impl Routes {
 
     /// The message as it waits; none if there is no room.
     pub(super) fn waiting(&self, kept: &mut Kept<'_>, now: Duration) -> Option<Waiting<Charge>> {
+        let (message, charge) = kept.keep(&self.room)?;
         Some(Waiting {
-            charge: self.room.take(kept.message.body.as_slice().len())?,
-            message: kept.keep(),
+            charge,
+            message,
             lane: kept.message.lane,
             pushed: None,
             after_ask: self.last_ask(),
