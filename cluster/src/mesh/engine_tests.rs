@@ -11,7 +11,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed};
+use super::{
+    Batch, Deliver, Home, Lost, Mesh, Outgoing, Outlet, Pushed, routes::ASKED_OF_OTHERS_MAX,
+};
 use crate::{
     AgentId, Generation, Incarnation, NodeId, SessionId, UnixMillis,
     membership::{Load, Member, MemberState},
@@ -24,13 +26,14 @@ const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 const NOW: Duration = Duration::from_secs(100);
 
-/// The links that there are, how many names each broadcast on them leaves out, and the `Moved` that went
-/// out on them.
+/// The links that there are, how many names each broadcast on them leaves out, the `Moved` that went out on
+/// them, and whose place was asked of others than owners.
 #[derive(Default)]
 struct Links {
     there: Mutex<BTreeSet<NodeId>>,
     left_out: Mutex<Vec<usize>>,
     moved: Mutex<Vec<(NodeId, Option<SessionId>)>>,
+    asked: Mutex<Vec<AgentId>>,
 }
 
 impl Outlet for Links {
@@ -40,6 +43,9 @@ impl Outlet for Links {
             && is_there
         {
             self.moved.lock().push((to, *now));
+        }
+        if let Control::Lookup { agent, home_only: true, .. } = frame {
+            self.asked.lock().push(agent.clone());
         }
         is_there
     }
@@ -323,4 +329,31 @@ fn a_broadcast_that_waits_for_more_than_a_frame_can_name_is_counted_and_breaks_n
     assert_eq!(*links.left_out.lock(), [NAMES_MAX], "no second one");
     assert!(sessions.lost.lock().contains(&Lost::RouteFull));
     assert!(sessions.missed.lock().contains(&Lost::RouteFull));
+}
+
+#[test]
+fn however_many_are_looked_for_the_others_are_asked_so_much_at_a_time_and_of_each() {
+    const AGENTS: usize = 10_000;
+    let nodes: Vec<NodeId> = (1..=12).map(NodeId).collect();
+    let (mesh, links, _) = node(&nodes);
+    // There is no link to the last one: so no owner knows for sure who is nowhere.
+    for peer in &nodes[1..11] {
+        links.there.lock().insert(*peer);
+        mesh.link_up(&home(*peer), NOW);
+    }
+    let from = "ann".parse().expect("a name");
+    let names: Vec<String> = (0..AGENTS).map(|n| format!("nobody-{n}")).collect();
+    for chunk in names.chunks(250) {
+        let targets: Vec<&str> = chunk.iter().map(String::as_str).collect();
+        let body = Body::Borrowed(b"{}");
+        mesh.direct(&Outgoing { from: &from, lane: 0, followed: false, body }, &targets, NOW);
+    }
+    let mut asked = BTreeSet::new();
+    for tick in 1..20 {
+        let of_others = std::mem::take(&mut *links.asked.lock());
+        assert!(of_others.len() <= ASKED_OF_OTHERS_MAX, "{} before tick {tick}", of_others.len());
+        asked.extend(of_others);
+        mesh.tick(NOW + Duration::from_millis(50 * tick));
+    }
+    assert_eq!(asked.len(), AGENTS);
 }

@@ -449,16 +449,22 @@ impl<C> Route<C> {
 
     /// Asks the question numbered `ask`: the owner first, then whoever else might know.
     pub(super) fn ask(&mut self, ask: u64, now: Duration) -> Whom {
-        let (whom, patience) = match self.asks {
-            0 => (Whom::Owner, OWNER_PATIENCE),
-            1 => (Whom::Former, RETRY),
-            n if n.is_multiple_of(2) => (Whom::All, RETRY),
-            _ => (Whom::Owner, RETRY),
-        };
+        let whom = self.next_whom();
+        let patience = if self.asks == 0 { OWNER_PATIENCE } else { RETRY };
         self.asks = self.asks.saturating_add(1);
         self.ask_at = now.saturating_add(patience);
         self.asked = Some((ask, whom));
         whom
+    }
+
+    /// Whom the next question is for.
+    pub(super) fn next_whom(&self) -> Whom {
+        match self.asks {
+            0 => Whom::Owner,
+            1 => Whom::Former,
+            n if n.is_multiple_of(2) => Whom::All,
+            _ => Whom::Owner,
+        }
     }
 
     /// Since which era messages were pushed to the session, if the route led there before and nothing

@@ -38,7 +38,7 @@ use smallvec::SmallVec;
 
 use self::{
     heard::Heard,
-    room::{Charge, Room},
+    room::{Charge, Room, Taken},
     shard::{Keyed, Shard},
 };
 use super::{
@@ -55,6 +55,11 @@ const SHARDS: usize = 64;
 
 /// How many targets one frame has room for.
 const TARGETS_MAX: usize = 256;
+
+/// How many questions go to others than owners from one tick to the next, one to all nodes counted for each:
+/// 26 MB a second. Where many who are nowhere are written to while no owner can say so, as while a node
+/// is silent, each node would else ask all others for each of them five times a second.
+pub(super) const ASKED_OF_OTHERS_MAX: usize = 16_384;
 
 /// What the routes do to the rest of the node. Called with locks held: never blocks, never calls the
 /// routes.
@@ -102,6 +107,8 @@ pub(super) struct Routes {
     open: AtomicUsize,
     asks: AtomicU64,
     epochs: AtomicU64,
+    /// How many questions went to others than owners since the last tick.
+    asked_of_others: AtomicUsize,
     /// Grows when a node is heard of (again), and when messages may come back that nobody waits for any
     /// more. A direct message carries the era in which it was pushed, and comes back with it; so it can
     /// be told whether it belongs to the route as that is now.
@@ -131,6 +138,7 @@ impl Routes {
             open: AtomicUsize::new(0),
             asks: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
+            asked_of_others: AtomicUsize::new(0),
             era: AtomicU32::new(0),
             heard: ArcSwap::from_pointee(Heard::new(hasher)),
             room: Arc::default(),
@@ -310,6 +318,13 @@ impl Routes {
         self.epochs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Whether there is room for one more question to all nodes.
+    fn may_ask_others(&self) -> bool {
+        let nodes = self.heard.load().count().clamp(1, ASKED_OF_OTHERS_MAX);
+        let more = |asked: usize| Some(asked + nodes).filter(|sum| *sum <= ASKED_OF_OTHERS_MAX);
+        self.asked_of_others.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     fn era(&self) -> u32 {
         self.era.load(Ordering::Relaxed)
     }
@@ -390,19 +405,23 @@ fn is_there(pushed: Pushed) -> bool {
     pushed != Pushed::NoLink
 }
 
-/// A message that may have to be kept, copied once at the most.
+/// A message that may have to be kept, copied once at the most, and charged for once.
 struct Kept<'a> {
     message: &'a Outgoing<'a>,
-    shared: Option<Bytes>,
+    shared: Option<(Bytes, Arc<Taken>)>,
 }
 
 impl Kept<'_> {
-    fn keep(&mut self) -> Message {
-        let body = self.shared.get_or_insert_with(|| self.message.body.to_shared());
-        Message {
-            from: self.message.from.clone(),
-            followed: self.message.followed,
-            body: body.clone(),
+    /// The message for one more recipient, and what it takes of the room; none if there is none.
+    fn keep(&mut self, room: &Arc<Room>) -> Option<(Message, Charge)> {
+        if self.shared.is_none() {
+            let body = &self.message.body;
+            let taken = room.take_for_body(body.as_slice().len())?;
+            self.shared = Some((body.to_shared(), taken));
         }
+        let (body, taken) = self.shared.clone()?;
+        let charge = room.take_for_recipient(taken)?;
+        let Outgoing { from, followed, .. } = *self.message;
+        Some((Message { from: from.clone(), followed, body }, charge))
     }
 }

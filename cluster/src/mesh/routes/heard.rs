@@ -38,6 +38,11 @@ impl Heard {
         self.since.get(&node).copied()
     }
 
+    /// How many nodes are.
+    pub(super) fn count(&self) -> usize {
+        self.since.len()
+    }
+
     /// The node is linked, or heard of again, since `era`.
     pub(super) fn begin(&mut self, node: NodeId, era: u32) {
         self.since.entry(node).or_insert(era);

@@ -11,7 +11,7 @@ use crate::{
     AgentId, NodeId, SessionId,
     mesh::{
         Lost, Message, Outgoing, Pushed,
-        route::{Known, Next, Place, RingView, Waiting},
+        route::{Known, Next, Place, RingView, Waiting, Whom},
     },
     wire::{Body, Data},
 };
@@ -22,6 +22,9 @@ const ROUTES_MAX: usize = 1_000_000;
 /// How many sessions are remembered that this node was told of without a route to their agents: some
 /// 8 MB of them.
 const TOLD_MAX: usize = 65_536;
+
+/// Open routes are gone through from another shard on each time, so many behind the one before.
+const SHARDS_PER_TURN: usize = 7;
 
 /// How long they are: whoever does not know of such a session does by then, or has lost its links.
 const TOLD_FOR: Duration = Duration::from_secs(10);
@@ -124,7 +127,9 @@ impl Routes {
         event: impl Fn(&mut Route),
     ) -> Needs {
         let mut needs = Needs::new();
-        for shard in self.shards.iter() {
+        // From another one on each time: the last ones are to have room for their questions, too.
+        let first = self.sweep.load(Ordering::Relaxed).wrapping_mul(SHARDS_PER_TURN);
+        for shard in (0..SHARDS).map(|n| &self.shards[first.wrapping_add(n) % SHARDS]) {
             if shard.read().open.is_empty() {
                 continue;
             }
@@ -200,6 +205,8 @@ impl Routes {
                 self.settle(shard, agent, route, place, era, cx);
                 None
             }
+            // It is asked at one of the next ticks.
+            Next::Ask if route.next_whom() != Whom::Owner && !self.may_ask_others() => None,
             Next::Ask => {
                 let ask = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
                 Some(Need { ask, agent: agent.clone(), whom: route.ask(ask, cx.now) })
@@ -270,9 +277,10 @@ impl Routes {
 
     /// The message as it waits; none if there is no room.
     pub(super) fn waiting(&self, kept: &mut Kept<'_>, now: Duration) -> Option<Waiting<Charge>> {
+        let (message, charge) = kept.keep(&self.room)?;
         Some(Waiting {
-            charge: self.room.take(kept.message.body.as_slice().len())?,
-            message: kept.keep(),
+            charge,
+            message,
             lane: kept.message.lane,
             pushed: None,
             after_ask: self.last_ask(),

@@ -357,6 +357,20 @@ fn an_owner_whose_link_was_lost_is_asked_again() {
 }
 
 #[test]
+fn what_waits_for_many_takes_room_once() {
+    let (routes, out) = (Routes::new(NodeId(1)), Record::default());
+    let names: Vec<String> = (0..256).map(|n| format!("agent-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for _ in 0..4 {
+        say(&routes, &out, &vec![0; 64 << 10], &names);
+    }
+    assert_eq!(out.take(), Vec::<String>::new(), "none is lost");
+    assert_eq!(routes.room.used(), 4 * (64 << 10) + 4 * 256 * 512);
+    routes.tick(&out, NOW + Duration::from_secs(4));
+    assert_eq!(routes.room.used(), 0);
+}
+
+#[test]
 fn all_routes_share_their_room() {
     let (routes, out) = known(&[]);
     let count = |done: &[String], what| done.iter().filter(|done| *done == what).count();
