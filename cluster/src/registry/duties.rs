@@ -40,8 +40,13 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut complaint, mut rounds) = (Complaint::default(), 0);
     let (mut names, mut led) = (Availability::none_since(registry.now()), Led::default());
+    let mut removed = None;
     loop {
         heard.mark_unchanged();
+        let before = std::mem::replace(&mut removed, registry.removed());
+        if let Some(error) = removed.as_ref().filter(|_| before.is_none()) {
+            tracing::error!(error, "what is registered here will not be found again");
+        }
         say_how_it_is(registry, &mut names, &mut led);
         let hellos = registry.hellos();
         let wait = match tend(registry, consensus, &hellos).await {
