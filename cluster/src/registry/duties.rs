@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
-    AdminError, RegistryId, VoterChange, Waiting,
+    AdminError, Registry, RegistryId, VoterChange, Waiting,
     bootstrap::{self, Store},
     command::{Batch, Command, Outcome, Secret},
     complaints::{Availability, Back, Complaint, Led, REMIND, TELL_AGAIN, missing},
@@ -84,7 +84,7 @@ fn say_how_it_is(registry: &SharedRegistry, names: &mut Availability, led: &mut 
             tracing::info!(node = %leader, seed, "another node leads the registry");
         }
     }
-    match names.is_now(leader.is_some() && registry.lineage().0.is_some(), registry.now()) {
+    match names.is_now(registry.status().available, registry.now()) {
         Some(Back::First(after)) => tracing::info!(?after, "names can be registered"),
         Some(Back::Again(after)) => tracing::info!(?after, "names can be registered again"),
         None => {}
