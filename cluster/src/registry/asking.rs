@@ -42,6 +42,12 @@ impl SharedRegistry {
     /// The same, and whether the request may be carried out once more later: an earlier try that was not
     /// answered may still be on its way.
     pub(super) async fn ask_leader_and_look_back(&self, request: Request) -> (Answer, bool) {
+        // Whoever is alone would answer what is gone when it stops.
+        if self.place().is_alone()
+            && let Some(why) = self.removed()
+        {
+            return (Answer::Unavailable { why, unknown: false }, false);
+        }
         let mut tries = Tries { why: String::new(), unknown: false, hint: None };
         let answer = timeout(PATIENCE, self.try_leaders(&request, &mut tries)).await;
         let answer = answer.unwrap_or_else(|_| {

@@ -65,6 +65,12 @@ pub(super) fn file_bytes(data_dir: &Path) -> Option<u64> {
     data_dir.join(FILE).metadata().ok().map(|metadata| metadata.len())
 }
 
+/// Whether there is no such file in a data directory.
+pub(super) fn is_missing(data_dir: &Path) -> bool {
+    let found = data_dir.join(FILE).metadata();
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Opens what should hold a registry, or nothing yet. Reads all of it, to check it.
 pub(super) fn open(source: &impl Source) -> Result<Database, OpenError> {
     source.open().map_err(|error| match error {

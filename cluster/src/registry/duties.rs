@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
-    AdminError, RegistryId, VoterChange, Waiting,
+    AdminError, Registry, RegistryId, VoterChange, Waiting,
     bootstrap::{self, Store},
     command::{Batch, Command, Outcome, Secret},
     complaints::{Availability, Back, Complaint, Led, REMIND, TELL_AGAIN, missing},
@@ -40,8 +40,13 @@ pub(super) async fn attend(registry: &SharedRegistry, consensus: &Consensus) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut complaint, mut rounds) = (Complaint::default(), 0);
     let (mut names, mut led) = (Availability::none_since(registry.now()), Led::default());
+    let mut removed = None;
     loop {
         heard.mark_unchanged();
+        let before = std::mem::replace(&mut removed, registry.removed());
+        if let Some(error) = removed.as_ref().filter(|_| before.is_none()) {
+            tracing::error!(error, "what is registered here will not be found again");
+        }
         say_how_it_is(registry, &mut names, &mut led);
         let hellos = registry.hellos();
         let wait = match tend(registry, consensus, &hellos).await {
@@ -79,7 +84,7 @@ fn say_how_it_is(registry: &SharedRegistry, names: &mut Availability, led: &mut 
             tracing::info!(node = %leader, seed, "another node leads the registry");
         }
     }
-    match names.is_now(leader.is_some() && registry.lineage().0.is_some(), registry.now()) {
+    match names.is_now(registry.status().available, registry.now()) {
         Some(Back::First(after)) => tracing::info!(?after, "names can be registered"),
         Some(Back::Again(after)) => tracing::info!(?after, "names can be registered again"),
         None => {}

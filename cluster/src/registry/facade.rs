@@ -104,17 +104,18 @@ impl Registry for SharedRegistry {
             _ if slot || place.is_alone() => Role::Candidate,
             _ => Role::Observer,
         };
-        let leader = self.heard_leader();
+        let (leader, failure) = (self.heard_leader(), self.failure());
+        let fails_alone = place.is_alone() && failure.is_some();
         RegistryStatus {
             id: self.lineage().0,
             role,
-            available: leader.is_some() && self.lineage().0.is_some(),
+            available: leader.is_some() && self.lineage().0.is_some() && !fails_alone,
             waiting: self.waiting(),
             leader,
             term: situation.term,
             applied: self.standing().index(),
             voters: self.voters(),
-            failure: self.failure(),
+            failure,
         }
     }
 

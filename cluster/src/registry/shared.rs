@@ -90,6 +90,8 @@ pub struct SharedRegistry {
     token_ttl: Option<Duration>,
     now: Wall,
     data_dir: PathBuf,
+    /// Whether the store is a file in the data directory; a test's may be none.
+    has_file: bool,
     log_limits: LogLimits,
     store: Store,
     /// Whether the store has been seen to hold something; it will not be empty again.
@@ -155,11 +157,13 @@ impl SharedRegistry {
             standing.learn_all(index, facts);
         }
         let (proposals, queue) = mpsc::channel(proposer::QUEUE_MAX);
+        let has_file = !disk::is_missing(data_dir);
         Ok(Arc::new(Self {
             identity,
             token_ttl,
             now,
             data_dir: data_dir.to_owned(),
+            has_file,
             log_limits,
             store,
             stored: AtomicBool::new(false),
@@ -521,7 +525,21 @@ impl SharedRegistry {
     }
 
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        self.failure.lock().clone().or_else(|| self.removed())
+    }
+
+    /// That somebody has removed the file, and what to do: the system keeps what is in it for this process
+    /// alone, and not beyond its end.
+    pub(super) fn removed(&self) -> Option<String> {
+        let is_removed = self.has_file && disk::is_missing(&self.data_dir);
+        let remedy = if self.place().is_alone() {
+            "move it back; or, before this relay is stopped, take all names by `arc-relay backup FILE`, \
+             for which you need the admin token, and restore them"
+        } else {
+            "start this node again: it joins as a new one"
+        };
+        is_removed
+            .then(|| format!("the registry's file was removed from the data directory: {remedy}"))
     }
 
     /// Whether nobody but this node could decide, and it cannot.

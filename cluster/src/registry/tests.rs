@@ -57,6 +57,27 @@ async fn a_name_is_given_once_and_its_token_speaks_for_it() {
 }
 
 #[tokio::test]
+async fn whose_file_was_removed_under_it_registers_nobody_and_still_knows_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = start(dir.path()).await;
+    let first = registry.register(Some(id("first")), Claim::random()).await.unwrap();
+    assert_eq!((registry.status().available, registry.status().failure), (true, None));
+    let aside = dir.path().join("aside");
+    fs::rename(dir.path().join("registry.redb"), &aside).unwrap();
+    let refused = registry.register(Some(id("second")), Claim::random()).await.map(drop);
+    assert!(
+        matches!(&refused, Err(RegisterError::Unavailable(why)) if why.contains("arc-relay backup")),
+        "{refused:?}"
+    );
+    assert!(!registry.status().available && registry.status().failure.is_some());
+    assert!(verify(&registry, &first.token).is_ok());
+    assert_eq!(registry.agents(None, 10).await.unwrap().agents.len(), 1);
+    assert!(registry.export().await.is_ok());
+    fs::rename(aside, dir.path().join("registry.redb")).unwrap();
+    registry.register(Some(id("second")), Claim::random()).await.unwrap();
+}
+
+#[tokio::test]
 async fn who_wants_no_name_gets_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let registry = start(dir.path()).await;

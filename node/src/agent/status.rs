@@ -134,9 +134,10 @@ fn registry_told(registry: &RegistryReport, nodes: &[NodeReport], paint: Paint) 
     } else {
         bad("CANNOT be registered")
     };
+    // Who keeps no names does not know it.
+    let term = if registry.term > 0 { format!(", term {}", registry.term) } else { String::new() };
     let mut text = format!(
-        "names {registers}, {leader}, term {}; this node: {}, at entry {}\n",
-        registry.term,
+        "names {registers}, {leader}{term}; this node: {}, at entry {}\n",
         escaped(&registry.role),
         registry.applied,
     );
@@ -391,6 +392,10 @@ a                a:7946  yes           0
 gone             -       not yet       -
 ";
         assert_eq!(told, expected);
+        let observer = RegistryReport { role: "observer".into(), term: 0, ..registry.clone() };
+        let told = registry_told(&observer, &nodes, Paint::Plain);
+        let first = "names can be registered, led by a; this node: observer, at entry 42\n";
+        assert!(told.starts_with(first), "{told}");
         registry.voters = ["id-a", "id-b", "id-c"].map(|id| voter(id, "", true, None)).into();
         let told = registry_told(&registry, &[node("a", 1), node("b", 1)], Paint::Plain);
         let one_gone =
