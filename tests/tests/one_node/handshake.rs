@@ -300,6 +300,12 @@ async fn the_welcome_tells_the_limits_that_are_set() {
     let welcome = relay.agent("rawk-042").await.welcome;
     let expected = json!({"max_message_size": 2048, "rate_limit": "7/min"});
     assert_eq!(welcome["payload"]["limits"], expected);
+    // Unless a test says otherwise, neither limit is set.
+    for (per_hour, told) in [("70", "70/hour"), ("0", "unlimited")] {
+        let relay = Relay::with(&[("RATE_LIMIT_PER_HOUR", per_hour)]);
+        let welcome = relay.agent("rawk-042").await.welcome;
+        assert_eq!(welcome["payload"]["limits"]["rate_limit"], told);
+    }
 }
 
 #[tokio::test]
