@@ -361,6 +361,7 @@ impl Subscriptions {
         self.total -= following.agents.len();
         following.agents.iter().for_each(|agent| self.unlink(follower, agent));
         self.changed.insert(follower.clone());
+        self.lately.forget(follower);
         // The others forget it for themselves.
         self.untold.forget(follower);
     }

@@ -1,7 +1,8 @@
 // Plays an agent with Node's `ws`, as any user of it would.
 //
-//     node client.js HOST:PORT SCENARIO
+//     node client.js HOST:PORT[,HOST:PORT…] SCENARIO
 //
+// Given several nodes of one relay, each registration and each connection is with the next of them.
 // By TLS if ARC_CA is set; whom to trust, besides those of the web, NODE_EXTRA_CA_CERTS says.
 //
 // Prints "ok" when all went as PROTOCOL.md says; fails with a stack trace otherwise.
@@ -15,9 +16,17 @@ const WebSocket = require('ws');
 const [relay, scenario] = process.argv.slice(2);
 const tls = process.env.ARC_CA ? 's' : '';
 
+const nodes = relay.split(',');
+
+/** The address of the next node. */
+function nextNode() {
+  nodes.push(nodes.shift());
+  return nodes.at(-1);
+}
+
 /** Registers an agent and returns its token. */
 async function register(agent) {
-  const answer = await fetch(`http${tls}://${relay}/register`, {
+  const answer = await fetch(`http${tls}://${nextNode()}/register`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ agent_id: agent }),
@@ -39,7 +48,7 @@ class Agent {
 
   static async connect(id, token) {
     token ??= await register(id);
-    const socket = new WebSocket(`ws${tls}://${relay}/arc`, { headers: { Authorization: `Bearer ${token}` } });
+    const socket = new WebSocket(`ws${tls}://${nextNode()}/arc`, { headers: { Authorization: `Bearer ${token}` } });
     const agent = new Agent(id, token, socket);
     await once(socket, 'open');
     const welcome = await agent.receive();
@@ -76,11 +85,11 @@ const scenarios = {
   async register_and_connect() {
     const [ann] = await connect('ann-1');
     await ann.leave();
-    const byQuery = new WebSocket(`ws${tls}://${relay}/arc?token=${ann.token}`);
+    const byQuery = new WebSocket(`ws${tls}://${nextNode()}/arc?token=${ann.token}`);
     const [welcome] = await once(byQuery, 'message');
     assert.equal(JSON.parse(welcome).type, 'welcome');
     byQuery.close();
-    const refused = new WebSocket(`ws${tls}://${relay}/arc?token=tok_bad`);
+    const refused = new WebSocket(`ws${tls}://${nextNode()}/arc?token=tok_bad`);
     const [, answer] = await once(refused, 'unexpected-response');
     assert.equal(answer.statusCode, 401);
     assert.equal(JSON.parse(Buffer.concat(await answer.toArray())).error, 'unauthorized');

@@ -1,13 +1,15 @@
 """Plays an agent with Python's `websockets`, as any user of it would.
 
-    client.py HOST:PORT SCENARIO
+    client.py HOST:PORT[,HOST:PORT…] SCENARIO
 
+Given several nodes of one relay, each registration and each connection is with the next of them.
 By TLS if ARC_CA names the PEM file of an authority: no other is trusted then.
 
 Prints "ok" when all went as PROTOCOL.md says; fails with a traceback otherwise.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import ssl
@@ -17,7 +19,7 @@ import urllib.request
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-RELAY = sys.argv[1]
+NODES = itertools.cycle(sys.argv[1].split(","))
 PATIENCE = 25
 TRUST = ssl.create_default_context(cafile=os.environ["ARC_CA"]) if "ARC_CA" in os.environ else None
 HTTP, WS = ("https", "wss") if TRUST else ("http", "ws")
@@ -26,7 +28,7 @@ HTTP, WS = ("https", "wss") if TRUST else ("http", "ws")
 def register(agent):
     """Registers an agent and returns its token."""
     request = urllib.request.Request(
-        f"{HTTP}://{RELAY}/register",
+        f"{HTTP}://{next(NODES)}/register",
         data=json.dumps({"agent_id": agent}).encode(),
         headers={"Content-Type": "application/json"},
     )
@@ -49,7 +51,7 @@ class Agent:
 
     async def __aenter__(self):
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.socket = await connect(f"{WS}://{RELAY}/arc", ssl=TRUST, additional_headers=headers)
+        self.socket = await connect(f"{WS}://{next(NODES)}/arc", ssl=TRUST, additional_headers=headers)
         self.welcome = await receive(self.socket)
         assert self.welcome["type"] == "welcome", self.welcome
         assert self.welcome["to"] == [self.id], self.welcome
@@ -69,10 +71,10 @@ async def register_and_connect():
     async with Agent("ann-1") as ann:
         pass
     assert ann.socket.close_code == 1000, ann.socket.close_code
-    async with connect(f"{WS}://{RELAY}/arc?token={ann.token}", ssl=TRUST) as socket:
+    async with connect(f"{WS}://{next(NODES)}/arc?token={ann.token}", ssl=TRUST) as socket:
         assert (await receive(socket))["type"] == "welcome"
     try:
-        async with connect(f"{WS}://{RELAY}/arc?token=tok_bad", ssl=TRUST):
+        async with connect(f"{WS}://{next(NODES)}/arc?token=tok_bad", ssl=TRUST):
             raise AssertionError("a bad token was accepted")
     except InvalidStatus as refusal:
         assert refusal.response.status_code == 401, refusal

@@ -61,7 +61,8 @@ impl Lately {
     /// Another node tells of wishes.
     pub(super) fn hear(&mut self, wishes: Wishes) {
         if self.total >= ALL_MAX {
-            return;
+            // A wish that is remembered without a later one would be wrong.
+            return self.forget(&wishes.follower);
         }
         let known = self.wishes.entry(wishes.follower).or_default();
         self.total -= known.len();
@@ -103,6 +104,12 @@ impl Lately {
         let those = wishes.filter(|(agent, wish)| is_fresh(wish) && which(agent, wish));
         let of: BTreeMap<_, _> = those.map(|(agent, wish)| (agent.clone(), *wish)).collect();
         (!of.is_empty()).then(|| Wishes { follower: follower.clone(), of })
+    }
+
+    /// Forgets what the follower asked for.
+    pub(super) fn forget(&mut self, follower: &AgentId) {
+        let known = self.wishes.remove(follower);
+        self.total -= known.map_or(0, |wishes| wishes.len());
     }
 
     /// Forgets what everybody must have heard of.
@@ -172,5 +179,12 @@ mod tests {
             lately.ask(&id(n), &ids(0..1_000), wish(true, 10));
         }
         assert_eq!(lately.total, ALL_MAX);
+        lately.ask(&id(0), &ids(0..1), wish(false, 20));
+        assert_eq!(
+            lately.missed(&id(0), &ids(0..1), UnixMillis(30)),
+            None,
+            "nor its former wishes"
+        );
+        assert_eq!(lately.total, ALL_MAX - 1_000);
     }
 }

@@ -57,6 +57,35 @@ async fn a_revocation_ends_the_session_on_every_node() {
 }
 
 #[tokio::test]
+async fn who_is_banned_on_one_node_is_nobody_on_all() {
+    let cluster = Cluster::start(3).await;
+    let mut agents = super::routing::one_each(&cluster, "agent").await;
+    let mut banned = cluster.nodes[1].agent("banned").await;
+    cluster.nodes[0].admin("POST", "/agents/banned/ban").await.expect_status(200);
+    banned.expect_close(4001).await;
+    for node in &cluster.nodes {
+        let request =
+            || http::upgrade("/arc").header("authorization", format!("Bearer {}", banned.token));
+        eventually("the ban is known everywhere", || async {
+            http::send(node.public, request(), "").await.status == 401
+        })
+        .await;
+        http::send(node.public, request(), "").await.expect_error(401, "token_revoked");
+    }
+    let others = agents[2].id.clone();
+    agents[0].send(json!({"to": ["banned", others, "banned"], "payload": 1})).await;
+    assert_eq!(agents[2].next().await["payload"], 1);
+    agents[0].fence().await;
+    cluster.nodes[2].admin("DELETE", "/agents/banned/ban").await.expect_status(200);
+    eventually("the ban is lifted everywhere", || async {
+        let request =
+            http::upgrade("/arc").header("authorization", format!("Bearer {}", banned.token));
+        http::send(cluster.nodes[1].public, request, "").await.status == 101
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_most_of_the_seeds_all_goes_on_but_new_names() {
     let mut cluster = Cluster::start(3).await;
     let token = cluster.nodes[0].register("known").await;

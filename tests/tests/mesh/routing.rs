@@ -89,7 +89,18 @@ async fn followers_on_other_nodes_get_direct_messages_if_the_relay_says_so() {
         assert!(number < 1_000, "the subscription is not known on the other node");
     };
     assert_eq!((&got["from"], &got["to"]), (&json!(ids[1]), &json!([ids[2]])));
-    agents[0].fence().await;
+    // Once each, also if it is among the recipients.
+    for to in [json!([ids[2], ids[0], ids[2]]), json!(["*"]), json!(["*", ids[0]])] {
+        agents[1].send(json!({"to": to, "payload": "once"})).await;
+        for agent in [0, 2] {
+            let message = agents[agent].next().await;
+            assert_eq!((&message["payload"], &message["to"]), (&json!("once"), &to));
+        }
+    }
+    for agent in [0, 2] {
+        agents[1].send(json!({"to": [ids[agent]], "payload": "fence"})).await;
+        assert_eq!(agents[agent].next().await["payload"], "fence");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! One session per agent in the whole cluster, and what outlives it: PROTOCOL sections 3 and 8.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::{Client, Cluster, eventually};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn a_token_is_good_on_every_node_at_once() {
@@ -32,6 +34,50 @@ async fn the_newest_session_wins_on_whichever_node_it_is() {
         cluster.nodes[0].stats().await["active_connections"] == 2
     })
     .await;
+}
+
+#[tokio::test]
+async fn of_sessions_that_come_at_once_on_all_nodes_one_stays() {
+    let cluster = Cluster::start(3).await;
+    let mut senders = super::routing::one_each(&cluster, "sender").await;
+    let token = cluster.nodes[0].register("hopper").await;
+    for round in 0..10 {
+        let connect = |n: usize| Client::connect(&cluster.nodes[n % 3], &token);
+        let mut sessions = join_all((0..9).map(connect)).await;
+        eventually("one session is left of the hopper's", || async {
+            let mut open = 0;
+            for node in &cluster.nodes {
+                let stats = node.stats().await;
+                open += stats["node"]["active_connections"].as_u64().unwrap_or_default();
+            }
+            open == 4
+        })
+        .await;
+        for sender in &mut senders {
+            sender.send(json!({"to": ["hopper", "hopper"], "payload": round})).await;
+            sender.send(json!({"to": ["*", "hopper"], "payload": round})).await;
+        }
+        let mut got = 0;
+        for session in &mut sessions {
+            match session.next_frame().await {
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 4009),
+                Some(Ok(Message::Text(_))) => {
+                    for _ in 1..6 {
+                        assert_eq!(session.next().await["payload"], round);
+                    }
+                    session.fence().await;
+                    got += 1;
+                }
+                frame => panic!("{frame:?}"),
+            }
+        }
+        assert_eq!(got, 1, "one has all, and the others nothing");
+        for sender in &mut senders {
+            for _ in 0..2 {
+                assert_eq!(sender.next().await["payload"], round);
+            }
+        }
+    }
 }
 
 #[tokio::test]

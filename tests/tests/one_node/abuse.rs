@@ -309,6 +309,24 @@ async fn who_has_said_all_and_closed_that_half_is_answered() {
 }
 
 #[tokio::test]
+async fn a_session_may_follow_other_requests_on_its_connection() {
+    let relay = Relay::start();
+    let token = relay.register("eager-1").await;
+    let mut bob = relay.agent("bob-1").await;
+    let mut bytes = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3);
+    bytes.extend(handshake("tok_bad").bytes().chain(handshake(&token).bytes()));
+    bytes.extend(frame::masked(frame::TEXT, br#"{"to":["bob-1"],"payload":"at last"}"#));
+    bytes.extend(frame::masked(frame::CLOSE, &1000_u16.to_be_bytes()));
+    let mut stream = dial(&relay).await;
+    stream.write_all(&bytes).await.expect("room to write");
+    let answer = String::from_utf8_lossy(&wait_for_hang_up(&mut stream).await).into_owned();
+    let statuses: Vec<&str> = answer.matches(" 200 OK").chain(answer.matches(" 401 Un")).collect();
+    assert_eq!(statuses.len(), 4, "{answer}");
+    assert!(answer.contains(" 101 Switching"), "{answer}");
+    assert_eq!(bob.next().await["payload"], "at last");
+}
+
+#[tokio::test]
 async fn bytes_right_behind_the_handshake_are_the_first_frames() {
     let relay = Relay::start();
     let token = relay.register("eager-1").await;

@@ -200,3 +200,34 @@ async fn subscriptions_end_a_while_after_their_agent_left() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn answers_carry_the_ref_of_their_command_and_errors_have_their_shape() {
+    let relay = Relay::start();
+    let mut agent = relay.agent("rawk-042").await;
+    let list = r#"{"agents":["bob-1"]}"#;
+    for (kind, payload, answered) in [
+        ("subscribe", list, "subscribed"),
+        ("unsubscribe", list, "unsubscribed"),
+        ("list_subscriptions", "null", "subscriptions"),
+        ("subscribe", "null", "error"),
+        ("dance", "null", "error"),
+    ] {
+        let fields = format!(r#""type":"{kind}","ref":"r\u002d7","payload":{payload}"#);
+        agent.send_text(&format!(r#"{{"to":["relay"],{fields}}}"#)).await;
+        let answer = agent.next().await;
+        assert_eq!(
+            (&answer["type"], &answer["ref"]),
+            (&json!(answered), &json!("r-7")),
+            "{answer}"
+        );
+    }
+    // What is no message at all has none.
+    agent.send_text(r#"{"to":["relay"],"ref":"r-8""#).await;
+    let error = agent.next_text().await;
+    let keys: Vec<String> = fields(&error).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["id", "from", "to", "type", "payload", "ts"], "{error}");
+    let keys: Vec<String> =
+        fields(&field(&error, "payload")).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["code", "message"], "{error}");
+}

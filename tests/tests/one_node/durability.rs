@@ -225,3 +225,22 @@ async fn secrets_on_disk_are_for_their_owner_only() {
         assert_eq!(mode & 0o077, 0, "{:?} is open to others: {mode:o}", entry.path());
     }
 }
+
+#[tokio::test]
+async fn message_ids_go_on_over_a_crash() {
+    let mut relay = Relay::start();
+    let mut agent = relay.agent("ann-1").await;
+    let mut last = json!({"id": "", "ts": 0});
+    for _ in 0..3 {
+        for _ in 0..20 {
+            agent.send(json!({"to": ["ann-1"], "payload": null})).await;
+            let message = agent.next().await;
+            assert!(message["id"].as_str() > last["id"].as_str(), "{message} after {last}");
+            assert!(message["ts"].as_u64() >= last["ts"].as_u64(), "{message} after {last}");
+            last = message;
+        }
+        relay.kill9();
+        relay.start_again();
+        agent = Client::connect(&relay, &agent.token).await;
+    }
+}

@@ -239,7 +239,8 @@ async fn what_is_no_websocket_handshake_is_told_so() {
         let upgrade = answer.header("upgrade").unwrap_or_default().to_lowercase();
         assert_eq!(upgrade, "websocket", "RFC 9110 section 15.5.22 wants the header");
     }
-    let answer = http::post(relay.public, "/arc", "{}").await.expect_status(405);
+    let answer = http::post(relay.public, "/arc", "{}").await;
+    let answer = answer.expect_error(405, "method_not_allowed");
     assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")), "{answer:?}");
     let old = http::request("GET", &format!("/arc?token={token}"))
         .header("connection", "Upgrade")
@@ -299,6 +300,12 @@ async fn the_welcome_tells_the_limits_that_are_set() {
     let welcome = relay.agent("rawk-042").await.welcome;
     let expected = json!({"max_message_size": 2048, "rate_limit": "7/min"});
     assert_eq!(welcome["payload"]["limits"], expected);
+    // Unless a test says otherwise, neither limit is set.
+    for (per_hour, told) in [("70", "70/hour"), ("0", "unlimited")] {
+        let relay = Relay::with(&[("RATE_LIMIT_PER_HOUR", per_hour)]);
+        let welcome = relay.agent("rawk-042").await.welcome;
+        assert_eq!(welcome["payload"]["limits"]["rate_limit"], told);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Sizes and rates: PROTOCOL sections 7 and 8.
 
 use serde_json::json;
-use tests::{Client, Relay, field, frame};
+use tests::{Client, Relay, field, frame, http};
+use tokio::net::TcpStream;
 
 /// A message to `bob-1` of exactly `len` bytes.
 fn message_of(len: usize) -> String {
@@ -139,4 +140,47 @@ async fn zero_switches_the_rate_limits_off() {
             assert_eq!(bob.next().await["payload"], batch * 100 + n);
         }
     }
+}
+
+#[tokio::test]
+async fn limits_that_nobody_sets_are_those_of_the_protocol() {
+    let unset = ["RATE_LIMIT_PER_MIN", "REGISTRATION_LIMIT_PER_MIN", "HANDSHAKES_PER_ADDRESS"];
+    let relay = Relay::with(&unset.map(|variable| (variable, "")));
+    let mut ann = relay.agent("ann-1").await;
+    let limits = json!({"max_message_size": 65536, "rate_limit": "100/min"});
+    assert_eq!(ann.welcome["payload"]["limits"], limits);
+    for n in 0..100 {
+        ann.send(json!({"to": ["ann-1"], "payload": n})).await;
+        assert_eq!(ann.next().await["payload"], n);
+    }
+    // On a slow machine one or another comes back meanwhile.
+    for _ in 0..50 {
+        ann.send(json!({"to": ["nobody-1"], "payload": "too many"})).await;
+    }
+    ann.expect_error("rate_limit").await;
+    let mut registered = 1;
+    while http::post(relay.public, "/register", "").await.status == 200 {
+        registered += 1;
+    }
+    assert!((30..60).contains(&registered), "{registered} at once");
+    let mut unfinished = Vec::new();
+    for _ in 0..64 {
+        unfinished.push(TcpStream::connect(relay.public).await.expect("the relay accepts"));
+    }
+    http::get(relay.public, "/health").await.expect_error(429, "rate_limit");
+}
+
+#[tokio::test]
+async fn an_agent_may_say_1000_things_an_hour() {
+    let relay = Relay::with(&[("RATE_LIMIT_PER_HOUR", "")]);
+    let mut ann = relay.agent("ann-1").await;
+    for n in 0..1_000 {
+        ann.send(json!({"to": ["ann-1"], "payload": n})).await;
+        assert_eq!(ann.next().await["payload"], n);
+    }
+    // In the hour's first seconds one or another comes back.
+    for _ in 0..20 {
+        ann.send(json!({"to": ["nobody-1"], "payload": "too many"})).await;
+    }
+    ann.expect_error("rate_limit").await;
 }

@@ -126,6 +126,9 @@ async fn an_id_is_never_given_twice_and_the_relays_own_never_at_all() {
     let reserved = http::post(relay.public, "/register", r#"{"agent_id":"relay"}"#).await;
     reserved.expect_error(409, "agent_id_reserved");
     assert_eq!(Client::connect(&relay, &token).await.id, "rawk-042", "the first token stays good");
+    relay.admin("POST", "/agents/rawk-042/ban").await.expect_status(200);
+    let heir = http::post(relay.public, "/register", r#"{"agent_id":"rawk-042"}"#).await;
+    heir.expect_error(409, "agent_id_taken");
 }
 
 #[tokio::test]

@@ -132,6 +132,30 @@ async fn who_sent_it_and_when_is_not_for_the_sender_to_say() {
 }
 
 #[tokio::test]
+async fn of_a_field_that_is_repeated_the_last_counts_however_it_is_spelled() {
+    let (_relay, mut ann, mut bob, mut cid) = three().await;
+    let texts = [
+        r#"{"to":["cid-1"],"payload":1,"type":"a","ref":"b","to":["bob-1"],"ref":"r","type":"t","payload":2}"#,
+        r#"{"to":["cid-1"],"\u0074o":["bob-1"],"payload":1,"\u0070ayload":2,"type":"\u0074","r\u0065f":"r"}"#,
+        r#"{"to":7,"type":7,"ref":7,"to":["\u0062ob-1"],"type":"t","ref":"\u0072","payload":2}"#,
+    ];
+    for text in texts {
+        ann.send_text(text).await;
+        let got = bob.next_text().await;
+        let keys: Vec<String> = fields(&got).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["id", "from", "to", "type", "ref", "payload", "ts"], "{got}");
+        let got: Value = serde_json::from_str(&got).expect("JSON");
+        let expected = (&json!(["bob-1"]), &json!("t"), &json!("r"), &json!(2));
+        assert_eq!((&got["to"], &got["type"], &got["ref"], &got["payload"]), expected);
+    }
+    ann.send_text(r#"{"to":["\u002a"],"payload":"all"}"#).await;
+    assert_eq!(bob.next().await["payload"], "all");
+    assert_eq!(cid.next().await["payload"], "all", "it is the first that reaches it");
+    ann.send_text(r#"{"to":["\u0072elay","relay"],"type":"\u0070ing"}"#).await;
+    assert_eq!(ann.next().await["type"], "pong");
+}
+
+#[tokio::test]
 async fn nesting_has_no_limit_of_its_own() {
     let (_relay, mut ann, mut bob, _cid) = three().await;
     for (open, close) in [("[", "]"), (r#"{"":"#, "}")] {
@@ -224,6 +248,12 @@ async fn what_is_no_message_is_answered_and_reaches_nobody() {
         r#"{"to":[["bob-1"]],"payload":1}"#,
         r#"{"to":["bob-1"],"payload":1,"type":1}"#,
         r#"{"to":["bob-1"],"payload":1,"type":{}}"#,
+        r#"{"to":["bob-1"],"payload":1,"type":null}"#,
+        r#"{"to":["bob-1"],"payload":1,"ref":null}"#,
+        r#"{"to":["bob-1"],"to":"bob-1","payload":1}"#,
+        r#"{"to":["bob-1"],"payload":1,"type":"t","type":1}"#,
+        "\u{feff}{\"to\":[\"bob-1\"],\"payload\":1}",
+        "{\"to\":[\"bob-1\"],\"payload\":1}\0",
         r#"{"to":["bob-1"],"payload":1,"ref":7}"#,
         r#"{"to":["bob-1"],"payload":1,"ref":["r"]}"#,
     ];

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Client, Relay, eventually};
+use tests::{Client, Relay, eventually, frame};
 
 /// Default of `OUTBOX_BYTES_MAX`.
 const OUTBOX_BYTES: u64 = 1 << 20;
@@ -159,4 +159,29 @@ async fn a_broadcast_past_one_that_never_reads_reaches_all_others() {
     }
     eventually("the reader is counted as slow", || async { slow_consumers(&relay).await == 1 })
         .await;
+}
+
+#[tokio::test]
+async fn who_pings_and_never_reads_the_pongs_is_cut_off() {
+    let mut relay = Relay::start();
+    let mut other = relay.agent("other-1").await;
+    let mut pinger = relay.agent("pinger-1").await;
+    let before = relay.resident_bytes();
+    let pings = frame::masked(frame::PING, &[b'x'; 125]).repeat(1_000);
+    let flood = async {
+        loop {
+            pinger.write_raw(&pings).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let cut_off =
+        eventually("the pinger is counted as slow", || async { slow_consumers(&relay).await == 1 });
+    tokio::select! {
+        () = flood => {}
+        () = cut_off => {}
+    }
+    let grown = relay.resident_bytes().saturating_sub(before);
+    assert!(grown <= OUTBOX_BYTES + SLACK_BYTES, "grown by {} KiB", grown >> 10);
+    other.fence().await;
+    relay.assert_healthy().await;
 }
