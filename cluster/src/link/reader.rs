@@ -16,9 +16,9 @@ use crate::wire::{self, Control, Lane, WireError};
 /// Bytes asked for at once: what waits is handed on together, and an idle lane holds no more.
 const READ_BYTES: usize = 32 << 10;
 
-/// After this many reads other tasks get their turn. A stream of QUIC never says that it was read for long
+/// After so much other tasks get their turn. A stream of QUIC never says that it was read for long
 /// enough, and may hold 8 MiB, or be filled as fast as it is read.
-const READS_PER_TURN: usize = 4;
+const TURN_BYTES: usize = 128 << 10;
 
 /// A buffer with more room than this is not kept: the longest frame would leave its size behind on
 /// every lane.
@@ -50,10 +50,11 @@ pub(super) async fn read(
     let lane = link::lane(number).filter(|lane| link.opens(*lane));
     let lane = lane.ok_or(ReadFault::Lane(number))?;
     let mut bytes = BytesMut::new();
-    let mut reads = 0;
+    let mut in_turn = 0;
     loop {
         bytes.reserve(READ_BYTES);
-        if stream.read_buf(&mut bytes).await? == 0 {
+        let read = stream.read_buf(&mut bytes).await?;
+        if read == 0 {
             return if bytes.is_empty() { Ok(()) } else { Err(ReadFault::CutShort) };
         }
         if link.is_violated() {
@@ -66,8 +67,9 @@ pub(super) async fn read(
             hand_on(&link, &links, lane, bytes.split_to(end).freeze())?;
             trim(&mut bytes);
         }
-        reads = (reads + 1) % READS_PER_TURN;
-        if reads == 0 {
+        in_turn += read;
+        if in_turn >= TURN_BYTES {
+            in_turn = 0;
             yield_now().await;
         }
     }
