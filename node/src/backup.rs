@@ -12,7 +12,12 @@ use std::{
 use cluster::registry::{self, OfflineBackup, OfflineError, OpenError, RestoreError, Restored};
 use serde_json::json;
 
-use crate::{agent::progress::Progress, clock::Clock, config::MeshConfig, relay::VERSION};
+use crate::{
+    agent::{progress::Progress, text::counted},
+    clock::Clock,
+    config::MeshConfig,
+    relay::VERSION,
+};
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,9 +141,10 @@ pub async fn restore(
     let Restored { backup, registry, agents } = restored;
     let created = humantime::format_rfc3339_seconds(backup.created.into());
     let told = format!(
-        "restored {agents} names of registry {} as of {created} (release {})\n\
+        "restored {} of registry {} as of {created} (release {})\n\
          {} holds the new registry {registry}: start its node first, then the others of a \
          cluster, with empty data directories",
+        counted(agents, "name"),
         backup.registry,
         backup.release,
         data_dir.display()

@@ -372,6 +372,20 @@ async fn a_node_that_is_no_seed_keeps_the_book_if_an_operator_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observer_misses_a_voter_that_is_gone() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let waiting = |cluster: &Cluster| cluster.node(3).status().waiting;
+    until("all are there", || waiting(&cluster).is_none()).await;
+    let gone = cluster.follower();
+    cluster.kill(gone).await;
+    let seed = format!("node-{gone}:7946");
+    until("one is missed", || waiting(&cluster).is_some_and(|it| it.seeds == [&*seed])).await;
+    assert!(cluster.node(3).status().available);
+    cluster.start(gone);
+    until("it is back", || waiting(&cluster).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_voted_out_while_it_was_away_learns_it_when_it_is_back() {
     let mut cluster = Cluster::of(3, 1).await;
     let goes = cluster.follower();

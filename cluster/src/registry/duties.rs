@@ -171,8 +171,10 @@ async fn begin(
 
 /// What a node waits for that keeps no names.
 fn observe(registry: &SharedRegistry, heard: &BTreeMap<NodeId, Hello>) -> Option<Waiting> {
-    if registry.leader().is_some() {
-        return None;
+    if let Some(leader) = registry.leader() {
+        let absent = absent(registry.wanted_voters(), leader, heard);
+        let what = "not all nodes that should keep the names do so and are in reach";
+        return (!absent.is_empty()).then(|| missing(what, absent, &registry.refusals()));
     }
     let held: BTreeSet<_> = heard.values().filter_map(|hello| hello.part.seed()).collect();
     let seeds = slots(&registry.place().seeds).iter();
@@ -184,6 +186,25 @@ fn observe(registry: &SharedRegistry, heard: &BTreeMap<NodeId, Hello>) -> Option
     } else {
         missing("the nodes that keep the names are out of reach", seeds, &registry.refusals())
     })
+}
+
+/// The slots that an operator wants, or else the leader's list, and that nobody in reach says to keep the
+/// book in. Whoever keeps none is told of voters by nobody but themselves.
+fn absent(
+    ordered: Option<Vec<String>>,
+    leader: NodeId,
+    heard: &BTreeMap<NodeId, Hello>,
+) -> Vec<String> {
+    let listed = || heard.get(&leader).map(|hello| slots(hello.part.seeds()).to_vec());
+    let mut wanted = ordered.or_else(listed).unwrap_or_default();
+    let voters = || heard.iter().filter(|(_, hello)| hello.voter);
+    let keeps = |slot: &String| {
+        voters().any(|(node, hello)| {
+            hello.part.seed() == Some(slot.as_str()) || node.to_string() == *slot
+        })
+    };
+    wanted.retain(|slot| !keeps(slot));
+    wanted
 }
 
 /// What is in this node's store.
@@ -409,6 +430,29 @@ fn called(node: NodeId, seed: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_keeps_no_book_misses_those_that_the_leaders_list_or_an_operator_wants() {
+        let seeds = ["a", "b", "c", "d"].map(str::to_owned);
+        let hello = |slot: Option<&str>, voter| Hello {
+            registry: None,
+            lineage: Vec::new(),
+            part: Part::of(&seeds, slot),
+            stored: true,
+            voter,
+            leader: None,
+            applied: 0,
+        };
+        let [a, b, x] = [1, 2, 9].map(NodeId);
+        let heard = |b_votes| {
+            [(a, hello(Some("a"), true)), (b, hello(Some("b"), b_votes)), (x, hello(None, true))]
+        };
+        assert_eq!(absent(None, a, &heard(true).into()), ["c"], "the fourth is no slot");
+        assert_eq!(absent(None, a, &heard(false).into()), ["b", "c"]);
+        let ordered = vec!["a".to_owned(), "b".to_owned(), x.to_string()];
+        assert_eq!(absent(Some(ordered), a, &heard(true).into()), [""; 0]);
+        assert_eq!(absent(None, x, &heard(true).into()), [""; 0], "it has no list");
+    }
 
     #[test]
     fn a_voter_is_replaced_by_its_seed_or_its_id() {

@@ -65,6 +65,14 @@ impl Part {
         }
     }
 
+    /// All of its list of seeds, if it is one of them.
+    pub(super) fn seeds(&self) -> &[String] {
+        match self {
+            Self::Candidate { seeds, .. } => seeds,
+            Self::Observer => &[],
+        }
+    }
+
     /// Which seed it is, if that should keep the book by its own list.
     pub(super) fn slot(&self) -> Option<&str> {
         match self {

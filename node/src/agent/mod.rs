@@ -36,7 +36,7 @@ mod session;
 pub(crate) mod status;
 mod subscribe;
 mod table;
-mod text;
+pub(crate) mod text;
 mod tls;
 pub(crate) mod url;
 mod whole;

@@ -28,7 +28,7 @@ pub(super) fn on_one_line(json: &str) -> String {
 }
 
 /// So many of them, in words.
-pub(super) fn counted(number: u64, one: &str) -> String {
+pub(crate) fn counted(number: u64, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
