@@ -61,6 +61,9 @@ const TARGETS_MAX: usize = 256;
 /// is silent, each node would else ask all others for each of them five times a second.
 pub(super) const ASKED_OF_OTHERS_MAX: usize = 16_384;
 
+/// How many shards further on open routes are gone through when the questions ran out.
+const SHARDS_PER_TURN: usize = 7;
+
 /// What the routes do to the rest of the node. Called with locks held: never blocks, never calls the
 /// routes.
 pub(super) trait RouteOut {
@@ -109,6 +112,8 @@ pub(super) struct Routes {
     epochs: AtomicU64,
     /// How many questions went to others than owners since the last tick.
     asked_of_others: AtomicUsize,
+    /// The shard whose open routes are gone through first.
+    first: AtomicUsize,
     /// Grows when a node is heard of (again), and when messages may come back that nobody waits for any
     /// more. A direct message carries the era in which it was pushed, and comes back with it; so it can
     /// be told whether it belongs to the route as that is now.
@@ -139,6 +144,7 @@ impl Routes {
             asks: AtomicU64::new(0),
             epochs: AtomicU64::new(0),
             asked_of_others: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
             era: AtomicU32::new(0),
             heard: ArcSwap::from_pointee(Heard::new(hasher)),
             room: Arc::default(),
@@ -320,9 +326,21 @@ impl Routes {
 
     /// Whether there is room for one more question to all nodes.
     fn may_ask_others(&self) -> bool {
-        let nodes = self.heard.load().count().clamp(1, ASKED_OF_OTHERS_MAX);
-        let more = |asked: usize| Some(asked + nodes).filter(|sum| *sum <= ASKED_OF_OTHERS_MAX);
+        let more = |asked: usize| self.with_one_more(asked);
         self.asked_of_others.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// A tick's time has passed: as much again may be asked. If there was no room for all questions, those
+    /// that came last then come earlier.
+    fn may_ask_again(&self) {
+        if self.with_one_more(self.asked_of_others.swap(0, Ordering::Relaxed)).is_none() {
+            self.first.fetch_add(SHARDS_PER_TURN, Ordering::Relaxed);
+        }
+    }
+
+    fn with_one_more(&self, asked: usize) -> Option<usize> {
+        let nodes = self.heard.load().count().clamp(1, ASKED_OF_OTHERS_MAX);
+        Some(asked + nodes).filter(|sum| *sum <= ASKED_OF_OTHERS_MAX)
     }
 
     fn era(&self) -> u32 {

@@ -238,7 +238,7 @@ impl Routes {
     /// Time passes: what waited too long is dropped, what was not answered is asked again.
     pub(in crate::mesh) fn tick(&self, out: &impl RouteOut, now: Duration) -> Needs {
         let cx = Cx { out, now };
-        self.asked_of_others.store(0, Ordering::Relaxed);
+        self.may_ask_again();
         self.look_through_one(now);
         // A node that stood still has perhaps nothing to wait for any more: first what may go goes.
         let mut needs = self.on_all_open(&cx, |route| route.lose_patience(now));

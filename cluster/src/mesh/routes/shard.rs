@@ -23,9 +23,6 @@ const ROUTES_MAX: usize = 1_000_000;
 /// 8 MB of them.
 const TOLD_MAX: usize = 65_536;
 
-/// Open routes are gone through from another shard on each time, so many behind the one before.
-const SHARDS_PER_TURN: usize = 7;
-
 /// How long they are: whoever does not know of such a session does by then, or has lost its links.
 const TOLD_FOR: Duration = Duration::from_secs(10);
 
@@ -127,8 +124,7 @@ impl Routes {
         event: impl Fn(&mut Route),
     ) -> Needs {
         let mut needs = Needs::new();
-        // From another one on each time: the last ones are to have room for their questions, too.
-        let first = self.sweep.load(Ordering::Relaxed).wrapping_mul(SHARDS_PER_TURN);
+        let first = self.first.load(Ordering::Relaxed);
         for shard in (0..SHARDS).map(|n| &self.shards[first.wrapping_add(n) % SHARDS]) {
             if shard.read().open.is_empty() {
                 continue;
